@@ -1,0 +1,219 @@
+"""The tactic contract: what a kernel is asked for (`Problem`), and what it answers (`KernelCode`).
+
+A Problem is a fused group: an anchor op (matmul, conv, softmax, ...) with an optional epilogue expression, or a pure
+compute group (op "group", a ComputeDef). Operands are numbered: the anchor's inputs first, then the epilogue's extra
+operands; outputs follow the operands. A tactic is one way to compute it, in one kernel language.
+
+C kernels have one prototype, whatever they do:
+
+    void ENTRY(void *const *p, const int64_t *d, int64_t begin, int64_t end, int64_t thread)
+
+`p` holds the pointers of the launch's Ptr arguments in order, `d` its Int arguments in order. The pool splits the
+launch's `grid[0]` work items among the threads and calls ENTRY for disjoint ranges [begin, end); `thread` numbers the
+caller. Launches of one kernel run one after the other, with a barrier between.
+
+Triton kernels take the arguments in the order of the launch's `args`, and a grid of up to three dims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+from bessemer.core import canon
+from bessemer.core.dim import Dim, Range, substitute
+from bessemer.core.registry import Registry
+from bessemer.ir import expr as ex
+from bessemer.ir.graph import Attr, TensorType
+
+WORKSPACE = -1  # the operand number of the kernel's scratch memory
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """An input of a problem. A constant operand (a weight) may be packed at build time."""
+
+    type: TensorType
+    constant: bool = False
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is to be computed. Frozen and hashable: equal problems are tuned once.
+
+    `result` is the anchor's own output type, at the output's coordinates; with an epilogue, `outputs[0]` may have
+    another dtype (never another shape). `epilogue` is over `Acc`, the output's axes and `Load`s of operands;
+    None stores the anchor's result. `body` is the whole computation of a "group".
+    """
+
+    op: str
+    operands: tuple[Operand, ...]
+    outputs: tuple[TensorType, ...]
+    attrs: tuple[tuple[str, Attr], ...] = ()
+    anchors: int = 0
+    result: TensorType | None = None
+    epilogue: ex.Expr | None = None
+    body: ex.ComputeDef | None = None
+    ranges: tuple[tuple[str, Range], ...] = ()
+
+    def attr(self, name: str) -> Any:
+        """The anchor's attribute `name`; KeyError where it has none."""
+        return dict(self.attrs)[name]
+
+    @cached_property
+    def range_map(self) -> Mapping[str, Range]:
+        return dict(self.ranges)
+
+    def typical(self, d: Dim) -> int:
+        """`d` at the profile's opt shape: what tactics size and the tuner times."""
+        value = substitute(d, {name: r.typical for name, r in self.ranges})
+        if not isinstance(value, int):
+            raise ValueError(f"no typical value for {d}")
+        return value
+
+    @cached_property
+    def key(self) -> str:
+        """A stable text of all that matters; the timing cache's key hashes it."""
+        return canon.dumps(
+            {
+                "op": self.op,
+                "operands": [[str(o.type), o.constant] for o in self.operands],
+                "outputs": [str(t) for t in self.outputs],
+                "attrs": {k: str(v) for k, v in self.attrs},
+                "anchors": self.anchors,
+                "result": str(self.result),
+                "epilogue": ex.text(self.epilogue) if self.epilogue is not None else None,
+                "body": ex.text(self.body.expr) if self.body is not None else None,
+                "ranges": {k: [r.lo, r.hi, r.opt, r.multiple] for k, r in self.ranges},
+            }
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Problem) and self.key == other.key
+
+
+@dataclass(frozen=True, slots=True)
+class Ptr:
+    """The address of operand number `operand`, of output `len(operands) + j`, or of the WORKSPACE."""
+
+    operand: int
+
+
+@dataclass(frozen=True, slots=True)
+class Int:
+    """An integer, evaluated once per shape."""
+
+    value: Dim
+    bits: int = 64
+
+
+Arg = Ptr | Int
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One call of `entry`: its grid (C: one dim, the number of work items) and its arguments."""
+
+    entry: str
+    grid: tuple[Dim, ...]
+    args: tuple[Arg, ...]
+    options: tuple[tuple[str, Any], ...] = ()  # Triton: num_warps, num_stages, constexprs by name
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Operand `operand` (a constant) is stored as `type`, made by the named weight transform with `params`."""
+
+    operand: int
+    transform: str
+    params: tuple[Any, ...]
+    type: TensorType
+
+
+@dataclass(frozen=True)
+class KernelCode:
+    """What a tactic emits. Equal texts are compiled once, so pass sizes as Int arguments and bake in only tiles.
+
+    `text` must define every launch's entry; `{name}`-free, complete but for the target's prelude.
+    """
+
+    language: str
+    text: str
+    launches: tuple[Launch, ...]
+    packs: tuple[Pack, ...] = ()
+    workspace: Dim = 0
+
+
+Config = Mapping[str, int | str]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a tactic does not apply; kept for `inspect`."""
+
+    text: str
+
+
+class Limits(Protocol):
+    """What a tactic may ask of a target."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def arch(self) -> str: ...  # "avx512", "avx2", "scalar"; "sm_90"
+    @property
+    def limits(self) -> Mapping[str, int]: ...  # threads, vector_bytes, l1/l2/l3 bytes; sms, shared_bytes
+
+
+class Tactic(Protocol):
+    """One way to compute a family of problems. `version` is part of the timing cache's key: raise it with any change."""
+
+    name: str
+    version: int
+    language: str
+
+    def applicable(self, problem: Problem, target: Limits) -> Reason | None:
+        """None where this tactic computes `problem`, else why not."""
+
+    def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
+        """Candidate configurations; the first is the default (used without tuning), best guesses early."""
+
+    def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
+        """The code for one configuration."""
+
+
+@dataclass(frozen=True)
+class WeightTransform:
+    """A named, pure layout or dtype change of a weight, run while the engine is written."""
+
+    name: str
+    apply: Any = field(compare=False)  # (array, *params) -> array
+
+
+TACTICS: Registry[Tactic] = Registry("tactic", "bessemer.kernels")
+TRANSFORMS: Registry[WeightTransform] = Registry("weight transform", "bessemer.kernels")
+
+
+def register(tactic: Tactic) -> Tactic:
+    """Add a tactic; its name must be new."""
+    return TACTICS.add(tactic.name, tactic)
+
+
+def transform(name: str) -> Any:
+    """`@transform("pack_b")` registers a function (array, *params) -> array as a weight transform."""
+
+    def wrap(fn: Any) -> Any:
+        TRANSFORMS.add(name, WeightTransform(name, fn))
+        return fn
+
+    return wrap
+
+
+def of_language(tactics: Mapping[str, Tactic], languages: Sequence[str]) -> Sequence[Tactic]:
+    """The tactics whose kernel language is one of `languages`, sorted by name."""
+    return [tactics[name] for name in sorted(tactics) if tactics[name].language in languages]
