@@ -1,0 +1,170 @@
+"""How an op family imports ONNX nodes: `@onnx_op` functions over an `ImportContext`.
+
+    @onnx_op("LeakyRelu", since=(6, 16))
+    def leaky_relu(ctx: ImportContext) -> Values:
+        return ctx.emit("leaky_relu", ctx.input(0), alpha=ctx.attr("alpha", 0.01))
+
+`since` lists the exact since_versions that the function covers; an unlisted one is refused by name. A node without an
+importer is inlined where ONNX (or the model) defines it as a function, else refused. All refusals are reported at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Union
+
+import numpy as np
+
+from bessemer.core.dim import Dim, Ranges
+from bessemer.core.dtype import DType
+from bessemer.ir.builder import GraphBuilder
+from bessemer.ir.graph import Attr, Graph, TensorType
+
+Values = Union[str, Sequence[str]]
+
+
+class Refusal(Exception):
+    """Raised by importers through `ImportContext.unsupported`; collected by the frontend."""
+
+
+class _Required:
+    pass
+
+
+REQUIRED = _Required()
+
+
+class SubgraphImporter(Protocol):
+    """Imports a GraphProto attribute as a Graph, given the types of its formal inputs (None: as declared)."""
+
+    def __call__(self, proto: Any, input_types: Sequence[TensorType] | None) -> Graph: ...
+
+
+@dataclass
+class ImportContext:
+    """One ONNX node being imported."""
+
+    op_type: str
+    domain: str
+    since: int  # the op's since_version under the model's opset
+    name: str  # of the ONNX node (never empty: "Relu_12" where the model gives none)
+    inputs: tuple[str | None, ...]  # IR values; None for an absent optional input
+    output_names: tuple[str, ...]  # ONNX names; "" where an output is not asked for
+    attributes: dict[str, Any]  # int, float, str, tuple, np.ndarray (tensors), GraphProto
+    builder: GraphBuilder
+    import_subgraph: SubgraphImporter
+
+    # -- inputs and attributes
+    def has(self, k: int) -> bool:
+        """Whether input `k` is given."""
+        return k < len(self.inputs) and self.inputs[k] is not None
+
+    def input(self, k: int) -> str:
+        """Required input `k`."""
+        value = self.inputs[k] if k < len(self.inputs) else None
+        if value is None:
+            self.unsupported(f"input {k} is missing")
+        return value
+
+    def attr(self, name: str, default: Any = REQUIRED) -> Any:
+        """Attribute `name` (lists as tuples), or `default`."""
+        if name in self.attributes:
+            return self.attributes[name]
+        if default is REQUIRED:
+            self.unsupported(f"attribute {name} is missing")
+        return default
+
+    def subgraph(self, name: str, input_types: Sequence[TensorType] | None = None) -> Graph:
+        """The graph attribute `name`, imported."""
+        return self.import_subgraph(self.attr(name), input_types)
+
+    @property
+    def n_outputs(self) -> int:
+        """How many outputs the node asks for (trailing empty names not counted)."""
+        names = list(self.output_names)
+        while names and not names[-1]:
+            names.pop()
+        return len(names)
+
+    def wants(self, k: int) -> bool:
+        """Whether output `k` is asked for."""
+        return k < len(self.output_names) and bool(self.output_names[k])
+
+    # -- what is known of values
+    @property
+    def ranges(self) -> Ranges:
+        return self.builder.ranges
+
+    def type(self, value: str) -> TensorType:
+        return self.builder.type(value)
+
+    def dtype(self, value: str) -> DType:
+        return self.builder.type(value).dtype
+
+    def shape(self, value: str) -> tuple[Dim, ...]:
+        return self.builder.type(value).shape
+
+    def rank(self, value: str) -> int:
+        return len(self.shape(value))
+
+    def value(self, value: str) -> np.ndarray | None:
+        """The array of a constant, else None."""
+        return self.builder.value(value)
+
+    def dims(self, value: str) -> tuple[Dim, ...] | None:
+        """A known integer vector or scalar as (symbolic) dims, else None."""
+        return self.builder.dims(value)
+
+    def ints(self, value: str) -> tuple[int, ...] | None:
+        """A known constant integer vector or scalar, else None."""
+        dims = self.dims(value)
+        return None if dims is None or not all(isinstance(d, int) for d in dims) else tuple(int(d) for d in dims)  # type: ignore[call-overload]
+
+    def axis(self, axis: int, rank: int) -> int:
+        """`axis` counted from the front; refused where it is out of range."""
+        if not -rank <= axis < max(rank, 1):
+            self.unsupported(f"axis {axis} is out of range for rank {rank}")
+        return axis + rank if axis < 0 else axis
+
+    # -- emitting
+    def emit(self, op: str, *inputs: str | None, **attrs: Attr) -> str:
+        """Emit a node and return its first output."""
+        return self.emit_all(op, *inputs, **attrs)[0]
+
+    def emit_all(self, op: str, *inputs: str | None, **attrs: Attr) -> tuple[str, ...]:
+        """Emit a node and return all its outputs."""
+        return self.builder.emit(op, inputs, attrs, names=self.output_names, origin=(self.name,))
+
+    def const(self, value: Any, dtype: DType) -> str:
+        """A constant array or scalar of `dtype` (bf16: given as floats)."""
+        from bessemer.core import dtype as dt
+
+        array = dt.to_bf16(np.asarray(value)) if dtype == dt.bf16 else np.asarray(value, dtype.numpy)
+        return self.builder.constant(array, dtype)
+
+    def cast(self, value: str, dtype: DType) -> str:
+        """`value` as `dtype`; itself where it already is."""
+        return value if self.dtype(value) == dtype else self.emit("cast", value, to=dtype)
+
+    def unsupported(self, reason: str) -> Any:
+        """Refuse this node; the reason is reported with its name."""
+        raise Refusal(reason)
+
+
+Importer = Callable[[ImportContext], Values]
+IMPORTERS: dict[tuple[str, str, int], Importer] = {}
+
+
+def onnx_op(name: str, *, since: Sequence[int], domain: str = "") -> Callable[[Importer], Importer]:
+    """Register the importer of `domain`.`name` for exactly these since_versions."""
+
+    def wrap(fn: Importer) -> Importer:
+        for version in since:
+            key = (domain, name, version)
+            if key in IMPORTERS:
+                raise RuntimeError(f"ONNX importer {key} is registered twice")
+            IMPORTERS[key] = fn
+        return fn
+
+    return wrap
