@@ -1,0 +1,229 @@
+"""The program: what an engine holds and the runtime runs. Data only, shared by the builder and the runtime.
+
+Tensors live in a space: "input" and "output" (the caller's buffers), "weights" (the file's weight section), "arena"
+(one block per context), or "dynamic" (sizes known only while running; allocated then). Offsets are bytes, fixed at
+build time for the largest shapes. Sizes that depend on the input are dims (see core.dim), evaluated once per shape.
+
+Steps run in order, but for branches:
+
+    kernel   one launch of a compiled kernel
+    host     the numpy reference of an op (slow; `inspect` says so). May bind data-dependent symbols.
+    copy     bytes of one tensor to another
+    branch   go to step `target` where the bool tensor reads[0] is false
+    jump     go to step `target`
+    loop     an ONNX Loop or Scan: runs a nested program per iteration
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from bessemer.core.dim import Dim, Range, parse
+from bessemer.core.dtype import DType
+from bessemer.core.dtype import parse as parse_dtype
+
+SPACES = ("input", "output", "weights", "arena", "dynamic")
+STEP_KINDS = ("kernel", "host", "copy", "branch", "jump", "loop")
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A region of memory. `offset` is in bytes within its space (for "input"/"output": the binding's number)."""
+
+    name: str
+    dtype: DType
+    shape: tuple[Dim, ...]
+    space: str
+    offset: int
+    nbytes: int  # at the largest shape; 0 for "dynamic"
+
+
+@dataclass(frozen=True, slots=True)
+class Arg:
+    """A kernel argument: kind "tensor" (value: tensor number), "workspace" (value: arena offset) or "int" (a dim)."""
+
+    kind: str
+    value: Dim
+    bits: int = 64
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step. `reads` and `writes` are tensor numbers; fields that do not belong to the kind are empty."""
+
+    kind: str
+    name: str
+    op: str = ""
+    origin: tuple[str, ...] = ()  # ONNX nodes it stands for
+    reads: tuple[int, ...] = ()
+    writes: tuple[int, ...] = ()
+    kernel: int = -1  # number in Program.kernels
+    args: tuple[Arg, ...] = ()
+    grid: tuple[Dim, ...] = ()
+    attrs: Mapping[str, Any] = field(default_factory=dict)  # host: the op's attributes, JSON-encoded (see codec)
+    target: int = -1
+    subprograms: tuple[Program, ...] = ()
+    flops: Dim = 0
+    nbytes: Dim = 0  # compulsory traffic: each operand read once, each output written once
+    workspace: tuple[int, int] = (0, 0)  # arena offset and size of the kernel's scratch
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A compiled kernel: the symbol, where its binary is, how it was chosen, and its source."""
+
+    entry: str
+    tactic: str
+    config: Mapping[str, int | str]
+    blob: int  # number in the engine's kernel section
+    source: str
+    language: str
+    time_us: float | None = None  # measured when it was chosen; None: from the roofline model
+    chosen_by: str = "default"
+    rejected: tuple[tuple[str, str], ...] = ()  # (tactic, why not)
+    abi: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """A symbol's range, and the input binding and axis that gives its value ((-1, -1): data-dependent)."""
+
+    range: Range
+    input: int = -1
+    axis: int = -1
+
+
+@dataclass(frozen=True)
+class Program:
+    """All of it. `inputs` and `outputs` are tensor numbers in signature order."""
+
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    tensors: tuple[Tensor, ...]
+    steps: tuple[Step, ...]
+    kernels: tuple[Kernel, ...]
+    symbols: Mapping[str, Symbol]
+    arena_bytes: int
+    weights_bytes: int
+    peak_bytes: int  # the largest sum of live arena tensors
+
+
+def to_json(program: Program) -> dict[str, Any]:
+    """JSON-ready data; dims as text."""
+    return {
+        "name": program.name,
+        "inputs": list(program.inputs),
+        "outputs": list(program.outputs),
+        "tensors": [
+            [t.name, t.dtype.name, [str(d) for d in t.shape], t.space, t.offset, t.nbytes] for t in program.tensors
+        ],
+        "steps": [_step_to_json(s) for s in program.steps],
+        "kernels": [_kernel_to_json(k) for k in program.kernels],
+        "symbols": {
+            name: [s.range.lo, s.range.hi, s.range.opt, s.range.multiple, s.input, s.axis]
+            for name, s in program.symbols.items()
+        },
+        "arena_bytes": program.arena_bytes,
+        "weights_bytes": program.weights_bytes,
+        "peak_bytes": program.peak_bytes,
+    }
+
+
+def _step_to_json(s: Step) -> dict[str, Any]:
+    out: dict[str, Any] = {"kind": s.kind, "name": s.name}
+    plain = {"op": s.op, "origin": list(s.origin), "reads": list(s.reads), "writes": list(s.writes),
+             "attrs": dict(s.attrs), "grid": [str(d) for d in s.grid],
+             "args": [[a.kind, str(a.value), a.bits] for a in s.args],
+             "subprograms": [to_json(p) for p in s.subprograms]}  # fmt: skip
+    out.update({k: v for k, v in plain.items() if v})
+    if s.kernel >= 0:
+        out["kernel"] = s.kernel
+    if s.target >= 0:
+        out["target"] = s.target
+    if s.workspace[1]:
+        out["workspace"] = list(s.workspace)
+    out.update({k: str(v) for k, v in (("flops", s.flops), ("nbytes", s.nbytes)) if v != 0})
+    return out
+
+
+def _kernel_to_json(k: Kernel) -> dict[str, Any]:
+    return {
+        "entry": k.entry, "tactic": k.tactic, "config": dict(k.config), "blob": k.blob, "source": k.source,
+        "language": k.language, "time_us": k.time_us, "chosen_by": k.chosen_by,
+        "rejected": [list(r) for r in k.rejected], "abi": dict(k.abi),
+    }  # fmt: skip
+
+
+def from_json(data: Mapping[str, Any]) -> Program:
+    """The program that `to_json` wrote; KeyError, TypeError or ValueError where the data are not one."""
+    return Program(
+        name=str(data["name"]),
+        inputs=_ints(data["inputs"]),
+        outputs=_ints(data["outputs"]),
+        tensors=tuple(
+            Tensor(str(n), parse_dtype(t), tuple(parse(d) for d in shape), str(space), _int(offset), _int(nbytes))
+            for n, t, shape, space, offset, nbytes in data["tensors"]
+        ),
+        steps=tuple(_step_from_json(s) for s in data["steps"]),
+        kernels=tuple(_kernel_from_json(k) for k in data["kernels"]),
+        symbols={
+            str(name): Symbol(Range(_int(lo), _int(hi), None if opt is None else _int(opt), _int(m)), _int(i), _int(a))
+            for name, (lo, hi, opt, m, i, a) in data["symbols"].items()
+        },
+        arena_bytes=_int(data["arena_bytes"]),
+        weights_bytes=_int(data["weights_bytes"]),
+        peak_bytes=_int(data["peak_bytes"]),
+    )
+
+
+def _step_from_json(s: Mapping[str, Any]) -> Step:
+    workspace = s.get("workspace", [0, 0])
+    return Step(
+        kind=str(s["kind"]),
+        name=str(s["name"]),
+        op=str(s.get("op", "")),
+        origin=tuple(str(o) for o in s.get("origin", ())),
+        reads=_ints(s.get("reads", ())),
+        writes=_ints(s.get("writes", ())),
+        kernel=_int(s.get("kernel", -1)),
+        args=tuple(Arg(str(k), parse(v), _int(b)) for k, v, b in s.get("args", ())),
+        grid=tuple(parse(d) for d in s.get("grid", ())),
+        attrs=dict(s.get("attrs", {})),
+        target=_int(s.get("target", -1)),
+        subprograms=tuple(from_json(p) for p in s.get("subprograms", ())),
+        flops=parse(s.get("flops", "0")),
+        nbytes=parse(s.get("nbytes", "0")),
+        workspace=(_int(workspace[0]), _int(workspace[1])),
+    )
+
+
+def _kernel_from_json(k: Mapping[str, Any]) -> Kernel:
+    return Kernel(
+        entry=str(k["entry"]), tactic=str(k["tactic"]), config=dict(k["config"]), blob=_int(k["blob"]),
+        source=str(k["source"]), language=str(k["language"]),
+        time_us=None if k["time_us"] is None else float(k["time_us"]), chosen_by=str(k["chosen_by"]),
+        rejected=tuple((str(a), str(b)) for a, b in k["rejected"]), abi=dict(k["abi"]),
+    )  # fmt: skip
+
+
+def _int(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"an integer was expected, not {value!r}")
+    return value
+
+
+def _ints(values: Any) -> tuple[int, ...]:
+    return tuple(_int(v) for v in values)
+
+
+def renumber_blobs(program: Program, numbers: Mapping[int, int]) -> Program:
+    """`program` with kernel binaries renumbered (nested programs included)."""
+    kernels = tuple(replace(k, blob=numbers[k.blob]) for k in program.kernels)
+    steps = tuple(
+        replace(s, subprograms=tuple(renumber_blobs(p, numbers) for p in s.subprograms)) if s.subprograms else s
+        for s in program.steps
+    )
+    return replace(program, kernels=kernels, steps=steps)
