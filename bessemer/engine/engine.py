@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from bessemer.core.dtype import DType
 from bessemer.core.dim import Dim
+from bessemer.core.dtype import DType
 from bessemer.engine.program import Program
 
 Buffer = bytes | memoryview

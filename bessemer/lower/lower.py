@@ -1,0 +1,159 @@
+"""Graph to items: groups become kernel Problems, what no tactic covers becomes a host step, If becomes branches."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from bessemer.core.dim import Dim
+from bessemer.ir.graph import Constant, Graph, Node, TensorType, captures
+from bessemer.ir.opdef import OPS, Fusion
+from bessemer.kernels.base import Problem
+from bessemer.lower.compose import CannotCompose, context_of, problem_of
+from bessemer.lower.items import (
+    AliasItem,
+    BranchItem,
+    CopyItem,
+    HostItem,
+    Item,
+    JumpItem,
+    KernelItem,
+    LabelItem,
+    Lowered,
+)  # fmt: skip
+from bessemer.lower.regions import Group, Grouping, fusion_of
+
+Supports = Callable[[Problem], str | None]  # None: some tactic applies; else why none does
+
+
+def lower(graph: Graph, supports: Supports) -> Lowered:
+    """Lower `graph` and the graphs inside it."""
+    state = _Lowering(supports)
+    items = state.graph(graph)
+    return Lowered(
+        graph.name, graph.inputs, graph.outputs, tuple(items), state.types, state.constants, graph.ranges,
+        graph.metadata,
+    )  # fmt: skip
+
+
+@dataclass
+class _Lowering:
+    supports: Supports
+    types: dict[str, TensorType] = field(default_factory=dict)
+    constants: dict[str, Constant] = field(default_factory=dict)
+    labels: Iterator[int] = field(default_factory=itertools.count)
+
+    def graph(self, graph: Graph) -> list[Item]:
+        self.types.update(graph.types)
+        self.constants.update(graph.constants)
+        items: list[Item] = []
+        for unit in Grouping(graph, self.types, self.constants).groups():
+            items.extend(self._group(graph, unit) if isinstance(unit, Group) else self._single(graph, unit))
+        return items
+
+    def _group(self, graph: Graph, group: Group) -> list[Item]:
+        """A fused group where a tactic takes it, else its members one by one."""
+        item, why = self._kernel(graph, tuple(group.members), group.root, group.anchor)
+        if item is not None:
+            return [item]
+        if len(group.members) == 1:
+            return [self._alone(graph, group.root, why)]
+        ordered = [n for n in graph.nodes if any(n is m for m in group.members)]
+        return [self._alone(graph, n, why) for n in ordered]
+
+    def _alone(self, graph: Graph, node: Node, why: str) -> Item:
+        anchor = node if fusion_of(node) is Fusion.TEMPLATE else None
+        if anchor is not None:
+            item, why = self._kernel(graph, (node,), node, anchor)
+            if item is not None:
+                return item
+        if OPS.get(node.op).compute is not None and len(node.outputs) == 1:
+            item, group_why = self._kernel(graph, (node,), node, None)
+            if item is not None:
+                return item
+            why = f"{why}; {group_why}" if anchor is not None else group_why
+        return HostItem(node, why or f"{node.op} has no kernel")
+
+    def _kernel(
+        self, graph: Graph, members: tuple[Node, ...], root: Node, anchor: Node | None
+    ) -> tuple[KernelItem | None, str]:
+        try:
+            problem, values = problem_of(graph, self.types, self.constants, members, root, anchor)
+        except CannotCompose as error:
+            return None, str(error)
+        why = self.supports(problem)
+        if why is not None:
+            return None, why
+        flops = sum((self._flops(graph, m) for m in members), start=0)
+        return KernelItem(problem, values, tuple(o for o in root.outputs if o), members, flops), ""
+
+    def _flops(self, graph: Graph, node: Node) -> Dim:
+        op = OPS.get(node.op)
+        if op.flops is not None:
+            return op.flops(context_of(node, self.types, graph.ranges))
+        return self.types[node.outputs[0]].numel
+
+    def _single(self, graph: Graph, node: Node) -> list[Item]:
+        kind = fusion_of(node)
+        if kind is Fusion.VIEW:
+            return [AliasItem(node.outputs[0], node.inputs[0])]
+        if node.op == "if" and self._branches_agree(node):
+            return self._if(node)
+        why = f"{node.op} runs its numpy reference"
+        return [HostItem(node, why, captures(node))]
+
+    def _branches_agree(self, node: Node) -> bool:
+        """Whether both branches give the types that the If declares (else shapes depend on the data)."""
+        for name in ("then_branch", "else_branch"):
+            branch = node.attrs[name]
+            assert isinstance(branch, Graph)
+            known = {**self.types, **branch.types}
+            if any(known[inner] != self.types[outer] for inner, outer in zip(branch.outputs, node.outputs) if outer):
+                return False
+        return True
+
+    def _if(self, node: Node) -> list[Item]:
+        otherwise, end = next(self.labels), next(self.labels)
+        then, orelse = node.attrs["then_branch"], node.attrs["else_branch"]
+        assert isinstance(then, Graph) and isinstance(orelse, Graph)
+        return [
+            BranchItem(node.inputs[0], otherwise), *self._branch(then, node.outputs), JumpItem(end),
+            LabelItem(otherwise), *self._branch(orelse, node.outputs), LabelItem(end),
+        ]  # fmt: skip
+
+    def _branch(self, branch: Graph, outputs: tuple[str, ...]) -> list[Item]:
+        """The branch's items, writing straight to the If's outputs where a kernel produces them."""
+        items = self.graph(branch)
+        direct = {o for i in items if isinstance(i, (KernelItem, HostItem)) for o in _outputs(i)}
+        names: dict[str, str] = {}
+        copies: list[Item] = []
+        for inner, outer in zip(branch.outputs, outputs):
+            if not outer:
+                continue
+            if inner in direct and inner not in names:
+                names[inner] = outer
+            else:
+                copies.append(CopyItem(outer, names.get(inner, inner)))
+        return [_rename(i, names) for i in items] + copies
+
+
+def _outputs(item: KernelItem | HostItem) -> tuple[str, ...]:
+    return item.outputs if isinstance(item, KernelItem) else item.node.outputs
+
+
+def _rename(item: Item, names: Mapping[str, str]) -> Item:
+    def new(values: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(names.get(v, v) for v in values)
+
+    match item:
+        case KernelItem():
+            return replace(item, operands=new(item.operands), outputs=new(item.outputs))
+        case HostItem():
+            node = replace(item.node, inputs=new(item.node.inputs), outputs=new(item.node.outputs))
+            return replace(item, node=node, captured=new(item.captured))
+        case AliasItem() | CopyItem():
+            return replace(item, value=names.get(item.value, item.value), source=names.get(item.source, item.source))
+        case BranchItem():
+            return replace(item, condition=names.get(item.condition, item.condition))
+    return item
