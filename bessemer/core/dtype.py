@@ -80,6 +80,11 @@ def from_numpy(dtype: np.dtype[Any] | type) -> DType:
     return found
 
 
+def accumulator(dtype: DType) -> DType:
+    """The type that sums over `dtype` are kept in: f32 for the 16-bit floats, else `dtype` itself."""
+    return f32 if dtype in (f16, bf16) else dtype
+
+
 def to_bf16(values: np.ndarray) -> np.ndarray:
     """Round float values to bfloat16 (nearest even), as uint16 bits. NaN stays NaN."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)

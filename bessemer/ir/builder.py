@@ -172,11 +172,14 @@ class GraphBuilder:
         self._content[out] = values
         return out
 
-    def finish(self, outputs: Sequence[str], metadata: Mapping[str, str] | None = None) -> Graph:
-        """The graph."""
+    def finish(
+        self, outputs: Sequence[str], metadata: Mapping[str, str] | None = None, output_names: Sequence[str] = ()
+    ) -> Graph:
+        """The graph. `output_names` are the model's names for the outputs."""
         return Graph(
             self.name, tuple(self._inputs), tuple(outputs), tuple(self._nodes), dict(self.types),
             dict(self.constants), self.ranges if self.parent else dict(self.ranges), dict(metadata or {}),
+            tuple(output_names),
         )  # fmt: skip
 
     # -- folding --------------------------------------------------------------------------------------------------

@@ -76,6 +76,8 @@ class Node:
 class Graph:
     """Inputs, outputs, nodes, types of every value, constants, and the ranges of the symbols.
 
+    `output_names` are the model's names of the outputs, where they differ from the values' (empty: they do not).
+
     A subgraph (an attribute of If, Loop, Scan) may name values of the graphs around it.
     """
 
@@ -87,6 +89,7 @@ class Graph:
     constants: Mapping[str, Constant] = field(default_factory=dict)
     ranges: Mapping[str, Range] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
+    output_names: tuple[str, ...] = ()
 
     @cached_property
     def producers(self) -> Mapping[str, Node]:

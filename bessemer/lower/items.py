@@ -83,6 +83,7 @@ class Lowered:
     constants: Mapping[str, Constant]
     ranges: Mapping[str, Range]
     metadata: Mapping[str, str]
+    output_names: tuple[str, ...]
 
 
 def written(item: Item) -> tuple[str, ...]:

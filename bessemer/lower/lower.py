@@ -33,7 +33,7 @@ def lower(graph: Graph, supports: Supports) -> Lowered:
     items = state.graph(graph)
     return Lowered(
         graph.name, graph.inputs, graph.outputs, tuple(items), state.types, state.constants, graph.ranges,
-        graph.metadata,
+        graph.metadata, graph.output_names or graph.outputs,
     )  # fmt: skip
 
 

@@ -1,0 +1,239 @@
+"""Items and choices to a Program: tensors with places, steps with arguments, weights with offsets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from bessemer.core import canon
+from bessemer.core.dim import INF, Dim, bounds, symbols
+from bessemer.engine.codec import encode
+from bessemer.engine.engine import WeightPart
+from bessemer.engine.format import WEIGHT_ALIGN, align
+from bessemer.engine.program import Arg, Kernel, Program, Step, Symbol, Tensor
+from bessemer.ir.graph import Constant, TensorType
+from bessemer.kernels.base import TRANSFORMS, WORKSPACE, Int, Launch, Pack, Problem
+from bessemer.lower.items import (
+    AliasItem,
+    BranchItem,
+    CopyItem,
+    HostItem,
+    Item,
+    JumpItem,
+    KernelItem,
+    LabelItem,
+    Lowered,
+)  # fmt: skip
+from bessemer.plan.storage import Storage, assign
+from bessemer.tune.choice import Choice
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a compiled launch is: the binary's number, its symbol, and what a launch must know of it."""
+
+    blob: int
+    symbol: str
+    abi: Mapping[str, Any] = field(default_factory=dict)
+
+
+def plan(
+    lowered: Lowered, choices: Mapping[Problem, Choice], placed: Callable[[Choice, Launch], Placement]
+) -> tuple[Program, tuple[WeightPart, ...]]:
+    """The program, and the parts of its weight section."""
+    scratch: dict[int, int] = {}
+    for number, item in enumerate(lowered.items):
+        if isinstance(item, KernelItem):
+            scratch[number] = _largest(choices[item.problem].code.workspace, lowered)
+    storage, workspaces = assign(lowered, scratch)
+    planner = _Planner(lowered, choices, placed, storage, scratch, workspaces)
+    return planner.program(), tuple(planner.weights.parts)
+
+
+def _largest(d: Dim, lowered: Lowered) -> int:
+    high = bounds(d, lowered.ranges)[1]
+    if high >= INF:
+        raise ValueError(f"a kernel's workspace of {d} bytes has no upper bound")
+    return high
+
+
+@dataclass
+class _WeightTable:
+    """Offsets in the weight section; equal contents are stored once."""
+
+    parts: list[WeightPart] = field(default_factory=list)
+    offsets: dict[str, int] = field(default_factory=dict)
+    nbytes: int = 0
+
+    def add(self, key: str, nbytes: int, load: Callable[[], np.ndarray]) -> int:
+        if key not in self.offsets:
+            offset = align(self.nbytes, WEIGHT_ALIGN)
+            self.offsets[key] = offset
+            self.parts.append(WeightPart(offset, nbytes, load))
+            self.nbytes = offset + nbytes
+        return self.offsets[key]
+
+
+@dataclass
+class _Planner:
+    lowered: Lowered
+    choices: Mapping[Problem, Choice]
+    placed: Callable[[Choice, Launch], Placement]
+    storage: Storage
+    scratch: Mapping[int, int]
+    workspaces: Mapping[int, int]
+    weights: _WeightTable = field(default_factory=_WeightTable)
+    tensors: list[Tensor] = field(default_factory=list)
+    numbers: dict[str, int] = field(default_factory=dict)
+    kernels: list[Kernel] = field(default_factory=list)
+    kernel_numbers: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def program(self) -> Program:
+        inputs = tuple(self.tensor(v) for v in self.lowered.inputs)
+        steps: list[Step] = []
+        labels: dict[int, int] = {}
+        for number, item in enumerate(self.storage.items):
+            if isinstance(item, LabelItem):
+                labels[item.label] = len(steps)
+            steps.extend(self._steps(number, item))
+        steps = [replace(s, target=labels[s.target]) if s.kind in ("branch", "jump") else s for s in steps]
+        outputs = tuple(self._output(k, v) for k, v in enumerate(self.lowered.outputs))
+        return Program(
+            self.lowered.name, inputs, outputs, tuple(self.tensors), tuple(steps), tuple(self.kernels),
+            self._symbols(), self.storage.arena_bytes, self.weights.nbytes, self.storage.peak_bytes,
+        )  # fmt: skip
+
+    def _output(self, k: int, value: str) -> int:
+        """The output's tensor under the model's own name for it."""
+        copied = f"{value} (output {k})"
+        number = self.tensor(copied if copied in self.lowered.types else value)
+        named = replace(self.tensors[number], name=self.lowered.output_names[k])
+        if named == self.tensors[number]:
+            return number
+        self.tensors.append(named)
+        return len(self.tensors) - 1
+
+    def tensor(self, value: str) -> int:
+        """The number of a value's tensor."""
+        if value not in self.numbers:
+            t = self.lowered.types[value]
+            root = self.storage.root(value)
+            if root in self.lowered.constants:
+                self.numbers[value] = self._weight(value, t, self.lowered.constants[root], None)
+            else:
+                space, offset = self.storage.space[root], self.storage.offset[root]
+                nbytes = 0 if space == "dynamic" else min(self.storage.nbytes(value), INF)
+                self.numbers[value] = self._add(Tensor(value, t.dtype, t.shape, space, offset, nbytes))
+        return self.numbers[value]
+
+    def _add(self, tensor: Tensor) -> int:
+        self.tensors.append(tensor)
+        return len(self.tensors) - 1
+
+    def _weight(self, name: str, type_: TensorType, constant: Constant, pack: Pack | None) -> int:
+        load, key = constant.load, constant.key
+        if pack is not None:
+            name, type_ = f"{name} ({pack.transform})", pack.type
+            key = canon.digest([key, pack.transform, encode(pack.params)])
+            load = _packed(constant, pack)
+        numel = type_.numel
+        if not isinstance(numel, int):
+            raise ValueError(f"constant {name} has a symbolic size {type_}")
+        nbytes = numel * type_.dtype.itemsize
+        offset = self.weights.add(key, nbytes, load)
+        return self._add(Tensor(name, type_.dtype, type_.shape, "weights", offset, nbytes))
+
+    def _packed_tensor(self, value: str, pack: Pack) -> int:
+        name = f"{value}|{pack.transform}|{pack.params}|{pack.type}"
+        if name not in self.numbers:
+            root = self.storage.root(value)
+            self.numbers[name] = self._weight(value, pack.type, self.lowered.constants[root], pack)
+        return self.numbers[name]
+
+    def _steps(self, number: int, item: Item) -> list[Step]:
+        match item:
+            case KernelItem():
+                return self._kernel_steps(number, item)
+            case HostItem(node=node):
+                attrs = {k: encode(v) for k, v in node.attrs.items()}
+                attrs["captured"] = list(item.captured)
+                attrs["absent"] = [not i for i in node.inputs]
+                reads = tuple(self.tensor(v) for v in (*node.inputs, *item.captured) if v)
+                writes = tuple(self.tensor(v) for v in node.outputs if v)
+                attrs["wanted"] = [bool(o) for o in node.outputs]
+                step = Step("host", node.name or node.op, node.op, node.origin, reads, writes, attrs=attrs)
+                return [step]
+            case CopyItem():
+                source, target = self.tensor(item.source), self.tensor(item.value)
+                return [Step("copy", f"copy {item.source}", "copy", (), (source,), (target,))]
+            case BranchItem():
+                return [Step("branch", f"branch on {item.condition}", reads=(self.tensor(item.condition),),
+                             target=item.label)]  # fmt: skip
+            case JumpItem():
+                return [Step("jump", "jump", target=item.label)]
+        assert isinstance(item, (AliasItem, LabelItem))
+        return []
+
+    def _kernel_steps(self, number: int, item: KernelItem) -> list[Step]:
+        choice = self.choices[item.problem]
+        packs = {p.operand: p for p in choice.code.packs}
+        operands = [
+            self._packed_tensor(v, packs[k]) if k in packs else self.tensor(v) for k, v in enumerate(item.operands)
+        ]
+        outputs = [self.tensor(v) for v in item.outputs]
+        workspace = (self.workspaces.get(number, 0), self.scratch.get(number, 0))
+        origin = tuple(dict.fromkeys(o for n in item.nodes for o in n.origin))
+        nbytes = sum((self.lowered.types[v].nbytes for v in (*item.operands, *item.outputs)), start=0)
+        name = "+".join(n.op for n in item.nodes)
+        steps = []
+        for k, launch in enumerate(choice.code.launches):
+            args = []
+            for arg in launch.args:
+                if isinstance(arg, Int):
+                    args.append(Arg("int", arg.value, arg.bits))
+                elif arg.operand == WORKSPACE:
+                    args.append(Arg("workspace", 0))
+                else:
+                    args.append(Arg("tensor", [*operands, *outputs][arg.operand]))
+            steps.append(
+                Step(
+                    "kernel", name, item.problem.op, origin, tuple(dict.fromkeys(operands)), tuple(outputs),
+                    self._kernel(choice, launch), tuple(args), launch.grid,
+                    flops=item.flops if k == 0 else 0, nbytes=nbytes if k == 0 else 0, workspace=workspace,
+                )
+            )  # fmt: skip
+        return steps
+
+    def _kernel(self, choice: Choice, launch: Launch) -> int:
+        place = self.placed(choice, launch)
+        key = (canon.digest([place.blob, place.symbol]), canon.digest([choice.tactic, dict(choice.config)]))
+        key = (key[0], key[1] + str(choice.time_us))
+        if key not in self.kernel_numbers:
+            self.kernels.append(
+                Kernel(
+                    place.symbol, choice.tactic, dict(choice.config), place.blob, choice.code.text,
+                    choice.code.language, choice.time_us, choice.chosen_by, choice.rejected, place.abi,
+                )
+            )  # fmt: skip
+            self.kernel_numbers[key] = len(self.kernels) - 1
+        return self.kernel_numbers[key]
+
+    def _symbols(self) -> dict[str, Symbol]:
+        used = {s for t in self.tensors for d in t.shape for s in symbols(d)}
+        out = {}
+        for name in sorted(used | set(self.lowered.ranges)):
+            bound = (-1, -1)
+            for k, value in enumerate(self.lowered.inputs):
+                for axis, d in enumerate(self.lowered.types[value].shape):
+                    if bound == (-1, -1) and str(d) == name:
+                        bound = (k, axis)
+            if bound != (-1, -1) or name in used:
+                out[name] = Symbol(self.lowered.ranges[name], *bound)
+        return out
+
+
+def _packed(constant: Constant, pack: Pack) -> Callable[[], np.ndarray]:
+    return lambda: np.ascontiguousarray(TRANSFORMS.get(pack.transform).apply(constant.load(), *pack.params))

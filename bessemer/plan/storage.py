@@ -1,0 +1,100 @@
+"""Which values share bytes, and in which space each lives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bessemer.core.dim import INF, bounds
+from bessemer.ir.graph import TensorType
+from bessemer.lower.items import AliasItem, CopyItem, Item, LabelItem, Lowered, read, written
+from bessemer.plan.memory import Interval, aligned, peak, place
+
+DYNAMIC_LIMIT = 1 << 40  # a tensor that may grow beyond this is allocated when its size is known
+
+
+@dataclass
+class Storage:
+    """Space and offset of every value of a program without its workspaces."""
+
+    lowered: Lowered
+    items: tuple[Item, ...]
+    roots: dict[str, str] = field(default_factory=dict)
+    space: dict[str, str] = field(default_factory=dict)  # by root
+    offset: dict[str, int] = field(default_factory=dict)  # by root
+    arena_bytes: int = 0
+    peak_bytes: int = 0
+
+    def root(self, value: str) -> str:
+        """The value that owns `value`'s bytes."""
+        while value in self.roots:
+            value = self.roots[value]
+        return value
+
+    def nbytes(self, value: str) -> int:
+        """Bytes of `value` at the largest shape; INF where it has none."""
+        t: TensorType = self.lowered.types[value]
+        return 0 if t.dtype.kind == "s" else bounds(t.nbytes, self.lowered.ranges)[1]
+
+
+def assign(lowered: Lowered, workspace: Mapping[int, int]) -> tuple[Storage, dict[int, int]]:
+    """Place every value, and the workspace (bytes by item number) of every item that needs one.
+
+    Returns the storage and the workspaces' arena offsets. Outputs that are inputs, constants or views shared with
+    another output get a copy at the end (`storage.items` holds it).
+    """
+    storage = Storage(lowered, lowered.items)
+    for item in lowered.items:
+        if isinstance(item, AliasItem):
+            storage.roots[item.value] = item.source
+    _bind_io(storage)
+    blocks = _intervals(storage)
+    scratch = [Interval(f"workspace {n}", size, n, n) for n, size in workspace.items() if size]
+    offsets, size = place([*blocks, *scratch])
+    for block in blocks:
+        storage.space[block.name], storage.offset[block.name] = "arena", offsets[block.name]
+    storage.arena_bytes, storage.peak_bytes = size, peak([*blocks, *scratch])
+    return storage, {n: offsets[f"workspace {n}"] for n, s in workspace.items() if s}
+
+
+def _bind_io(storage: Storage) -> None:
+    lowered = storage.lowered
+    for number, name in enumerate(lowered.inputs):
+        storage.space[name], storage.offset[name] = "input", number
+    for name in lowered.constants:
+        storage.space[name], storage.offset[name] = "weights", -1
+    copies: list[Item] = []
+    for number, name in enumerate(lowered.outputs):
+        root = storage.root(name)
+        if root in storage.space:
+            target = f"{name} (output {number})"
+            lowered.types[target] = lowered.types[name]  # type: ignore[index]
+            copies.append(CopyItem(target, name))
+            root = target
+        storage.space[root], storage.offset[root] = "output", number
+    storage.items = (*lowered.items, *copies)
+
+
+def _intervals(storage: Storage) -> list[Interval]:
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
+    size: dict[str, int] = {}
+    for number, item in enumerate(storage.items):
+        if isinstance(item, (AliasItem, LabelItem)):
+            continue
+        for value in written(item):
+            root = storage.root(value)
+            first.setdefault(root, number)
+            last[root] = number
+            size[root] = max(size.get(root, 0), storage.nbytes(value))
+        for value in read(item):
+            last[storage.root(value)] = number
+    blocks = []
+    for root, start in first.items():
+        if root in storage.space:
+            continue
+        if size[root] >= min(INF, DYNAMIC_LIMIT):
+            storage.space[root], storage.offset[root] = "dynamic", 0
+        else:
+            blocks.append(Interval(root, aligned(size[root]), start, last[root]))
+    return blocks

@@ -1,0 +1,23 @@
+"""What tuning decides for one Problem."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bessemer.kernels.base import Config, KernelCode
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A tactic, its configuration, the code it emits, and how it came to be chosen.
+
+    `time_us` is the measured time (None: not measured). `rejected` holds (tactic and configuration, why not) for
+    everything that was considered: the reason it does not apply, its time, or how it failed.
+    """
+
+    tactic: str
+    config: Config
+    code: KernelCode
+    time_us: float | None
+    chosen_by: str  # "measured", "cache", "model"
+    rejected: tuple[tuple[str, str], ...] = ()
