@@ -11,15 +11,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
-from bessemer.core import canon
 from bessemer.core import dtype as dt
 from bessemer.core.dim import INF, Dim, DimExpr, Range, sym
 from bessemer.core.dtype import DType
 from bessemer.core.errors import BessemerError, InvalidModel
+from bessemer.ir.fold import constant_from, fold
 from bessemer.ir.graph import Attr, Constant, Graph, Node, TensorType
 from bessemer.ir.opdef import OPS, Fusion, InferContext, OpDef
 
@@ -52,11 +51,7 @@ class GraphBuilder:
     def constant(self, value: np.ndarray | Constant, dtype: DType | None = None, name: str = "") -> str:
         """A constant: an array (of `dtype`, for bf16 given as bits) or a lazy source."""
         if not isinstance(value, Constant):
-            array = np.asarray(value)
-            type_ = TensorType(dtype or dt.from_numpy(array.dtype), array.shape)
-            raw = array.tobytes() if array.dtype != object else canon.dumps([str(x) for x in array.ravel()]).encode()
-            key = canon.digest(canon.digest(raw) + str(type_))
-            value = Constant(type_, lambda: array, key)
+            value = constant_from(np.asarray(value), dtype)
         name = self.unique(name or "const")
         self.types[name], self.constants[name] = value.type, value
         return name
@@ -214,16 +209,9 @@ class GraphBuilder:
         names: Sequence[str],
     ) -> tuple[str, ...]:  # fmt: skip
         sources = tuple(self.constant_of(i) if i else None for i in ins)
-        shown = {k: attr_text(v) for k, v in attrs.items()}
-        key = canon.digest([op.name, shown, [c.key if c else "" for c in sources]])
-
-        def load(k: int) -> np.ndarray:
-            return evaluate(op, [c.load() if c else None for c in sources], [c.type if c else None for c in sources],
-                            attrs, types)[k]  # fmt: skip
-
+        folded = fold(op, sources, attrs, types)
         return tuple(
-            self.constant(Constant(t, lambda k=k: load(k), f"{key}.{k}"), name=names[k] if k < len(names) else op.name)
-            for k, t in enumerate(types)
+            self.constant(c, name=names[k] if k < len(names) and names[k] else op.name) for k, c in enumerate(folded)
         )
 
     def _fold_symbolic(
@@ -246,30 +234,3 @@ class GraphBuilder:
 
 def _small(t: TensorType) -> bool:
     return isinstance(t.numel, int) and t.numel <= CONTENT_LIMIT
-
-
-def attr_text(value: Any) -> str:
-    """A stable text of an attribute value."""
-    if isinstance(value, tuple):
-        return "(" + ",".join(attr_text(v) for v in value) + ")"
-    return f"graph {value.name}" if isinstance(value, Graph) else str(value)
-
-
-def evaluate(
-    op: OpDef, arrays: Sequence[np.ndarray | None], types: Sequence[TensorType | None], attrs: Mapping[str, Attr],
-    outputs: Sequence[TensorType],
-) -> tuple[np.ndarray, ...]:  # fmt: skip
-    """Run the reference of `op` on stored arrays (bf16 as bits) and return stored arrays of the declared dtypes."""
-    ready = [
-        dt.from_bf16(a) if a is not None and t is not None and t.dtype == dt.bf16 else a for a, t in zip(arrays, types)
-    ]
-    with np.errstate(all="ignore"):
-        results = op.reference(ready, attrs)
-    return tuple(_store(np.asarray(r), t.dtype) for r, t in zip(results, outputs, strict=True))
-
-
-def _store(array: np.ndarray, dtype: DType) -> np.ndarray:
-    if dtype == dt.bf16 and array.dtype != np.uint16:
-        return dt.to_bf16(array)
-    with np.errstate(all="ignore"):
-        return np.ascontiguousarray(array.astype(dtype.numpy, copy=False)).reshape(array.shape)
