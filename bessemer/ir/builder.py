@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -19,7 +20,7 @@ from bessemer.core.dim import INF, Dim, DimExpr, Range, sym
 from bessemer.core.dtype import DType
 from bessemer.core.errors import BessemerError, InvalidModel
 from bessemer.ir.fold import constant_from, fold
-from bessemer.ir.graph import Attr, Constant, Graph, Node, TensorType
+from bessemer.ir.graph import Attr, Constant, Graph, Node, TensorType, captures
 from bessemer.ir.opdef import OPS, Fusion, InferContext, OpDef
 
 CONTENT_LIMIT = 4096  # elements up to which the content of an integer tensor is tracked
@@ -34,6 +35,7 @@ class GraphBuilder:
         self._names: Iterator[int] = parent._names if parent else itertools.count()
         self._taken: set[str] = parent._taken if parent else set()
         self.types: dict[str, TensorType] = {}
+        self.sequences: dict[str, tuple[str, ...]] = parent.sequences if parent else {}
         self.constants: dict[str, Constant] = {}
         self._content: dict[str, np.ndarray] = {}
         self._inputs: list[str] = []
@@ -112,6 +114,32 @@ class GraphBuilder:
         self.ranges[name] = Range(0, INF if upper is None else bounds(upper, self.ranges)[1])
         return sym(name)
 
+    def sequence(self, items: Sequence[str]) -> str:
+        """A list of values that exists only while the graph is built: no node of the graph sees it."""
+        name = self.unique("sequence")
+        self.sequences[name] = tuple(items)
+        return name
+
+    @property
+    def mark(self) -> int:
+        """A position in the graph, for `rename`."""
+        return len(self._nodes)
+
+    def rename(self, value: str, name: str, since: int) -> str:
+        """Call `value` (made after the mark `since`, so no earlier node reads it) `name`, or the like if that is taken.
+
+        Returns the name that the value has now.
+        """
+        if value == name or value not in self.types or value in self._inputs:
+            return value
+        name = self.unique(name)
+        for table in (self.types, self.constants, self._content):
+            if value in table:
+                table[name] = table.pop(value)  # type: ignore[attr-defined]
+        for k in range(since, len(self._nodes)):
+            self._nodes[k] = renamed(self._nodes[k], {value: name})
+        return name
+
     def unique(self, hint: str) -> str:
         """A value name not used yet."""
         hint = hint or "v"
@@ -170,11 +198,18 @@ class GraphBuilder:
     def finish(
         self, outputs: Sequence[str], metadata: Mapping[str, str] | None = None, output_names: Sequence[str] = ()
     ) -> Graph:
-        """The graph. `output_names` are the model's names for the outputs."""
+        """The graph, without what its outputs do not depend on. `output_names` are the model's names for the outputs."""
+        needed, nodes = set(outputs), []
+        for node in reversed(self._nodes):
+            if not needed.isdisjoint(node.outputs):
+                nodes.append(node)
+                needed.update(node.inputs, captures(node))
+        needed.update(out for node in nodes for out in node.outputs)
         return Graph(
-            self.name, tuple(self._inputs), tuple(outputs), tuple(self._nodes), dict(self.types),
-            dict(self.constants), self.ranges if self.parent else dict(self.ranges), dict(metadata or {}),
-            tuple(output_names),
+            self.name, tuple(self._inputs), tuple(outputs), tuple(reversed(nodes)),
+            {k: t for k, t in self.types.items() if k in needed or k in self._inputs},
+            {k: c for k, c in self.constants.items() if k in needed},
+            self.ranges if self.parent else dict(self.ranges), dict(metadata or {}), tuple(output_names),
         )  # fmt: skip
 
     # -- folding --------------------------------------------------------------------------------------------------
@@ -230,6 +265,22 @@ class GraphBuilder:
                 return None
             out.append(self.dims_value(array, t.dtype, names[k] if k < len(names) else ""))
         return tuple(out)
+
+
+def renamed(node: Node, names: Mapping[str, str]) -> Node:
+    """`node` with values renamed, where its subgraphs capture them too."""
+
+    def of(values: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(names.get(v, v) for v in values)
+
+    if names.keys().isdisjoint((*node.inputs, *node.outputs, *captures(node))):
+        return node
+    attrs: dict[str, Attr] = {}
+    for key, attr in node.attrs.items():
+        if isinstance(attr, Graph):
+            attr = replace(attr, nodes=tuple(renamed(n, names) for n in attr.nodes))
+        attrs[key] = attr
+    return replace(node, inputs=of(node.inputs), outputs=of(node.outputs), attrs=MappingProxyType(attrs))
 
 
 def _small(t: TensorType) -> bool:

@@ -10,18 +10,33 @@ importer is inlined where ONNX (or the model) defines it as a function, else ref
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, Union
 
 import numpy as np
 
+from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim, Ranges
 from bessemer.core.dtype import DType
 from bessemer.ir.builder import GraphBuilder
 from bessemer.ir.graph import Attr, Graph, TensorType
 
 Values = Union[str, Sequence[str]]
+
+
+# TensorProto.DataType, by number, so that this file needs no onnx.
+ONNX_NAMES: dict[int, str] = dict(
+    enumerate(
+        "undefined float uint8 int8 uint16 int16 int32 int64 string bool float16 double uint32 uint64 complex64 "
+        "complex128 bfloat16 float8e4m3fn float8e4m3fnuz float8e5m2 float8e5m2fnuz uint4 int4 float4e2m1 float8e8m0 "
+        "uint2 int2".split()
+    )
+)
+ONNX_DTYPES: dict[int, DType] = {
+    1: dt.f32, 2: dt.u8, 3: dt.i8, 4: dt.u16, 5: dt.i16, 6: dt.i32, 7: dt.i64, 9: dt.bool_, 10: dt.f16, 11: dt.f64,
+    12: dt.u32, 13: dt.u64, 14: dt.c64, 15: dt.c128, 16: dt.bf16,
+}  # fmt: skip
 
 
 class Refusal(Exception):
@@ -54,6 +69,8 @@ class ImportContext:
     attributes: dict[str, Any]  # int, float, str, tuple, np.ndarray (tensors), GraphProto
     builder: GraphBuilder
     import_subgraph: SubgraphImporter
+    inline_subgraph: Callable[[Any], tuple[str, ...]]  # imports a GraphProto without inputs into this graph
+    tensor_dtypes: Mapping[str, DType] = field(default_factory=dict)  # of tensor attributes (bf16 is carried as bits)
 
     # -- inputs and attributes
     def has(self, k: int) -> bool:
@@ -74,6 +91,15 @@ class ImportContext:
         if default is REQUIRED:
             self.unsupported(f"attribute {name} is missing")
         return default
+
+    def dtype_attr(self, name: str, default: DType | None = None) -> DType:
+        """The attribute `name`, a TensorProto element type, as a DType; `default` where it is absent."""
+        if name not in self.attributes and default is not None:
+            return default
+        code = self.attr(name)
+        if code not in ONNX_DTYPES:
+            self.unsupported(f"attribute {name} asks for element type {ONNX_NAMES.get(code, code)}")
+        return ONNX_DTYPES[code]
 
     def subgraph(self, name: str, input_types: Sequence[TensorType] | None = None) -> Graph:
         """The graph attribute `name`, imported."""
@@ -134,12 +160,11 @@ class ImportContext:
 
     def emit_all(self, op: str, *inputs: str | None, **attrs: Attr) -> tuple[str, ...]:
         """Emit a node and return all its outputs."""
-        return self.builder.emit(op, inputs, attrs, names=self.output_names, origin=(self.name,))
+        hints = [f"{name}~{op}" if name else "" for name in self.output_names]
+        return self.builder.emit(op, inputs, attrs, names=hints, origin=(self.name,))
 
     def const(self, value: Any, dtype: DType) -> str:
         """A constant array or scalar of `dtype` (bf16: given as floats)."""
-        from bessemer.core import dtype as dt
-
         array = dt.to_bf16(np.asarray(value)) if dtype == dt.bf16 else np.asarray(value, dtype.numpy)
         return self.builder.constant(array, dtype)
 
