@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "build": "bessemer.build",
+    "build": "bessemer.builder",
     "Profile": "bessemer.frontend.profile",
     "Engine": "bessemer.engine.engine",
     "TensorInfo": "bessemer.engine.engine",
@@ -31,7 +31,7 @@ _EXPORTS = {
 __all__ = [*_EXPORTS]
 
 if TYPE_CHECKING:
-    from bessemer.build import build
+    from bessemer.builder import build
     from bessemer.core.errors import *  # noqa: F403
     from bessemer.engine.engine import Engine, TensorInfo
     from bessemer.frontend.profile import Profile

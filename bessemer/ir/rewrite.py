@@ -53,9 +53,11 @@ class Editor:
     # -- looking --------------------------------------------------------------------------------------------------
 
     def nodes(self) -> Iterator[Node]:
-        """The nodes in their order at the time of the call; removed ones are skipped."""
-        for key, node in sorted(self._nodes.items(), key=lambda kv: self._order[kv[0]]):
-            if key in self._nodes:
+        """The nodes in their order at the time of the call, each as it is when its turn comes; removed ones are not."""
+        names = [next(o for o in self._nodes[key].outputs if o) for key in sorted(self._nodes, key=self._order.__getitem__)]
+        for name in names:
+            node = self._producers.get(name)
+            if node is not None:
                 yield node
 
     def alive(self, node: Node) -> bool:

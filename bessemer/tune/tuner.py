@@ -59,6 +59,7 @@ class Tuner:
     mode: str = "device"
     measurer: Measurer | None = None
     budget: float | None = None  # seconds
+    workspace: int | None = None  # most bytes of scratch for one kernel
     max_candidates: int = 24
     progress: Callable[[int, int, str], None] | None = None
     log: Callable[[str], None] | None = None
@@ -125,7 +126,11 @@ class Tuner:
                     rejected.append((tactic.name, reason.text))
                 continue
             for config in tactic.configs(problem, self.target)[: self.max_candidates]:
-                found.append(Candidate(tactic, config, tactic.emit(problem, self.target, config)))
+                code = tactic.emit(problem, self.target, config)
+                if self.workspace is not None and problem.typical(code.workspace) > self.workspace:
+                    rejected.append((tactic.name, f"needs {code.workspace} bytes of workspace, {self.workspace} allowed"))
+                    continue
+                found.append(Candidate(tactic, config, code))
         return found, rejected
 
     def _times(
@@ -156,7 +161,8 @@ class Tuner:
             known[candidate.label] = result
             key = keys[candidate.label]
             device = canon.digest(dict(self.fingerprint))[:16]
-            self.cache.put(Entry(key, result.us, result.error, candidate.tactic.name, candidate.config, problem.op, device))
+            name, config = candidate.tactic.name, candidate.config
+            self.cache.put(Entry(key, result.us, result.error, name, config, problem.op, device))
             if result.error and self.log is not None:
                 self.log(f"dropped {candidate.label} for {problem.op}: {result.error}")
         return known, "measured"

@@ -1,0 +1,232 @@
+"""The pipeline from a model to an engine; the one file that sees every builder stage.
+
+Stages: import, fuse, layout, precision, lower, tune, plan. A build can stop after any of them, and dump what it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bessemer import __version__
+from bessemer.core import canon
+from bessemer.core.dim import substitute
+from bessemer.core.errors import BuildError
+from bessemer.engine.engine import Engine, Weights
+from bessemer.engine.verify import verify as verify_program
+from bessemer.frontend.onnx import import_model
+from bessemer.frontend.profile import Profile
+from bessemer.ir import text
+from bessemer.ir.graph import Graph
+from bessemer.kernels.base import TACTICS, Problem, of_language
+from bessemer.lower.items import HostItem, KernelItem, Lowered
+from bessemer.lower.lower import lower
+from bessemer.passes import pipeline
+from bessemer.passes.base import PassOptions
+from bessemer.plan.plan import plan
+from bessemer.targets.base import Target, resolve
+from bessemer.tune.cache import TimingCache
+from bessemer.tune.choice import Choice
+from bessemer.tune.measure import measurer_for
+from bessemer.tune.tuner import MODES, Tuner
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+STAGES = ("import", "fuse", "layout", "precision", "lower", "tune", "plan")
+PRECISIONS = ("fp32", "fp16", "bf16")
+Progress = Callable[[str, int, int, str], None]  # (stage, done, total, what)
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Everything `build` takes but the model; see there."""
+
+    target: str = "cpu"
+    precision: str = "fp32"
+    tf32: bool = False
+    shapes: Mapping[str, Sequence[int]] | None = None
+    profiles: Sequence[Profile] | None = None
+    tune: str = "device"
+    timing_cache: TimingCache | str | Path | None = None
+    workspace: int | None = None
+    build_budget: float | None = None
+    threads: int | None = None
+    stop_after: str | None = None
+    dump: Path | None = None
+    progress: Progress | None = None
+    log: Callable[[str], None] | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("precision", self.precision, PRECISIONS),
+            ("tune", self.tune, MODES),
+            ("stop_after", self.stop_after, (None, *STAGES)),
+        ):
+            if value not in allowed:
+                raise BuildError(f"{name} is {value!r}", fix=f"use one of {', '.join(str(a) for a in allowed if a)}")
+
+
+def build(
+    model: str | Path | bytes | ModelProto,
+    *,
+    target: str = "cpu",
+    precision: str = "fp32",
+    tf32: bool = False,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    profiles: Sequence[Profile] | None = None,
+    tune: str = "device",
+    timing_cache: TimingCache | str | Path | None = None,
+    workspace: int | None = None,
+    build_budget: float | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    log: Callable[[str], None] | None = None,
+) -> Engine:
+    """Build an engine from an ONNX model (a path, bytes or ModelProto).
+
+    target: "cpu" (this machine's ISA; "cpu:avx2" forces a level) or "cuda" (the GPU here; "cuda:sm_90" needs none).
+    precision: "fp32", "fp16" or "bf16" (a pass that writes casts; inputs and outputs keep their dtypes).
+    tf32: allow TF32 in fp32 products on GPUs.
+    shapes: {input: shape} fixes dynamic inputs. profiles: ranges of dynamic inputs, see Profile.
+    tune: "device" times kernels on the device, "cache" uses the timing cache alone, "off" the roofline model.
+    timing_cache: a path (read, and written back) or a TimingCache. workspace: most bytes of scratch for one kernel.
+    build_budget: seconds of tuning; what is left is chosen by the model. threads: of the CPU runs that tune.
+    progress(stage, done, total, what) and log(line) are told what goes on.
+
+    Raises ModelError (the model), BuildError (the build), DeviceError (the device).
+    """
+    options = BuildOptions(
+        target, precision, tf32, shapes, profiles, tune, timing_cache, workspace, build_budget, threads,
+        progress=progress, log=log,
+    )  # fmt: skip
+    engine = run(model, options)
+    assert engine is not None
+    return engine
+
+
+def run(model: str | Path | bytes | ModelProto, options: BuildOptions) -> Engine | None:
+    """The pipeline; None where `stop_after` ended it early."""
+    build_ = _Build(options)
+    graph = build_.imported(model)
+    if build_.done("import", lambda: text.print_graph(graph)):
+        return None
+    passes = PassOptions(build_.target.name, options.precision)
+    stopped: list[str] = []
+
+    def after(stage: str, g: Graph) -> None:
+        if not stopped and build_.done(stage, lambda: text.print_graph(g)):
+            stopped.append(stage)
+
+    optimised = pipeline.run(graph, passes, after)
+    if stopped:
+        return None
+    tuner = build_.tuner()
+    lowered = lower(optimised, tuner.supports)
+    if build_.done("lower", lambda: _lowered_text(lowered)):
+        return None
+    problems = [i.problem for i in lowered.items if isinstance(i, KernelItem)]
+    choices = tuner.choose(problems)
+    build_.finish_tuning(tuner)
+    if build_.done("tune", lambda: _choices_text(choices)):
+        return None
+    engine = build_.assembled(graph, lowered, choices)
+    build_.done("plan", lambda: canon.dumps({"steps": len(engine.program.steps), **engine.memory}))
+    return engine
+
+
+@dataclass
+class _Build:
+    options: BuildOptions
+    target: Target = field(init=False)
+    cache: TimingCache = field(init=False)
+    warnings: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.target = resolve(self.options.target)
+        given = self.options.timing_cache
+        self.cache = given if isinstance(given, TimingCache) else TimingCache(given)
+
+    def tell(self, stage: str, done: int, total: int, what: str = "") -> None:
+        if self.options.progress is not None:
+            self.options.progress(stage, done, total, what)
+
+    def done(self, stage: str, dump: Callable[[], str]) -> bool:
+        """Report and dump a finished stage; True where the build ends here."""
+        self.tell(stage, 1, 1)
+        if self.options.dump is not None:
+            self.options.dump.mkdir(parents=True, exist_ok=True)
+            number = STAGES.index(stage)
+            (self.options.dump / f"{number}-{stage}.txt").write_text(dump() + "\n", encoding="utf-8")
+        return self.options.stop_after == stage
+
+    def imported(self, model: str | Path | bytes | ModelProto) -> Graph:
+        self.tell("import", 0, 1)
+        return import_model(model, shapes=self.options.shapes, profiles=self.options.profiles)
+
+    def tuner(self) -> Tuner:
+        tactics = of_language(TACTICS.discover(), self.target.languages)
+        measure = self.options.tune == "device"
+        measurer = measurer_for(self.target, self.options.threads, self.options.log) if measure else None
+        return Tuner(
+            self.target, self.target.fingerprint(), tactics, self.cache, self.options.tune, measurer,
+            self.options.build_budget, self.options.workspace, log=self.options.log,
+            progress=lambda done, total, what: self.tell("tune", done, total, what),
+        )  # fmt: skip
+
+    def finish_tuning(self, tuner: Tuner) -> None:
+        self.cache.save()
+        if tuner.untuned and self.options.log is not None:
+            self.options.log(
+                f"the build budget ended before {tuner.untuned} of the model's kernels were timed: they were chosen by "
+                "the roofline model; build again with the same timing cache to go on"
+            )
+
+    def assembled(self, graph: Graph, lowered: Lowered, choices: Mapping[Problem, Choice]) -> Engine:
+        self.tell("plan", 0, 1)
+        codes = sorted({c.code.text: c.code for c in choices.values()}.items())
+        compiled = self.target.link([code for _, code in codes], choices.values())
+        program, parts = plan(lowered, choices, compiled.placement)
+        weights = Weights(program.weights_bytes, parts=parts)
+        verify_program(program, len(compiled.blobs), weights.nbytes)
+        return Engine(self._manifest(graph, lowered), program, compiled.blobs, weights)
+
+    def _manifest(self, graph: Graph, lowered: Lowered) -> dict[str, Any]:
+        slow = [f"{i.node.name or i.node.op}: {i.why}" for i in lowered.items if isinstance(i, HostItem)]
+        return {
+            "bessemer": __version__,
+            "target": {
+                "name": self.target.name, "arch": self.target.arch, "fingerprint": dict(self.target.fingerprint()),
+            },
+            "model": {"name": graph.name, "nodes": len(graph.nodes), "metadata": dict(graph.metadata)},
+            "precision": self.options.precision,
+            "slow_paths": slow,
+        }  # fmt: skip
+
+
+def _lowered_text(lowered: Lowered) -> str:
+    lines = []
+    for item in lowered.items:
+        if isinstance(item, KernelItem):
+            outs = ", ".join(f"%{o}: {lowered.types[o]}" for o in item.outputs)
+            ins = ", ".join(f"%{o}" for o in item.operands)
+            lines.append(f"kernel {outs} = {'+'.join(n.op for n in item.nodes)}({ins})")
+        elif isinstance(item, HostItem):
+            lines.append(f"host   {', '.join(item.node.outputs)} = {item.node.op}: {item.why}")
+        else:
+            lines.append(str(item))
+    return "\n".join(lines)
+
+
+def _choices_text(choices: Mapping[Problem, Choice]) -> str:
+    def typical(problem: Problem) -> str:
+        env = {k: r.typical for k, r in problem.ranges}
+        return ", ".join(f"{o.type.dtype}{[substitute(d, env) for d in o.type.shape]}" for o in problem.operands)
+
+    lines = []
+    for problem, choice in choices.items():
+        time = "not timed" if choice.time_us is None else f"{choice.time_us:.2f} us"
+        lines.append(f"{problem.op}({typical(problem)}): {choice.tactic} {dict(choice.config)} {time}")
+    return "\n".join(sorted(lines))

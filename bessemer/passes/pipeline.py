@@ -1,0 +1,28 @@
+"""The order of the passes; nothing else decides it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bessemer.ir.graph import Graph
+from bessemer.ir.verify import verify
+from bessemer.passes import fold_affine, layout, lift_conv1d, precision, simplify
+from bessemer.passes.base import Pass, PassOptions, apply
+from bessemer.passes.fusion import PATTERNS
+
+FUSE: tuple[Pass, ...] = (simplify.PASS, *PATTERNS, simplify.PASS, fold_affine.PASS, simplify.PASS)
+LAYOUT: tuple[Pass, ...] = (lift_conv1d.PASS, layout.PASS, simplify.PASS)
+PRECISION: tuple[Pass, ...] = (precision.PASS, simplify.PASS)
+
+STAGES: tuple[tuple[str, tuple[Pass, ...]], ...] = (("fuse", FUSE), ("layout", LAYOUT), ("precision", PRECISION))
+
+
+def run(graph: Graph, options: PassOptions, after: Callable[[str, Graph], None] | None = None) -> Graph:
+    """All passes in order. The graph is verified after each stage; `after` is told (stage, graph)."""
+    for stage, passes in STAGES:
+        for pass_ in passes:
+            graph = apply(pass_, graph, options)
+        verify(graph)
+        if after is not None:
+            after(stage, graph)
+    return graph

@@ -1,0 +1,139 @@
+"""Removes what does nothing: identity casts, reshapes, transposes and arithmetic, chains of them, and duplicates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from bessemer.ir.fold import attr_text
+from bessemer.ir.graph import Node
+from bessemer.ir.opdef import OPS, Fusion
+from bessemer.ir.rewrite import Editor
+from bessemer.passes.base import Pass, PassOptions
+
+
+def _cast(e: Editor, n: Node) -> str | None:
+    """Casts to the own type; a cast of a cast where the first loses nothing."""
+    x = n.inputs[0]
+    if e.type(x).dtype == n.attrs["to"]:
+        return x
+    inner = e.producer(x, "cast")
+    if inner is not None and _widens(e, inner):
+        return e.emit("cast", (inner.inputs[0],), {**n.attrs}, like=(n,))
+    return None
+
+
+def _widens(e: Editor, cast: Node) -> bool:
+    """Whether a cast keeps every value: to a wider type of the same kind, or from a small int to a wide float."""
+    a, b = e.type(cast.inputs[0]).dtype, e.type(cast.outputs[0]).dtype
+    if a.kind == "b":
+        return True
+    if a.kind == b.kind:
+        return a.bits <= b.bits and {a.name, b.name} != {"f16", "bf16"}
+    return a.is_int and b.is_float and a.bits < {"f64": 53, "f32": 24, "f16": 11, "bf16": 8}[b.name]
+
+
+def _reshape(e: Editor, n: Node) -> str | None:
+    x = n.inputs[0]
+    if e.type(x).shape == e.type(n.outputs[0]).shape:
+        return x
+    inner = e.producer(x, "reshape")
+    if inner is not None:
+        return e.emit("reshape", (inner.inputs[0],), n.attrs, like=(n,))
+    return None
+
+
+def _transpose(e: Editor, n: Node) -> str | None:
+    """Identity permutations, chains, and permutations that only move axes of size one (a reshape)."""
+    x, perm = n.inputs[0], n.attrs["perm"]
+    assert isinstance(perm, tuple)
+    if perm == tuple(range(len(perm))):
+        return x
+    inner = e.producer(x, "transpose")
+    if inner is not None:
+        first = inner.attrs["perm"]
+        assert isinstance(first, tuple)
+        return e.emit("transpose", (inner.inputs[0],), {"perm": tuple(first[p] for p in perm)}, like=(n, inner))  # type: ignore[index]
+    shape = e.type(x).shape
+    moved = [p for p in perm if shape[p] != 1]  # type: ignore[index,call-overload]
+    if moved == sorted(moved):  # type: ignore[type-var]
+        return e.emit("reshape", (x,), {"shape": e.type(n.outputs[0]).shape}, like=(n,))
+    return None
+
+
+def _neutral(value: float, sides: tuple[int, ...]) -> Callable[[Editor, Node], str | None]:
+    """x op value -> x, where the constant may stand on one of `sides`."""
+
+    def rule(e: Editor, n: Node) -> str | None:
+        for side in sides:
+            kept = n.inputs[1 - side]
+            if e.scalar(n.inputs[side]) == value and e.type(kept) == e.type(n.outputs[0]):
+                return kept
+        return None
+
+    return rule
+
+
+def _expand(e: Editor, n: Node) -> str | None:
+    return n.inputs[0] if e.type(n.inputs[0]).shape == e.type(n.outputs[0]).shape else None
+
+
+def _slice(e: Editor, n: Node) -> str | None:
+    same = e.type(n.inputs[0]).shape == e.type(n.outputs[0]).shape
+    return n.inputs[0] if same and all(s == 1 for s in n.attrs["steps"]) else None  # type: ignore[union-attr]
+
+
+def _concat(e: Editor, n: Node) -> str | None:
+    return n.inputs[0] if len(n.inputs) == 1 else None
+
+
+def _pow(e: Editor, n: Node) -> str | None:
+    """Squares, cubes and roots without pow."""
+    x, exponent = n.inputs[0], e.scalar(n.inputs[1])
+    if e.type(x) != e.type(n.outputs[0]) or not e.type(x).dtype.is_float:
+        return None
+    if exponent == 2.0:
+        return e.emit("mul", (x, x), like=(n,))
+    if exponent == 3.0:
+        return e.emit("mul", (e.emit("mul", (x, x), like=(n,)), x), like=(n,))
+    return e.emit("sqrt", (x,), like=(n,)) if exponent == 0.5 else x if exponent == 1.0 else None
+
+
+RULES: Mapping[str, Callable[[Editor, Node], str | None]] = {
+    "cast": _cast,
+    "reshape": _reshape,
+    "transpose": _transpose,
+    "expand": _expand,
+    "slice": _slice,
+    "concat": _concat,
+    "pow": _pow,
+    "add": _neutral(0.0, (0, 1)),
+    "sub": _neutral(0.0, (1,)),
+    "mul": _neutral(1.0, (0, 1)),
+    "div": _neutral(1.0, (1,)),
+}
+
+
+def simplify(e: Editor, options: PassOptions) -> None:
+    """Apply RULES, then merge equal nodes."""
+    for node in e.nodes():
+        rule = RULES.get(node.op)
+        new = rule(e, node) if rule is not None else None
+        if new is not None:
+            e.replace(node.outputs[0], new)
+    _merge_equal(e)
+
+
+def _merge_equal(e: Editor) -> None:
+    seen: dict[tuple[object, ...], Node] = {}
+    for node in e.nodes():
+        op = OPS.get(node.op)
+        if op.random or op.fusion is Fusion.CONTROL or not e.alive(node):
+            continue
+        key = (node.op, node.inputs, tuple((k, attr_text(v)) for k, v in sorted(node.attrs.items())))
+        first = seen.setdefault(key, node)
+        if first is not node:
+            for old, new in zip(node.outputs, first.outputs):
+                e.replace(old, new)
+
+
+PASS = Pass("simplify", simplify, repeat=True)
