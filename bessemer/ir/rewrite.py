@@ -23,6 +23,8 @@ from bessemer.ir.fold import constant_from, fold
 from bessemer.ir.graph import Attr, Constant, Graph, Node, TensorType, captures
 from bessemer.ir.opdef import OPS, Fusion, InferContext
 
+FILL_LIMIT = 1 << 16  # elements up to which scalar_fill looks at a constant
+
 
 @dataclass(frozen=True)
 class Scope:
@@ -103,6 +105,17 @@ class Editor:
             return None
         array = self.array(value)
         return None if array is None else float(array.reshape(-1)[0])
+
+    def scalar_fill(self, value: str) -> float | None:
+        """The value that every element of a (small) numeric constant has, else None."""
+        constant = self.constant_of(value)
+        if constant is None or constant.type.dtype.kind not in "fiub" or not isinstance(constant.type.numel, int):
+            return None
+        if not 0 < constant.type.numel <= FILL_LIMIT:
+            return None
+        array = self.array(value)
+        first = None if array is None else float(array.reshape(-1)[0])
+        return first if array is not None and bool((array == first).all()) else None
 
     # -- changing -------------------------------------------------------------------------------------------------
 

@@ -1,1 +1,18 @@
+"""Fusion patterns, one per file, in the order in which they run."""
 
+from __future__ import annotations
+
+from bessemer.passes import simplify
+from bessemer.passes.base import Pass
+from bessemer.passes.fusion import attention, gelu, group_norm, matmul, normalize, softmax, swish
+
+PATTERNS: tuple[Pass, ...] = (
+    gelu.PASS,
+    swish.PASS,
+    normalize.PASS,
+    softmax.PASS,
+    matmul.PASS,
+    group_norm.PASS,
+    simplify.PASS,
+    attention.PASS,
+)
