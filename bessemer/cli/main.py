@@ -1,0 +1,44 @@
+"""The `bessemer` command: one verb per file of `bessemer.cli.verbs`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from bessemer import __version__
+from bessemer.cli.report import fail
+from bessemer.cli.verbs import bench, build, cache, compare, diff, inspect, run
+from bessemer.core.errors import BessemerError
+
+app = typer.Typer(
+    name="bessemer", help="Compile trained models into engines, run, measure and look into them.", no_args_is_help=True,
+    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+)  # fmt: skip
+for verb in (build, run, bench, inspect, compare, diff):
+    app.command(verb.NAME)(verb.command)
+app.add_typer(cache.app, name="cache")
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        typer.echo(f"bessemer {__version__}")
+        raise typer.Exit()
+
+
+def main() -> None:
+    """Entry point: errors of Bessemer are printed as what, where and fix, and end with status 1."""
+    try:
+        app()
+    except BessemerError as error:
+        fail(error)
+        sys.exit(1)
+    except FileNotFoundError as error:
+        fail(BessemerError(f"no such file: {error.filename}"))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Shapes on the command line: `x:1x3x224x224`, several separated by commas, the name optional for one input."""
+
+from __future__ import annotations
+
+from bessemer.core.errors import InputError
+from bessemer.frontend.profile import Profile
+
+
+def parse_shapes(text: str | None) -> dict[str, tuple[int, ...]]:
+    """{input: shape}; InputError shows the form."""
+    out: dict[str, tuple[int, ...]] = {}
+    for part in (text or "").split(","):
+        if not part:
+            continue
+        name, colon, dims = part.rpartition(":")
+        try:
+            shape = tuple(int(d) for d in dims.split("x")) if dims != "scalar" else ()
+        except ValueError:
+            shape = (-1,)
+        if not colon or not name or any(d < 0 for d in shape):
+            raise InputError(f"{part!r} is not a shape", fix="write INPUT:1x3x224x224, several separated by commas")
+        out[name] = shape
+    return out
+
+
+def parse_profile(low: str | None, opt: str | None, high: str | None) -> list[Profile] | None:
+    """The profile of --min-shapes, --opt-shapes and --max-shapes; a missing end is the opt shape."""
+    if not (low or opt or high):
+        return None
+    parts = [parse_shapes(t) for t in (low, opt, high)]
+    names = dict.fromkeys(n for p in parts for n in p)
+    ranges = {}
+    for name in names:
+        given = [p.get(name) for p in parts]
+        fallback = given[1] or given[2] or given[0]
+        assert fallback is not None
+        first, middle, last = (g or fallback for g in given)
+        ranges[name] = (first, middle, last)
+    return [Profile(ranges)]

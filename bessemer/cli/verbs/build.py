@@ -1,0 +1,76 @@
+"""bessemer build MODEL -o ENGINE"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bessemer.cli.report import build_progress, console, errors, say_json, size
+from bessemer.cli.shapes import parse_profile, parse_shapes
+from bessemer.core.errors import BuildError
+from bessemer.tune.cache import TimingCache
+
+NAME = "build"
+
+
+def command(
+    model: Annotated[Path, typer.Argument(help="An ONNX model.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The engine file to write.")] = None,
+    target: Annotated[str, typer.Option(help="cpu, cpu:avx2, cuda, cuda:sm_90, ...")] = "cpu",
+    fp16: Annotated[bool, typer.Option("--fp16", help="Run in half precision where that is safe.")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Run in bfloat16 where that is safe.")] = False,
+    tf32: Annotated[bool, typer.Option("--tf32", help="Allow TF32 in fp32 products (GPUs).")] = False,
+    shapes: Annotated[str | None, typer.Option(help="Fix dynamic inputs: x:1x3x224x224,y:1x8")] = None,
+    min_shapes: Annotated[str | None, typer.Option(help="Least shapes of the profile.")] = None,
+    opt_shapes: Annotated[str | None, typer.Option(help="Shapes to tune for.")] = None,
+    max_shapes: Annotated[str | None, typer.Option(help="Greatest shapes of the profile.")] = None,
+    workspace: Annotated[int | None, typer.Option(help="Most MiB of scratch memory for one kernel.")] = None,
+    timing_cache: Annotated[Path | None, typer.Option(help="Timing cache file, read and extended.")] = None,
+    cache_mode: Annotated[str, typer.Option(help="off, read, append or require.")] = "append",
+    tune: Annotated[str, typer.Option(help="off, cache or device.")] = "device",
+    build_budget: Annotated[float | None, typer.Option(help="Seconds of tuning at most.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads to tune for.")] = None,
+    stop_after: Annotated[str | None, typer.Option(help="import, fuse, layout, precision, lower, tune or plan.")] = None,
+    dump: Annotated[Path | None, typer.Option(help="Folder for the text of each stage.")] = None,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Tell what is dropped and why.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON summary.")] = False,
+) -> None:
+    """Compile a model into an engine file."""
+    from bessemer.builder import BuildOptions, run
+
+    if output is None and stop_after is None:
+        raise BuildError("no output was named", fix="add -o model.engine (or --stop-after STAGE)")
+    if fp16 and bf16:
+        raise BuildError("--fp16 and --bf16 exclude each other")
+    started = time.perf_counter()
+    with build_progress(as_json) as progress:
+        engine = run(
+            model,
+            BuildOptions(
+                target=target, precision="fp16" if fp16 else "bf16" if bf16 else "fp32", tf32=tf32,
+                shapes=parse_shapes(shapes) or None, profiles=parse_profile(min_shapes, opt_shapes, max_shapes),
+                tune=tune, timing_cache=TimingCache(timing_cache, cache_mode),
+                workspace=None if workspace is None else workspace << 20, build_budget=build_budget, threads=threads,
+                stop_after=stop_after, dump=dump, progress=progress,
+                log=lambda line: errors.print(line, markup=False, highlight=False) if verbose else None,
+            ),
+        )  # fmt: skip
+    seconds = time.perf_counter() - started
+    if engine is None or output is None:
+        return
+    engine.save(output)
+    slow = engine.manifest["slow_paths"]
+    if as_json:
+        say_json({"engine": str(output), "seconds": seconds, "bytes": output.stat().st_size, "target": engine.target,
+                  "steps": len(engine.program.steps), "slow_paths": slow, **engine.memory})  # fmt: skip
+        return
+    console.print(
+        f"{output}: {size(output.stat().st_size)}, {len(engine.program.steps)} steps for {engine.target}, "
+        f"built in {seconds:.1f} s; weights {size(engine.memory['weights'])}, arena {size(engine.memory['arena'])}",
+        highlight=False,
+    )
+    for line in slow:
+        console.print(f"slow path: {line}", style="yellow", highlight=False, markup=False)

@@ -1,0 +1,63 @@
+"""bessemer diff A B"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bessemer.cli.report import console, say_json, table
+from bessemer.cli.verbs.inspect import describe
+from bessemer.engine.reader import read
+
+NAME = "diff"
+
+
+def command(
+    a: Annotated[Path, typer.Argument(help="An engine file.")],
+    b: Annotated[Path, typer.Argument(help="Another engine file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what differs between two engines; status 1 where anything does."""
+    left, right = describe(read(a)), describe(read(b))
+    rows = [*_facts(left, right), *_steps(left["steps"], right["steps"])]
+    if as_json:
+        say_json([{"what": w, "a": x, "b": y} for w, x, y in rows])
+    elif rows:
+        table(f"{a} against {b}", ("what", str(a), str(b)), rows)
+    else:
+        console.print("no difference", highlight=False)
+    raise typer.Exit(1 if rows else 0)
+
+
+def _facts(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, str, str]]:
+    flat_a, flat_b = _flat({k: v for k, v in a.items() if k != "steps"}), _flat({k: v for k, v in b.items() if k != "steps"})
+    keys = sorted(flat_a.keys() | flat_b.keys())
+    return [(k, flat_a.get(k, "-"), flat_b.get(k, "-")) for k in keys if flat_a.get(k) != flat_b.get(k)]
+
+
+def _flat(data: Any, prefix: str = "") -> dict[str, str]:
+    if isinstance(data, dict):
+        return {k: v for key, value in data.items() for k, v in _flat(value, f"{prefix}.{key}" if prefix else key).items()}
+    return {prefix: str(data)}
+
+
+def _steps(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    rows = [("steps", str(len(a)), str(len(b)))] if len(a) != len(b) else []
+    by_name = {tuple(s["onnx_nodes"]): s for s in b}
+    for step in a:
+        other = by_name.get(tuple(step["onnx_nodes"]))
+        if other is None:
+            rows.append((f"step {step['step']} {step['name']}", _kernel(step), "-"))
+        elif _kernel(step) != _kernel(other):
+            rows.append((f"step {step['step']} {step['name']}", _kernel(step), _kernel(other)))
+    return rows
+
+
+def _kernel(step: dict[str, Any]) -> str:
+    k = step.get("kernel")
+    if k is None:
+        return str(step["kind"])
+    time = "" if k["measured_us"] is None else f" {k['measured_us']:.1f} us"
+    return f"{k['tactic']} {k['config']}{time}"

@@ -1,0 +1,120 @@
+"""bessemer inspect ENGINE"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bessemer.cli.report import console, say_json, size, table
+from bessemer.core.errors import InputError
+from bessemer.engine.engine import Engine
+from bessemer.engine.program import Program, Step
+from bessemer.engine.reader import read
+
+NAME = "inspect"
+
+
+def command(
+    engine: Annotated[Path, typer.Argument(help="An engine file.")],
+    step: Annotated[int | None, typer.Option(help="Show one step whole: kernel source and rejected kernels.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what is in an engine, without running it."""
+    opened = read(engine)
+    described = describe(opened)
+    if step is not None:
+        if not 0 <= step < len(described["steps"]):
+            raise InputError(f"there is no step {step}", fix=f"steps are 0 to {len(described['steps']) - 1}")
+        described["steps"] = [described["steps"][step]]
+    if as_json:
+        say_json(described)
+    elif step is not None:
+        _print_step(described["steps"][0])
+    else:
+        _print(described)
+
+
+def describe(engine: Engine) -> dict[str, Any]:
+    """Everything about an engine as plain data."""
+    p = engine.program
+    return {
+        "target": engine.target,
+        "manifest": {k: v for k, v in engine.manifest.items() if k != "blobs"},
+        "inputs": [{"name": i.name, "dtype": str(i.dtype), "shape": [str(d) for d in i.shape]} for i in engine.inputs],
+        "outputs": [{"name": i.name, "dtype": str(i.dtype), "shape": [str(d) for d in i.shape]} for i in engine.outputs],
+        "symbols": {
+            n: {"min": s.range.lo, "opt": s.range.opt, "max": s.range.hi, "data_dependent": s.input < 0}
+            for n, s in p.symbols.items()
+        },
+        "memory": engine.memory,
+        "kernel_bytes": sum(len(b) for b in engine.blobs),
+        "steps": [_step(p, k, s) for k, s in enumerate(p.steps)],
+    }
+
+
+def _step(p: Program, number: int, s: Step) -> dict[str, Any]:
+    def tensor(n: int) -> dict[str, Any]:
+        t = p.tensors[n]
+        return {"name": t.name, "dtype": str(t.dtype), "shape": [str(d) for d in t.shape], "space": t.space,
+                "offset": t.offset, "bytes": t.nbytes}  # fmt: skip
+
+    out: dict[str, Any] = {
+        "step": number, "kind": s.kind, "name": s.name, "onnx_nodes": list(s.origin),
+        "reads": [tensor(n) for n in s.reads], "writes": [tensor(n) for n in s.writes],
+        "bytes": str(s.nbytes), "flops": str(s.flops),
+    }  # fmt: skip
+    if s.kernel >= 0:
+        k = p.kernels[s.kernel]
+        out["kernel"] = {
+            "tactic": k.tactic, "config": dict(k.config), "entry": k.entry, "language": k.language,
+            "measured_us": k.time_us, "chosen_by": k.chosen_by, "source": k.source,
+            "why_not_another": [{"tactic": t, "reason": r} for t, r in k.rejected],
+        }  # fmt: skip
+    if s.kind == "host":
+        out["slow_path"] = f"{s.op} runs its numpy reference on the host"
+    if s.kind in ("branch", "jump"):
+        out["target"] = s.target
+    return out
+
+
+def _print(d: dict[str, Any]) -> None:
+    console.print(f"engine for {d['target']}, precision {d['manifest']['precision']}", highlight=False)
+    rows = [(kind, t["name"], t["dtype"], "x".join(t["shape"])) for kind in ("inputs", "outputs") for t in d[kind]]
+    table("signature", ("", "name", "dtype", "shape"), rows)
+    if d["symbols"]:
+        rows = [(n, s["min"], s["opt"], s["max"], "data" if s["data_dependent"] else "input")
+                for n, s in d["symbols"].items()]  # fmt: skip
+        table("dynamic dimensions", ("symbol", "min", "opt", "max", "known from"), rows, numeric=(1, 2, 3))
+    m = d["memory"]
+    console.print(
+        f"weights {size(m['weights'])} (once per session), arena {size(m['arena'])} (per context), "
+        f"largest sum of live tensors {size(m['peak'])}, kernels {size(d['kernel_bytes'])}",
+        highlight=False,
+    )
+    rows = []
+    for s in d["steps"]:
+        k = s.get("kernel", {})
+        out = s["writes"][0] if s["writes"] else {"dtype": "", "shape": []}
+        us = k.get("measured_us")
+        rows.append((s["step"], s["name"], k.get("tactic", s["kind"]), f"{out['dtype']} {'x'.join(out['shape'])}",
+                     "" if us is None else f"{us:.1f}", ", ".join(s["onnx_nodes"][:2])))  # fmt: skip
+    table(f"{len(rows)} steps", ("step", "ops", "kernel", "writes", "us", "ONNX nodes"), rows, numeric=(0, 4))
+    for line in d["manifest"]["slow_paths"]:
+        console.print(f"slow path: {line}", style="yellow", highlight=False, markup=False)
+
+
+def _print_step(s: dict[str, Any]) -> None:
+    console.print(f"step {s['step']}: {s['name']} ({s['kind']})", highlight=False)
+    console.print(f"ONNX nodes: {', '.join(s['onnx_nodes']) or 'none'}", highlight=False, markup=False)
+    rows = [(side, t["name"], t["dtype"], "x".join(t["shape"]), t["space"], t["offset"], t["bytes"])
+            for side in ("reads", "writes") for t in s[side]]  # fmt: skip
+    table("tensors", ("", "name", "dtype", "shape", "space", "offset", "bytes"), rows, numeric=(5, 6))
+    k = s.get("kernel")
+    if k is None:
+        return
+    time = "not timed" if k["measured_us"] is None else f"{k['measured_us']:.2f} us"
+    console.print(f"kernel {k['tactic']} {k['config']}: {time}, chosen by {k['chosen_by']}", highlight=False)
+    table("why not another kernel", ("kernel", "reason"), [(r["tactic"], r["reason"]) for r in k["why_not_another"]])
+    console.print(k["source"], highlight=False, markup=False)

@@ -1,0 +1,48 @@
+"""bessemer run ENGINE"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from bessemer.cli.feeds import load_feeds, random_feeds
+from bessemer.cli.report import say_json, table
+from bessemer.cli.shapes import parse_shapes
+from bessemer.runtime.session import load
+
+NAME = "run"
+
+
+def command(
+    engine: Annotated[Path, typer.Argument(help="An engine file.")],
+    inputs: Annotated[list[str] | None, typer.Option("-i", "--input", help="NAME=array.npy, or arrays.npz.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the outputs to this .npz file.")] = None,
+    shapes: Annotated[str | None, typer.Option(help="Shapes of random inputs: x:1x3x224x224")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of random inputs.")] = 0,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Run an engine once, on given or random inputs."""
+    session = load(engine, threads=threads)
+    given = load_feeds(inputs or [])
+    names = {i.name for i in session.inputs}
+    feeds = given if names <= set(given) else {**random_feeds(session.engine, parse_shapes(shapes), seed), **given}
+    outputs = session.run(feeds)
+    if output is not None:
+        np.savez(output, **{k: v for k, v in outputs.items()})
+    rows = [(name, str(a.dtype), list(a.shape), _summary(a)) for name, a in outputs.items()]
+    if as_json:
+        say_json([{"name": n, "dtype": d, "shape": s, "summary": v} for n, d, s, v in rows])
+    else:
+        table(f"{engine}", ("output", "dtype", "shape", "values"), rows)
+
+
+def _summary(a: np.ndarray) -> str:
+    if a.size == 0 or a.dtype == object:
+        return f"{a.size} elements"
+    if a.dtype.kind == "f":
+        return f"min {a.min():.4g}, mean {a.mean():.4g}, max {a.max():.4g}, {int(np.isnan(a).sum())} NaN"
+    return f"min {a.min()}, max {a.max()}"

@@ -1,0 +1,109 @@
+"""From what the caller gives to what a program takes: names, dtypes, shapes and symbols, with precise errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bessemer.core.dim import INF, Dim, DimExpr, evaluate
+from bessemer.core.errors import InputError, ShapeError
+from bessemer.engine.program import Program, Symbol, Tensor
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Inputs and outputs of a program, ready to be asked."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    symbols: Mapping[str, Symbol]
+
+    @staticmethod
+    def of(program: Program) -> Signature:
+        return Signature(
+            tuple(program.tensors[n] for n in program.inputs),
+            tuple(program.tensors[n] for n in program.outputs),
+            program.symbols,
+        )
+
+    def ordered(self, feeds: Mapping[str, Any] | Sequence[Any]) -> list[Any]:
+        """The arrays in signature order; InputError names what is missing and what is unknown."""
+        if not isinstance(feeds, Mapping):
+            if len(feeds) != len(self.inputs):
+                raise InputError(
+                    f"{len(feeds)} arrays were given by position, the engine has {len(self.inputs)} inputs",
+                    fix=f"give them in this order: {', '.join(t.name for t in self.inputs)}",
+                )
+            return list(feeds)
+        known = [t.name for t in self.inputs]
+        missing = [n for n in known if n not in feeds]
+        unknown = [n for n in feeds if n not in known]
+        if missing or unknown:
+            parts = [f"missing: {', '.join(missing)}"] if missing else []
+            parts += [f"unknown: {', '.join(map(str, unknown))}"] if unknown else []
+            raise InputError(f"wrong input names ({'; '.join(parts)})", fix=f"the inputs are {', '.join(known)}")
+        return [feeds[n] for n in known]
+
+    def check_dtype(self, k: int, dtype: np.dtype[Any]) -> None:
+        """InputError where input `k` was given with another dtype."""
+        wanted = self.inputs[k].dtype.numpy
+        if dtype != wanted and not (wanted == object and dtype.kind in "US"):
+            raise InputError(
+                f"input {self.inputs[k].name} has dtype {dtype}, the engine takes {self.inputs[k].dtype}"
+                + (" (as uint16 bits)" if self.inputs[k].dtype.name == "bf16" else ""),
+                fix=f"convert it: array.astype({str(wanted)!r})",
+            )
+
+    def bind(self, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
+        """Symbol values for these input shapes; ShapeError where one does not fit the profile."""
+        env: dict[str, int] = {}
+        for name, symbol in self.symbols.items():
+            if symbol.input >= 0:
+                shape = shapes[symbol.input]
+                self._check_rank(symbol.input, shape)
+                env[name] = shape[symbol.axis]
+        for k, shape in enumerate(shapes):
+            self._check_rank(k, shape)
+            for axis, (size, dim) in enumerate(zip(shape, self.inputs[k].shape)):
+                self._check_dim(k, axis, size, dim, env)
+        return env
+
+    def _check_rank(self, k: int, shape: tuple[int, ...]) -> None:
+        t = self.inputs[k]
+        if len(shape) != len(t.shape):
+            raise ShapeError(
+                f"input {t.name} has rank {len(shape)} {list(shape)}, the engine takes rank {len(t.shape)}: "
+                f"[{', '.join(str(d) for d in t.shape)}]"
+            )
+
+    def _check_dim(self, k: int, axis: int, size: int, dim: Dim, env: Mapping[str, int]) -> None:
+        name = self.inputs[k].name
+        if isinstance(dim, DimExpr) and str(dim) in self.symbols:
+            r = self.symbols[str(dim)].range
+            if not r.lo <= size <= r.hi or size % r.multiple:
+                nearest = min(max(size, r.lo), r.hi) // r.multiple * r.multiple
+                top = "any" if r.hi >= INF else str(r.hi)
+                raise ShapeError(
+                    f"input {name}: dimension {axis} ({dim}) is {size}, allowed are {r.lo} to {top}",
+                    fix=f"the nearest valid size is {nearest}; or build with a profile that holds {size}",
+                )
+        wanted = evaluate(dim, env)
+        if wanted != size:
+            same = f" ({dim} = {wanted} by the other inputs)" if isinstance(dim, DimExpr) else ""
+            raise ShapeError(
+                f"input {name}: dimension {axis} is {size}, the engine takes {wanted}{same}",
+                fix=None if same else "build the engine with that size, or with a profile",
+            )
+
+
+def check_out(out: Any, t: Tensor, shape: tuple[int, ...]) -> np.ndarray:
+    """An output buffer given by the caller: a C-contiguous, writable array of the right dtype and shape."""
+    if not isinstance(out, np.ndarray) or out.dtype != t.dtype.numpy or out.shape != shape:
+        found = f"{out.dtype} {list(out.shape)}" if isinstance(out, np.ndarray) else type(out).__name__
+        raise InputError(f"out buffer for {t.name} is {found}, needed is {t.dtype.numpy} {list(shape)}")
+    if not out.flags.c_contiguous or not out.flags.writeable:
+        raise InputError(f"out buffer for {t.name} must be C-contiguous and writable")
+    return out
