@@ -125,6 +125,10 @@ class GraphBuilder:
         """A position in the graph, for `rename`."""
         return len(self._nodes)
 
+    def since(self, mark: int) -> Sequence[Node]:
+        """The nodes emitted after `mark`."""
+        return self._nodes[mark:]
+
     def rename(self, value: str, name: str, since: int) -> str:
         """Call `value` (made after the mark `since`, so no earlier node reads it) `name`, or the like if that is taken.
 

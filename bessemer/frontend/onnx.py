@@ -1,0 +1,116 @@
+"""ONNX models in, graphs out.
+
+    graph = import_model("model.onnx", profiles=[Profile({"x": ((1, 3, 64, 64), (1, 3, 224, 224), (8, 3, 512, 512))})])
+
+Everything wrong with a model is an error of one tree: InvalidModel for a malformed one (the first fault found),
+UnsupportedModel for a valid one that holds what is not supported (all of it at once), ShapeError for shapes and
+profiles that do not fit.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import onnx
+
+from bessemer.core.dim import compare
+from bessemer.core.errors import InvalidModel
+from bessemer.frontend import loading, opsets, signature
+from bessemer.frontend.nodes import NodeImporter
+from bessemer.frontend.problems import Problem, error_of
+from bessemer.frontend.profile import Profile
+from bessemer.frontend.scope import Scope, Skipped
+from bessemer.frontend.structure import validate
+from bessemer.frontend.weights import Weights
+from bessemer.ir.builder import GraphBuilder
+from bessemer.ir.graph import Graph
+from bessemer.ir.importer import ONNX_DTYPES, Refusal
+
+log = logging.getLogger(__name__)
+
+
+def import_model(
+    model: str | Path | bytes | onnx.ModelProto,
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    profiles: Sequence[Profile] | None = None,
+) -> Graph:
+    """Import `model`. `shapes` fixes inputs, `profiles` give the ranges of the dynamic ones (their union is allowed).
+
+    A dynamic dimension with neither is any size from 1 to 2**20, tuned at 1 on the first axis and 128 on others.
+    The graph keeps the names and order of inputs and outputs, the metadata, and the ONNX node names as origins.
+    An input that has an initializer is that constant, unless `shapes` or a profile names it.
+    """
+    loaded = loading.load(model)
+    try:
+        return _import(loaded, shapes, profiles)
+    except UnicodeDecodeError as error:
+        raise InvalidModel(f"a name in the model is not UTF-8: {error}", where=loaded.source) from error
+
+
+def _import(
+    loaded: loading.Loaded, shapes: Mapping[str, Sequence[int]] | None, profiles: Sequence[Profile] | None
+) -> Graph:
+    proto = loaded.proto
+    imports = opsets.read_opsets(proto.opset_import, loaded.source)
+    if not imports:
+        raise InvalidModel("the model imports no opset", where=loaded.source, fix="export it again")
+    functions = validate(proto)
+    named = {*(shapes or {}), *(name for p in profiles or () for name in p.inputs)}
+    preset = {t.name for t in proto.graph.initializer} | {t.values.name for t in proto.graph.sparse_initializer}
+    infos = [i for i in proto.graph.input if i.name not in preset or i.name in named]
+    importer = NodeImporter(functions)
+    refused = [(i.name, reason) for i in infos if (reason := signature.refusal(i))]
+    importer.problems += [Problem("input", name, reason) for name, reason in refused]
+    resolved = signature.signature([i for i in infos if i.name not in dict(refused)], shapes, profiles)
+    builder = GraphBuilder(proto.graph.name or "main", resolved.ranges)
+    scope = Scope(builder, imports, Weights(loaded.folder))
+    scope.add_initializers(proto.graph)
+    for info in infos:
+        scope.pending.pop(info.name, None)
+        type_ = resolved.types.get(info.name)
+        scope.values[info.name] = None if type_ is None else builder.input(info.name, type_)
+    importer.nodes(scope, proto.graph.node)
+    names = tuple(o.name for o in proto.graph.output)
+    values = _outputs(importer, scope, names)
+    if importer.problems:
+        raise error_of(importer.problems)
+    for info, value in zip(proto.graph.output, values):
+        _check_output(builder, info, value)
+    return builder.finish(values, {p.key: p.value for p in proto.metadata_props}, names)
+
+
+def _outputs(importer: NodeImporter, scope: Scope, names: Sequence[str]) -> tuple[str, ...]:
+    try:
+        return importer.outputs(scope, names)
+    except Skipped:
+        return ()
+    except Refusal as refusal:
+        importer.problems.append(Problem("output", ", ".join(names), str(refusal)))
+        return ()
+
+
+def _check_output(builder: GraphBuilder, info: onnx.ValueInfoProto, value: str) -> None:
+    """Compare an output with its declaration: another element type is an error, another shape is logged.
+
+    Exporters write wrong output shapes (even wrong ranks) into models that run well, so inference is believed.
+    """
+    if info.type.WhichOneof("value") != "tensor_type":
+        return
+    inferred, tensor = builder.type(value), info.type.tensor_type
+    declared = ONNX_DTYPES.get(tensor.elem_type)
+    if tensor.elem_type and declared != inferred.dtype:
+        raise InvalidModel(
+            f"output {info.name!r} is declared {declared or tensor.elem_type}, and its node gives {inferred.dtype}",
+            fix="export the model again; its declaration contradicts its nodes",
+        )
+    if not tensor.HasField("shape"):
+        return
+    dims = [d.dim_value if d.WhichOneof("value") == "dim_value" else None for d in tensor.shape.dim]
+    agree = len(dims) == inferred.rank and all(
+        d is None or d < 0 or compare(d, i, builder.ranges)[0] is not False for d, i in zip(dims, inferred.shape)
+    )
+    if not agree:
+        log.warning("output %r is declared with shape %s; its nodes give %s", info.name, dims, inferred)
