@@ -1,0 +1,98 @@
+"""The right answer to a Problem, in numpy: what every candidate kernel is screened against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from bessemer.core import dtype as dt
+from bessemer.core.dim import evaluate
+from bessemer.core.dtype import DType
+from bessemer.ir import scalar
+from bessemer.ir.graph import TensorType
+from bessemer.ir.opdef import OPS
+from bessemer.kernels.base import Problem
+
+TOLERANCE = {"f64": 1e-9, "f32": 1e-4, "f16": 5e-3, "bf16": 3e-2}  # relative error of the norm
+
+
+def typical_env(problem: Problem) -> dict[str, int]:
+    """Symbol values at the opt shape."""
+    return {name: r.typical for name, r in problem.ranges}
+
+
+def random_inputs(problem: Problem, env: Mapping[str, int], rng: np.random.Generator) -> list[np.ndarray]:
+    """Fresh random operands as stored (bf16 as bits): normal floats, small integers, coin flips."""
+    return [_random(o.type, env, rng, _fan_in(problem, k)) for k, o in enumerate(problem.operands)]
+
+
+def _fan_in(problem: Problem, k: int) -> int:
+    """Weights of long sums are scaled so that results stay near one, in half precision too."""
+    if k != 1 or problem.op not in ("matmul", "conv", "conv_transpose"):
+        return 1
+    shape = [problem.typical(d) for d in problem.operands[1].type.shape]
+    if problem.op == "matmul":
+        return shape[-1] if problem.attr("transpose_b") else shape[-2]
+    return int(np.prod(shape[1:])) if problem.op == "conv" else shape[0] * int(np.prod(shape[2:]))
+
+
+def _random(t: TensorType, env: Mapping[str, int], rng: np.random.Generator, fan_in: int) -> np.ndarray:
+    shape = tuple(evaluate(d, env) for d in t.shape)
+    if t.dtype.is_float:
+        values = rng.standard_normal(shape, np.float32) / np.float32(max(1, fan_in) ** 0.5)
+        return stored(values, t.dtype)
+    if t.dtype.kind == "b":
+        return np.asarray(rng.integers(0, 2, shape), np.bool_)
+    return np.asarray(rng.integers(0, 2, shape), t.dtype.numpy)
+
+
+def stored(values: np.ndarray, dtype: DType) -> np.ndarray:
+    """Float values in their storage form."""
+    return dt.to_bf16(values) if dtype == dt.bf16 else np.asarray(values, dtype.numpy)
+
+
+def as_values(array: np.ndarray, dtype: DType) -> np.ndarray:
+    """A stored array as numbers."""
+    return dt.from_bf16(array) if dtype == dt.bf16 else array
+
+
+def answer(problem: Problem, inputs: Sequence[np.ndarray], env: Mapping[str, int]) -> list[np.ndarray]:
+    """Outputs as numbers (bf16 and f16 as float32 or wider, unrounded where the sum is)."""
+    values = [as_values(a, o.type.dtype) for a, o in zip(inputs, problem.operands, strict=True)]
+    values = [v.astype(np.float32) if v.dtype == np.float16 else v for v in values]
+    out_type = problem.outputs[0]
+    shape = tuple(evaluate(d, env) for d in out_type.shape)
+    if problem.body is not None:
+        return [scalar.evaluate(problem.body.expr, shape, _wide(out_type.dtype), values, env)]
+    attrs = {k: _static(v, env) for k, v in problem.attrs}
+    with np.errstate(all="ignore"):
+        results = list(OPS.get(problem.op).reference(values[: problem.anchors], attrs))
+    if problem.epilogue is None:
+        return results
+    return [scalar.evaluate(problem.epilogue, shape, _wide(out_type.dtype), values, env, acc=results[0])]
+
+
+def _wide(dtype: DType) -> DType:
+    return dt.f32 if dtype in (dt.f16, dt.bf16) else dtype
+
+
+def _static(value: object, env: Mapping[str, int]) -> object:
+    from bessemer.core.dim import DimExpr
+
+    if isinstance(value, tuple):
+        return tuple(_static(v, env) for v in value)
+    return evaluate(value, env) if isinstance(value, DimExpr) else value
+
+
+def error_of(got: np.ndarray, want: np.ndarray, dtype: DType) -> float:
+    """Relative error of the norm for floats (inf where NaNs differ), share of unequal elements for others."""
+    values = as_values(got, dtype)
+    if not dtype.is_float:
+        return float(np.mean(values != want)) if values.size else 0.0
+    x, y = values.astype(np.float64), want.astype(np.float64)
+    same = (x == y) | (np.isnan(x) & np.isnan(y))
+    difference = np.where(same, 0.0, x - y)
+    norm = float(np.linalg.norm(np.where(np.isfinite(y), y, 0.0)))
+    error = float(np.linalg.norm(difference)) / norm if norm else float(np.linalg.norm(difference))
+    return float("inf") if np.isnan(error) else error
