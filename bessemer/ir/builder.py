@@ -29,7 +29,9 @@ CONTENT_LIMIT = 4096  # elements up to which the content of an integer tensor is
 class GraphBuilder:
     """Emits nodes into one graph. `parent` is the builder of the graph around a subgraph; its values may be used."""
 
-    def __init__(self, name: str, ranges: Mapping[str, Range] | None = None, parent: GraphBuilder | None = None) -> None:
+    def __init__(
+        self, name: str, ranges: Mapping[str, Range] | None = None, parent: GraphBuilder | None = None
+    ) -> None:
         self.name, self.parent = name, parent
         self.ranges: dict[str, Range] = parent.ranges if parent else dict(ranges or {})
         self._names: Iterator[int] = parent._names if parent else itertools.count()
@@ -137,9 +139,11 @@ class GraphBuilder:
         if value == name or value not in self.types or value in self._inputs:
             return value
         name = self.unique(name)
-        for table in (self.types, self.constants, self._content):
-            if value in table:
-                table[name] = table.pop(value)  # type: ignore[attr-defined]
+        self.types[name] = self.types.pop(value)
+        if value in self.constants:
+            self.constants[name] = self.constants.pop(value)
+        if value in self._content:
+            self._content[name] = self._content.pop(value)
         for k in range(since, len(self._nodes)):
             self._nodes[k] = renamed(self._nodes[k], {value: name})
         return name
@@ -202,7 +206,7 @@ class GraphBuilder:
     def finish(
         self, outputs: Sequence[str], metadata: Mapping[str, str] | None = None, output_names: Sequence[str] = ()
     ) -> Graph:
-        """The graph, without what its outputs do not depend on. `output_names` are the model's names for the outputs."""
+        """The graph, without what its outputs do not depend on. `output_names` are what the model calls the outputs."""
         needed, nodes = set(outputs), []
         for node in reversed(self._nodes):
             if not needed.isdisjoint(node.outputs):

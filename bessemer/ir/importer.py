@@ -81,7 +81,7 @@ class ImportContext:
         """Required input `k`."""
         value = self.inputs[k] if k < len(self.inputs) else None
         if value is None:
-            self.unsupported(f"input {k} is missing")
+            raise Refusal(f"input {k} is missing")
         return value
 
     def attr(self, name: str, default: Any = REQUIRED) -> Any:
@@ -145,7 +145,9 @@ class ImportContext:
     def ints(self, value: str) -> tuple[int, ...] | None:
         """A known constant integer vector or scalar, else None."""
         dims = self.dims(value)
-        return None if dims is None or not all(isinstance(d, int) for d in dims) else tuple(int(d) for d in dims)  # type: ignore[call-overload]
+        if dims is None or not all(isinstance(d, int) for d in dims):
+            return None
+        return tuple(d for d in dims if isinstance(d, int))
 
     def axis(self, axis: int, rank: int) -> int:
         """`axis` counted from the front; refused where it is out of range."""
