@@ -1,0 +1,70 @@
+"""The runtime stays lean, and the layers stay in order."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import bessemer
+
+BUILDER = [
+    f"bessemer.{name}"
+    for name in "ir ops frontend passes quant kernels targets lower tune plan builder cli".split()
+]
+HEAVY = ["onnx", "onnxruntime", "triton", "torch", "cuda", "typer", "rich", "hypothesis", *BUILDER]
+PROBE = """
+import json, sys, time
+import numpy
+started = time.process_time()
+import {module}
+seconds = time.process_time() - started
+print(json.dumps([seconds, sorted(sys.modules)]))
+"""
+
+
+def probe(module: str) -> tuple[float, set[str]]:
+    result = subprocess.run([sys.executable, "-c", PROBE.format(module=module)], capture_output=True, text=True, check=True)
+    seconds, modules = json.loads(result.stdout)
+    return seconds, set(modules)
+
+
+@pytest.mark.parametrize("module", ["bessemer", "bessemer.engine.reader", "bessemer.runtime", "bessemer.runtime.session"])
+def test_the_runtime_imports_no_builder_and_no_framework(module: str) -> None:
+    _, modules = probe(module)
+    assert not modules & set(HEAVY)
+
+
+@pytest.mark.parametrize("module", ["bessemer.runtime", "bessemer.runtime.session"])
+def test_the_runtime_is_imported_in_a_fifth_of_a_second(module: str) -> None:
+    """CPU time of the best of five, numpy aside: a busy machine must not fail it."""
+    assert min(probe(module)[0] for _ in range(5)) < 0.2
+
+
+def test_public_names_resolve() -> None:
+    for name in bessemer.__all__:
+        assert getattr(bessemer, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        bessemer.nonsense  # noqa: B018
+    assert set(bessemer.__all__) <= set(dir(bessemer))
+
+
+def test_every_error_is_exported_and_drawn() -> None:
+    from bessemer.core import errors
+
+    tree = {n for n, v in vars(errors).items() if isinstance(v, type) and issubclass(v, errors.BessemerError)}
+    assert tree == {n for n in bessemer.__all__ if n in vars(errors)}
+    assert errors.__doc__ is not None
+    assert all(name in errors.__doc__ for name in tree)
+
+
+def test_import_contracts_hold() -> None:
+    linter = Path(sysconfig.get_path("scripts")) / "lint-imports"
+    if not linter.exists():
+        pytest.skip("import-linter is not installed")
+    result = subprocess.run([linter, "--no-cache"], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert result.returncode == 0, result.stdout[-3000:]
