@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 comma := ,
 EXTRA_CPU := $(if $(shell command -v cc || command -v gcc || command -v clang),,$(comma)cpu)
-INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint constraints.txt
+INSTALL := PYTHONWARNINGS=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 .PHONY: help demo test lint bench clean
 help:
