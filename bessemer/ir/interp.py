@@ -186,13 +186,15 @@ def _if(frame: _Frame, node: Node) -> Sequence[np.ndarray]:
 
 def _loop(frame: _Frame, node: Node) -> Sequence[np.ndarray]:
     trip, cond, *carried_names = node.inputs
+    body = node.attrs["body"]
+    assert isinstance(body, Graph)
     limit = int(frame.value(trip).reshape(-1)[0]) if trip else None
     going = bool(frame.value(cond).reshape(-1)[0]) if cond else True
     carried = [frame.value(i) for i in carried_names]
     collected: list[list[np.ndarray]] = [[] for _ in node.outputs[len(carried) :]]
     step = 0
     while going and (limit is None or step < limit):
-        keep_going, *rest = _body(frame, node.attrs["body"], [np.array(step, np.int64), np.array(going), *carried])
+        keep_going, *rest = _body(frame, body, [_counter(body, 0, step), _counter(body, 1, going), *carried])
         going = bool(keep_going.reshape(-1)[0])
         carried = rest[: len(carried)]
         for kept, array in zip(collected, rest[len(carried) :], strict=True):
@@ -200,6 +202,12 @@ def _loop(frame: _Frame, node: Node) -> Sequence[np.ndarray]:
         step += 1
     scans = [_stacked(frame, name, kept, 0) for name, kept in zip(node.outputs[len(carried) :], collected)]
     return [*carried, *scans]
+
+
+def _counter(body: Graph, k: int, value: int | bool) -> np.ndarray:
+    """The step or the condition, of the rank (0 or 1) that the body takes it with."""
+    type_ = body.types[body.inputs[k]]
+    return np.full((1,) * type_.rank, value, type_.dtype.numpy)
 
 
 def _scan(frame: _Frame, node: Node) -> Sequence[np.ndarray]:

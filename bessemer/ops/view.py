@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, compare, floordiv, product
+from bessemer.core.dim import Dim, bounds, compare, floordiv, product
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import Attr, TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
@@ -109,7 +109,8 @@ def _reshape_dynamic_infer(ctx: InferContext) -> tuple[TensorType, ...]:
     if target.rank != 1 or not isinstance(target.shape[0], int):
         raise ValueError(f"the target shape must be a vector of known length, not {target}")
     assert ctx.fresh is not None
-    return (TensorType(x.dtype, tuple(ctx.fresh("reshape", x.numel) for _ in range(target.shape[0]))),)
+    upper = x.numel if bounds(x.numel, ctx.ranges)[0] > 0 else None  # an empty tensor has axes of any size
+    return (TensorType(x.dtype, tuple(ctx.fresh("reshape", upper) for _ in range(target.shape[0]))),)
 
 
 def _reshape_dynamic_reference(
