@@ -19,6 +19,8 @@ from bessemer.core.errors import ShapeError
 
 Dim = Union[int, "DimExpr"]
 INF = 2**62
+TEXT_LIMIT = 1 << 16  # characters that `parse` takes
+TERMS_LIMIT = 1 << 12  # terms of a product that `parse` expands
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,9 @@ class Range:
         """The value to tune at: opt where given, else the upper end where bounded, else a small guess."""
         if self.opt is not None:
             return self.opt
-        return self.hi if self.hi < INF else max(self.lo, 16)
+        if self.hi < INF:
+            return max(self.lo, self.hi // self.multiple * self.multiple)
+        return -(-max(self.lo, 16) // self.multiple) * self.multiple
 
 
 Ranges = Mapping[str, Range]
@@ -371,12 +375,13 @@ def divisor(d: Dim, ranges: Ranges) -> int:
 
 @lru_cache(maxsize=4096)
 def parse(text: str) -> Dim:
-    """The dim that `str` wrote; ValueError for anything else."""
+    """The dim that `str` wrote; ValueError for anything else, however long, deep or wide."""
+    if len(text) > TEXT_LIMIT:
+        raise ValueError(f"a dimension expression of {len(text)} characters, {TEXT_LIMIT} are allowed")
     try:
-        tree = ast.parse(text, mode="eval").body
-    except SyntaxError:
+        return _parse(ast.parse(text, mode="eval").body, text)
+    except (SyntaxError, MemoryError, RecursionError, ZeroDivisionError):
         raise ValueError(f"not a dimension expression: {text!r}") from None
-    return _parse(tree, text)
 
 
 def _parse(node: ast.expr, text: str) -> Dim:
@@ -392,7 +397,10 @@ def _parse(node: ast.expr, text: str) -> Dim:
         case ast.BinOp(left=left, op=ast.Sub(), right=right):
             return _parse(left, text) - _parse(right, text)
         case ast.BinOp(left=left, op=ast.Mult(), right=right):
-            return _parse(left, text) * _parse(right, text)
+            a, b = _parse(left, text), _parse(right, text)
+            if len(_terms(a)) * len(_terms(b)) > TERMS_LIMIT:
+                raise ValueError(f"a product of too many terms: {text!r}")
+            return a * b
         case ast.Call(func=ast.Name(id=fn), args=[a, b], keywords=[]) if fn in _FUNCTIONS:
             return _FUNCTIONS[fn](_parse(a, text), _parse(b, text))
     raise ValueError(f"not a dimension expression: {text!r}")
