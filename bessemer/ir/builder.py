@@ -241,7 +241,7 @@ class GraphBuilder:
         static = all(isinstance(d, int) for t in types for d in t.shape)
         if static and all(c is not None for c in constants):
             return self._fold_constants(op, ins, attrs, types, names)
-        if op.symbolic and types[0].dtype.is_int and _small(types[0]):
+        if op.symbolic and types[0].dtype.kind in "iub" and _small(types[0]):
             contents = [self.content(i) if i else None for i in ins]
             if all(c is not None for i, c in zip(ins, contents) if i):
                 return self._fold_symbolic(op, contents, attrs, types, names)

@@ -59,7 +59,15 @@ def _dims_compute(ctx: InferContext) -> ex.ComputeDef:
     return ex.ComputeDef(shape, dtype, ex.cast(out, dtype))
 
 
-register(OpDef("dims", _dims_infer, _dims_reference, Fusion.INJECTIVE, compute=_dims_compute))
+def _dims_samples(rng: np.random.Generator) -> Sequence[Sample]:
+    values = tuple(int(v) for v in rng.integers(-9, 99, 6))
+    return (
+        Sample((), {"values": values, "shape": (2, 3), "dtype": dt.i64}),
+        Sample((), {"values": values[:1], "shape": (), "dtype": dt.i32}),
+    )
+
+
+register(OpDef("dims", _dims_infer, _dims_reference, Fusion.INJECTIVE, compute=_dims_compute, samples=_dims_samples))
 
 
 def resolve_reshape(shape: tuple[Dim, ...], wanted: Sequence[Dim], allow_zero: bool) -> tuple[Dim, ...]:
