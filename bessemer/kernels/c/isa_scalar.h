@@ -30,4 +30,9 @@ static inline vf vf_loadm(const float *p, vmask n) {
 static inline void vf_storem(float *p, vmask n, vf v) {
     for (int64_t i = 0; i < n; i++) p[i] = v[i];
 }
+/* to[j][i] = from[i][j], 4 x 4. */
+static inline void vf_transpose(const float *from, int64_t from_step, float *to, int64_t to_step) {
+    for (int i = 0; i < VL; i++)
+        for (int j = 0; j < VL; j++) to[j * to_step + i] = from[i * from_step + j];
+}
 #endif

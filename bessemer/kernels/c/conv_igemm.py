@@ -1,0 +1,65 @@
+"""Convolution as an implicit matrix product over channels-last x: pixels by (taps, channels) by output channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bessemer.core import dtype as dt
+from bessemer.ir.graph import TensorType
+from bessemer.kernels import base
+from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Pack, Problem, Ptr, Reason
+from bessemer.kernels.c import simd
+from bessemer.kernels.c.conv_form import ConvForm, conv_form, refuse_packed
+from bessemer.kernels.c.epilogue import store_code
+from bessemer.kernels.c.product import FIELDS, Extent, Split, plan, shape_configs
+
+_TAPS = 1 << 10  # rows of pointers that one tile may need on the stack
+
+
+def extent_of(form: ConvForm) -> Extent:
+    """The product's sizes: one group of columns per group of channels."""
+    groups = form.groups
+    return Extent(groups, form.batch * form.pixels, form.outputs // groups, form.taps, form.channels // groups)
+
+
+class ConvIgemm:
+    """Any NHWC convolution with a constant filter; nothing is copied, padding is a row of zeros."""
+
+    name = "c.conv_igemm"
+    version = 1
+    language = "c"
+
+    def applicable(self, problem: Problem, target: Limits) -> Reason | None:
+        reason = refuse_packed(problem)
+        if reason is None and conv_form(problem).taps > _TAPS:
+            reason = Reason(f"more than {_TAPS} taps")
+        return reason
+
+    def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
+        return shape_configs(problem, target, extent_of(conv_form(problem)))
+
+    def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
+        form = conv_form(problem)
+        split = plan(problem, target, extent_of(form), config)
+        ints = tuple(Int(v) for v in form.ints)
+        store = store_code(problem, ptr0=2, int0=FIELDS + len(ints))
+        text = simd.header(target.arch) + split.text("conv_igemm", source_text(split), store.text, FIELDS)
+        args = (Ptr(0), Ptr(1), *split.args, *ints, *store.args)
+        return KernelCode("c", text, (Launch("conv_igemm", (split.items,), args),), (filter_pack(form, split),))
+
+
+def source_text(split: Split) -> str:
+    """conv_source.h with a row of zeros that is long enough."""
+    depth = split.extent.depth
+    if not isinstance(depth, int):
+        raise ValueError(f"the depth of a convolution is known, not {depth}")
+    return f"#define ZERO_ROW {max(1024, 1 << depth.bit_length())}\n" + simd.template("conv_source.h")
+
+
+def filter_pack(form: ConvForm, split: Split) -> Pack:
+    """The filter as panels."""
+    params = (split.lanes, split.panels, form.groups)
+    return Pack(1, "panels_of_filter", params, TensorType(dt.f32, (split.packed,)))
+
+
+base.register(ConvIgemm())

@@ -1,0 +1,72 @@
+/* x [batch, depth, height, width, channels] of a convolution, read in place: one pointer per output pixel and tap, to
+   `zero_row` where the tap falls into the padding. A convolution of fewer spatial dims has extents of 1. */
+static const float zero_row[ZERO_ROW];
+
+struct source {
+    const float *x, *panels;
+    int64_t channels;                       /* of all groups */
+    int64_t in[3], out[3], kernel[3], stride[3], dilation[3], pad[3];
+};
+
+static struct source read_source(void *const *p, const int64_t *d) {
+    struct source s = {.x = p[0], .panels = p[1], .channels = d[0]};
+    for (int i = 0; i < 3; i++) {
+        s.in[i] = d[1 + i], s.out[i] = d[4 + i], s.kernel[i] = d[7 + i];
+        s.stride[i] = d[10 + i], s.dilation[i] = d[13 + i], s.pad[i] = d[16 + i];
+    }
+    return s;
+}
+
+static void tile_row_pointers(const struct source *s, const float *x, int64_t row, int64_t rows, const float **to) {
+    int64_t ow = row % s->out[2], q = row / s->out[2], oh = q % s->out[1];
+    q /= s->out[1];
+    int64_t od = q % s->out[0], image = q / s->out[0];
+    for (int64_t i = 0; i < rows; i++) {
+        const int64_t iw0 = ow * s->stride[2] - s->pad[2], ih0 = oh * s->stride[1] - s->pad[1];
+        const int64_t id0 = od * s->stride[0] - s->pad[0];
+        const float **tap = to + i;
+        for (int64_t kd = 0; kd < s->kernel[0]; kd++)
+            for (int64_t kh = 0; kh < s->kernel[1]; kh++) {
+                const int64_t id = id0 + kd * s->dilation[0], ih = ih0 + kh * s->dilation[1];
+                const int inside = (uint64_t)id < (uint64_t)s->in[0] && (uint64_t)ih < (uint64_t)s->in[1];
+                const float *line = x + ((image * s->in[0] + id) * s->in[1] + ih) * s->in[2] * s->channels;
+                for (int64_t kw = 0; kw < s->kernel[2]; kw++, tap += TILE_ROWS) {
+                    const int64_t iw = iw0 + kw * s->dilation[2];
+                    *tap = inside && (uint64_t)iw < (uint64_t)s->in[2] ? line + iw * s->channels : zero_row;
+                }
+            }
+        if (++ow == s->out[2]) {
+            ow = 0;
+            if (++oh == s->out[1]) {
+                oh = 0;
+                if (++od == s->out[0]) od = 0, image++;
+            }
+        }
+    }
+}
+
+static void source_rows(const struct source *src, const struct product *s, int64_t group, int64_t tile0, int64_t tile1,
+                        int64_t thread, const float **rows) {
+    (void)thread;
+    for (int64_t i = tile0; i < tile1; i++, rows += s->taps * TILE_ROWS) {
+        const int64_t row = part(s->rows, s->row_tiles, i);
+        tile_row_pointers(src, src->x + group * s->depth, row, part(s->rows, s->row_tiles, i + 1) - row, rows);
+    }
+}
+
+static const float *source_panel(const struct source *src, const struct product *s, int64_t group, int64_t panel,
+                                 int64_t thread) {
+    (void)thread;
+    const int64_t vectors = (s->cols + VL - 1) / VL;
+    return src->panels + s->taps * s->depth * VL * (group * vectors + part(vectors, s->panels, panel));
+}
+
+static int64_t source_out_row(const struct source *src, const struct product *s, int64_t group, int64_t row) {
+    (void)src, (void)s, (void)group;
+    return row;
+}
+
+static int64_t source_out_col(const struct source *src, const struct product *s, int64_t group, int64_t col) {
+    (void)src;
+    return group * s->cols + col;
+}

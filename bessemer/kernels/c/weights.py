@@ -1,0 +1,48 @@
+"""Weight layouts of the tiled kernels, made while the engine is written."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from bessemer.kernels.base import transform
+
+
+def part(total: int, pieces: int, i: int) -> int:
+    """Where piece `i` of `pieces` even pieces of `total` starts; as `part` of tile.h."""
+    base, extra = divmod(total, pieces)
+    return i * base + min(i, extra)
+
+
+def panels(b: np.ndarray, lanes: int, count: int) -> np.ndarray:
+    """[groups, K, N] -> flat f32: per group, `count` panels of [K, vectors * lanes], zero past column N."""
+    groups, depth, cols = b.shape
+    vectors = -(-cols // lanes)
+    padded = np.zeros((groups, depth, vectors * lanes), np.float32)
+    padded[:, :, :cols] = b
+    starts = [part(vectors, count, i) * lanes for i in range(count + 1)] if count else [0]
+    pieces = [padded[:, :, a:z].reshape(groups, depth * (z - a)) for a, z in zip(starts, starts[1:])]
+    return np.concatenate(pieces, axis=1).reshape(-1) if pieces else padded.reshape(-1)
+
+
+@transform("panels_of_matrix")
+def panels_of_matrix(b: np.ndarray, lanes: int, count: int, transpose: bool) -> np.ndarray:
+    """[..., K, N] ([..., N, K] where `transpose`) -> panels."""
+    if transpose:
+        b = np.swapaxes(b, -1, -2)
+    return panels(b.reshape(math.prod(b.shape[:-2]), *b.shape[-2:]), lanes, count)
+
+
+@transform("panels_of_filter")
+def panels_of_filter(w: np.ndarray, lanes: int, count: int, groups: int) -> np.ndarray:
+    """[OC, IC/groups, *kernel] -> panels of the product over (kernel, input channel)."""
+    outer, inner = w.shape[0] // groups, w.shape[1]
+    b = w.reshape(groups, outer, inner, math.prod(w.shape[2:])).transpose(0, 3, 2, 1)
+    return panels(b.reshape(groups, math.prod(w.shape[1:]), outer), lanes, count)
+
+
+@transform("transpose_matrix")
+def transpose_matrix(a: np.ndarray) -> np.ndarray:
+    """[..., K, M] -> [..., M, K], contiguous."""
+    return np.ascontiguousarray(np.swapaxes(a, -1, -2))
