@@ -1,0 +1,118 @@
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def rows_tile(base, first, limit, stride, k, K, R: tl.constexpr, BK: tl.constexpr, EVEN: tl.constexpr):
+    """A tile [R, BK] of a matrix whose rows are contiguous: `base` points at (row `first`, column k)."""
+    r = tl.minimum(tl.arange(0, R), limit - 1 - first)
+    c = tl.arange(0, BK)
+    at = base + r[:, None] * stride + c[None, :]
+    if EVEN:
+        return tl.load(at)
+    return tl.load(at, mask=c[None, :] < K - k, other=0.0)
+
+
+@triton.jit
+def columns_tile(base, first, limit, stride, k, K, R: tl.constexpr, BK: tl.constexpr, EVEN: tl.constexpr):
+    """A tile [BK, R] of a matrix whose rows run along R: `base` points at (row k, column `first`)."""
+    c = tl.arange(0, R)
+    r = tl.arange(0, BK)
+    at = base + r[:, None] * stride + c[None, :]
+    inside = c[None, :] < limit - first
+    if EVEN:
+        return tl.load(at, mask=inside, other=0.0)
+    return tl.load(at, mask=inside & (r[:, None] < K - k), other=0.0)
+
+
+@triton.jit
+def kernel(
+    a_ptr, b_ptr, partial_ptr, M, N, K, inner, a_outer, a_inner, b_outer, b_inner, EPILOGUE,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, SPLIT: tl.constexpr,
+    BATCHED: tl.constexpr, A_T: tl.constexpr, B_T: tl.constexpr, EVEN: tl.constexpr, SWAP: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """C = A B. A is [M, K] ([K, M] where A_T), B is [K, N] ([N, K] where B_T).
+
+    Grid (tiles * batch, SPLIT). With SPLIT > 1 part s goes to partial[s, batch, M, N] (f32), which `reduce` sums.
+    SWAP computes the transposed tile: N on the tensor core's long side, for few rows.
+    """
+    tiles_m = tl.cdiv(M, BM)
+    tiles_n = tl.cdiv(N, BN)
+    pid = tl.program_id(0)
+    batch = 0
+    if BATCHED:
+        batch = pid // (tiles_m * tiles_n)
+        pid = pid % (tiles_m * tiles_n)
+        outer = (batch // inner).to(tl.int64)
+        a_ptr += outer * a_outer + (batch % inner).to(tl.int64) * a_inner
+        b_ptr += outer * b_outer + (batch % inner).to(tl.int64) * b_inner
+    band = pid // (GROUP * tiles_n)
+    height = tl.minimum(tiles_m - band * GROUP, GROUP)
+    inside = pid % (GROUP * tiles_n)
+    m0 = (band * GROUP + inside % height) * BM
+    n0 = (inside // height) * BN
+
+    first = 0
+    last = K
+    if SPLIT > 1:
+        share = tl.cdiv(tl.cdiv(K, BK), SPLIT) * BK
+        first = tl.program_id(1) * share
+        last = tl.minimum(K, first + share)
+    if A_T:
+        a_ptr += first.to(tl.int64) * M + m0 if SPLIT > 1 else m0
+    else:
+        a_ptr += m0.to(tl.int64) * K + first
+    if B_T:
+        b_ptr += n0.to(tl.int64) * K + first
+    else:
+        b_ptr += first.to(tl.int64) * N + n0 if SPLIT > 1 else n0
+
+    acc = tl.zeros((BN, BM) if SWAP else (BM, BN), tl.float32)
+    for k in range(first, last, BK):
+        if A_T:
+            a = tl.trans(columns_tile(a_ptr, m0, M, M, k, last, BM, BK, EVEN))
+            a_ptr += BK * M
+        else:
+            a = rows_tile(a_ptr, m0, M, K, k, last, BM, BK, EVEN)
+            a_ptr += BK
+        if B_T:
+            b = tl.trans(rows_tile(b_ptr, n0, N, K, k, last, BN, BK, EVEN))
+            b_ptr += BK
+        else:
+            b = columns_tile(b_ptr, n0, N, N, k, last, BN, BK, EVEN)
+            b_ptr += BK * N
+        if SWAP:
+            acc = tl.dot(tl.trans(b), tl.trans(a), acc, input_precision=PRECISION)
+        else:
+            acc = tl.dot(a, b, acc, input_precision=PRECISION)
+    if SWAP:
+        acc = tl.trans(acc)
+
+    rows = m0 + tl.arange(0, BM)
+    cols = n0 + tl.arange(0, BN)
+    mask = (rows[:, None] < M) & (cols[None, :] < N)
+    if SPLIT > 1:
+        slab = tl.program_id(1).to(tl.int64) * (tl.num_programs(0) // (tiles_m * tiles_n)) + batch
+        at = partial_ptr + (slab * M + rows[:, None]) * N + cols[None, :]
+        tl.store(at, acc, mask=mask)
+    else:
+        if BATCHED:
+            rows = rows + batch.to(tl.int64) * M
+        epilogue_store(acc, rows[:, None], cols[None, :], mask, EPILOGUE)  # noqa: F821
+
+
+@triton.jit
+def reduce(
+    partial_ptr, M, N, EPILOGUE, BM: tl.constexpr, BN: tl.constexpr, SPLIT: tl.constexpr
+):  # fmt: skip
+    """Sums partial[SPLIT, M, N] in order, and stores; M is over all batches. Grid (tiles of N, tiles of M)."""
+    rows = tl.program_id(1) * BM + tl.arange(0, BM)
+    cols = tl.program_id(0) * BN + tl.arange(0, BN)
+    mask = (rows[:, None] < M) & (cols[None, :] < N)
+    at = partial_ptr + rows[:, None].to(tl.int64) * N + cols[None, :]
+    step = M.to(tl.int64) * N
+    acc = tl.zeros((BM, BN), tl.float32)
+    for s in tl.static_range(SPLIT):
+        acc += tl.load(at + s * step, mask=mask, other=0.0)
+    epilogue_store(acc, rows[:, None], cols[None, :], mask, EPILOGUE)  # noqa: F821
