@@ -1,0 +1,122 @@
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def kernel(
+    x_ptr, w_ptr, partial_ptr, P, OC, ID, IH, IW, OD, OH, OW, PD, PH, PW, EPILOGUE,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, GROUPS: tl.constexpr, IC: tl.constexpr,
+    KD: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, SD: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
+    DD: tl.constexpr, DH: tl.constexpr, DW: tl.constexpr, LAST: tl.constexpr, CHUNKED: tl.constexpr,
+    PACKED: tl.constexpr, WIDE: tl.constexpr, SWAP: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Convolution as a product [P, taps * IC] x [taps * IC, OC]; P counts output pixels, OC and IC are of one group.
+
+    x is [N, spatial, GROUPS * IC], channels first unless LAST. A packed w is [GROUPS * OC, K], K running over taps and,
+    inside a tap, over channels; where CHUNKED each tap is padded to whole BK steps, so that a step stays inside one
+    tap. Grid (tiles, SPLIT, GROUPS). With SPLIT > 1 part s goes to partial[s, P, GROUPS * OC] (f32) for `reduce`.
+    """
+    TAPS: tl.constexpr = KD * KH * KW
+    CHUNKS: tl.constexpr = (IC + BK - 1) // BK
+    STEPS: tl.constexpr = TAPS * CHUNKS if CHUNKED else (TAPS * IC + BK - 1) // BK
+    group = tl.program_id(2)
+    tiles_n = tl.cdiv(OC, BN)
+    pid = tl.program_id(0)
+    p = (pid // tiles_n) * BM + tl.arange(0, BM)
+    oc = (pid % tiles_n) * BN + tl.arange(0, BN)
+
+    ow = p % OW
+    oh = (p // OW) % OH
+    rest = p // (OW * OH)
+    od = rest % OD
+    n = rest // OD
+    d0 = od * SD - PD
+    h0 = oh * SH - PH
+    w0 = ow * SW - PW
+    live = p < P
+    if WIDE:
+        n = n.to(tl.int64)
+    if LAST:
+        base = (((n * ID + d0) * IH + h0) * IW + w0) * (GROUPS * IC) + group * IC
+        across = 1
+        along = GROUPS * IC
+    else:
+        across = ID * IH * IW
+        base = ((n * GROUPS + group) * IC * ID + d0) * IH * IW + h0 * IW + w0
+        along = 1
+    row = (group * OC + tl.minimum(oc, OC - 1)) * (STEPS * BK if PACKED else TAPS * IC)
+
+    SHARE: tl.constexpr = (STEPS + SPLIT - 1) // SPLIT
+    first = tl.program_id(1) * SHARE
+    last = tl.minimum(first + SHARE, STEPS)
+    lane = tl.arange(0, BK)
+    acc = tl.zeros((BN, BM) if SWAP else (BM, BN), tl.float32)
+    for step in range(first, last):
+        if CHUNKED:
+            tap = step // CHUNKS
+            c = (step % CHUNKS) * BK + lane
+            kd = tap // (KH * KW)
+            kh = tap // KW % KH
+            kw = tap % KW
+            d = d0 + kd * DD
+            h = h0 + kh * DH
+            w = w0 + kw * DW
+            inside = live & (d >= 0) & (d < ID) & (h >= 0) & (h < IH) & (w >= 0) & (w < IW)
+            offset = ((kd * DD * IH + kh * DH) * IW + kw * DW) * along
+            at = x_ptr + offset + (base[:, None] + (c * across)[None, :])
+            mask = inside[:, None]
+            if IC % BK != 0:
+                mask = mask & (c < IC)[None, :]
+        else:
+            k = step * BK + lane
+            tap = k // IC
+            c = k % IC
+            kd = tap // (KH * KW)
+            kh = tap // KW % KH
+            kw = tap % KW
+            d = d0[:, None] + (kd * DD)[None, :]
+            h = h0[:, None] + (kh * DH)[None, :]
+            w = w0[:, None] + (kw * DW)[None, :]
+            mask = live[:, None] & (d >= 0) & (d < ID) & (h >= 0) & (h < IH) & (w >= 0) & (w < IW)
+            mask = mask & (tap < TAPS)[None, :]
+            offset = ((kd * DD * IH + kh * DH) * IW + kw * DW) * along + c * across
+            at = x_ptr + (base[:, None] + offset[None, :])
+        a = tl.load(at, mask=mask, other=0.0)
+        if PACKED:
+            b = tl.load(w_ptr + step * BK + (row[:, None] + lane[None, :]))
+        else:
+            known = ((c < IC) & (tap < TAPS))[None, :]
+            b = tl.load(w_ptr + row[:, None] + (c * TAPS + tap)[None, :], mask=known, other=0.0)
+        if SWAP:
+            acc = tl.dot(b, tl.trans(a), acc, input_precision=PRECISION)
+        else:
+            acc = tl.dot(a, tl.trans(b), acc, input_precision=PRECISION)
+    if SWAP:
+        acc = tl.trans(acc)
+
+    mask = live[:, None] & (oc < OC)[None, :]
+    channel = (group * OC + oc)[None, :]
+    if SPLIT > 1:
+        slab = tl.program_id(1).to(tl.int64) * P + p[:, None]
+        tl.store(partial_ptr + slab * (OC * GROUPS) + channel, acc, mask=mask)
+    elif LAST:
+        epilogue_store(acc, p[:, None], channel, mask, EPILOGUE)  # noqa: F821
+    else:
+        pixel = (od * OH + oh) * OW + ow
+        epilogue_store(acc, n[:, None], channel, pixel[:, None], mask, EPILOGUE)  # noqa: F821
+
+
+@triton.jit
+def reduce(
+    partial_ptr, M, N, EPILOGUE, BM: tl.constexpr, BN: tl.constexpr, SPLIT: tl.constexpr
+):  # fmt: skip
+    """Sums partial[SPLIT, M, N] in order, and stores. Grid (tiles of N, tiles of M)."""
+    rows = tl.program_id(1) * BM + tl.arange(0, BM)
+    cols = tl.program_id(0) * BN + tl.arange(0, BN)
+    mask = (rows[:, None] < M) & (cols[None, :] < N)
+    at = partial_ptr + rows[:, None].to(tl.int64) * N + cols[None, :]
+    step = M.to(tl.int64) * N
+    acc = tl.zeros((BM, BN), tl.float32)
+    for s in tl.static_range(SPLIT):
+        acc += tl.load(at + s * step, mask=mask, other=0.0)
+    epilogue_store(acc, rows[:, None], cols[None, :], mask, EPILOGUE)  # noqa: F821
