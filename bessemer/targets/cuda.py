@@ -1,0 +1,197 @@
+"""The cuda target: NVIDIA GPUs by architecture, and their kernels compiled ahead of time by Triton.
+
+    target = cuda_target("sm_90")                     # or cuda_target() for the GPU of this machine
+    kernels = target.compile([Request(problem, code, launch), ...])      # cached, in a pool of processes
+    for k in kernels:                                  # in the order of the requests
+        if isinstance(k, str): ...                     # the compiler's error: this candidate is dropped
+        else: k.cubin, k.symbol, k.abi
+
+`target.compile_one(request)` raises CompilerError instead. Nothing here needs a GPU; `cuda_target()` alone asks the
+driver which one there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bessemer.core import dtype as dt
+from bessemer.core.dim import divisor
+from bessemer.core.dtype import DType
+from bessemer.core.errors import BuildError, CompilerError
+from bessemer.kernels.base import WORKSPACE, Int, KernelCode, Launch, Problem
+from bessemer.targets import triton_pool
+from bessemer.targets.triton_pool import TIMEOUT, Job
+
+ALIGN = 16  # of every pointer, in bytes: what the planner and the device's allocator give, and run() checks
+COMPILE_OPTIONS = ("num_warps", "num_stages", "num_ctas", "maxnreg", "launch_pdl")
+TRITON_TYPES = {
+    "f64": "fp64", "f32": "fp32", "f16": "fp16", "bf16": "bf16", "i64": "i64", "i32": "i32", "i16": "i16", "i8": "i8",
+    "u64": "u64", "u32": "u32", "u16": "u16", "u8": "u8", "bool": "i8",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What tactics and the roofline model ask of an architecture; `name` is the GPU that the numbers are of.
+
+    `mflops` are dense 16-bit tensor-core MFLOP/s, `mbytes_per_s` is the memory's rate."""
+
+    name: str
+    sms: int
+    shared_bytes: int  # per block, opted in
+    l2_bytes: int
+    mflops: int
+    mbytes_per_s: int
+    registers: int = 65536  # per multiprocessor
+    threads: int = 2048  # per multiprocessor
+
+
+ARCHS: Mapping[str, Gpu] = {
+    "sm_80": Gpu("NVIDIA A100-SXM4-80GB", 108, 166912, 40 << 20, 312_000_000, 2_039_000),
+    "sm_86": Gpu("NVIDIA A10", 72, 101376, 6 << 20, 125_000_000, 600_000, threads=1536),
+    "sm_89": Gpu("NVIDIA L40S", 142, 101376, 96 << 20, 362_000_000, 864_000, threads=1536),
+    "sm_90": Gpu("NVIDIA H200", 132, 232448, 50 << 20, 989_000_000, 4_800_000),
+    "sm_100": Gpu("NVIDIA B200", 148, 232448, 126 << 20, 2_250_000_000, 8_000_000),
+    "sm_120": Gpu("NVIDIA GeForce RTX 5090", 170, 101376, 96 << 20, 210_000_000, 1_792_000, threads=1536),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One launch to compile: `problem` gives the types and divisibility of its arguments."""
+
+    problem: Problem
+    code: KernelCode
+    launch: Launch
+
+    @property
+    def label(self) -> str:
+        """For errors: what is computed, and how."""
+        options = ", ".join(f"{k}={v}" for k, v in self.launch.options)
+        return f"{self.launch.entry} for {self.problem.op} ({options})"
+
+
+@dataclass(frozen=True)
+class CompiledKernel:
+    """A cubin, the symbol in it, and how to launch it. `abi` is JSON-ready and goes into the engine:
+
+    params   bits of each of the launch's arguments, in order: 64 (pointer or i64) or 32 (i32)
+    scratch  (bytes per program, alignment) of each pointer that follows them; null where the bytes are 0
+    shared   bytes of dynamic shared memory
+    warps    warps of a program: the block has 32 * warps threads
+    pdl      whether it may start before the kernel ahead of it ends (programmatic dependent launch)
+    """
+
+    cubin: bytes
+    symbol: str
+    abi: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class CudaTarget:
+    """One architecture. `gpu` is the device of this machine, or the one that stands for the architecture."""
+
+    arch: str
+    gpu: Gpu
+    name: str = "cuda"
+    languages: tuple[str, ...] = ("triton",)
+    folder: Path | None = field(default=None, compare=False)
+
+    @property
+    def limits(self) -> Mapping[str, int]:
+        """sms, shared_bytes (per block), l2 (bytes), registers and threads (per multiprocessor), and peak rates."""
+        return {
+            "sms": self.gpu.sms, "shared_bytes": self.gpu.shared_bytes, "l2": self.gpu.l2_bytes,
+            "registers": self.gpu.registers, "threads": self.gpu.threads, "mflops": self.gpu.mflops,
+            "mbytes_per_s": self.gpu.mbytes_per_s,
+        }  # fmt: skip
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """What a time depends on: the GPU, and the compiler."""
+        return {
+            "target": self.name, "arch": self.arch, "gpu": self.gpu.name, "sms": self.gpu.sms,
+            "triton": triton_pool.triton_version(),
+        }  # fmt: skip
+
+    def compile(
+        self, requests: Sequence[Request], *, workers: int | None = None, timeout: float = TIMEOUT,
+        done: Callable[[int, int], None] | None = None,
+    ) -> list[CompiledKernel | str]:  # fmt: skip
+        """Each request's kernel, or the text of its failure. Equal kernels are compiled once, and kept on disk.
+
+        `done(finished, all)` counts those that had to be compiled. CompilerError where Triton is missing."""
+        jobs = [self.job(r) for r in requests]
+        found = triton_pool.compile_all(jobs, workers=workers, timeout=timeout, folder=self.folder, done=done)
+        return [self._checked(r) for r in found]
+
+    def compile_one(self, request: Request) -> CompiledKernel:
+        """The kernel of one request; CompilerError names it and shows the compiler's text."""
+        (found,) = self.compile([request])
+        if isinstance(found, str):
+            raise CompilerError(f"Triton could not compile {request.label}:\n{found}", where=self.arch)
+        return found
+
+    def job(self, request: Request) -> Job:
+        """The request as the compiler takes it: types and divisors of its arguments, constants, options."""
+        launch = request.launch
+        typed = [_parameter(request, a) for a in launch.args]
+        options = [(k, v) for k, v in launch.options if k in COMPILE_OPTIONS]
+        constants = [(k, v) for k, v in launch.options if k not in COMPILE_OPTIONS]
+        return Job(
+            request.code.text, launch.entry, self.arch, tuple(t for t, _ in typed), tuple(d for _, d in typed),
+            tuple(sorted(constants)), tuple(sorted(options)),
+        )  # fmt: skip
+
+    def _checked(self, found: tuple[bytes, dict[str, Any]] | str) -> CompiledKernel | str:
+        if isinstance(found, str):
+            return found
+        cubin, abi = found
+        if abi["shared"] > self.gpu.shared_bytes:
+            return f"needs {abi['shared']} bytes of shared memory; {self.arch} has {self.gpu.shared_bytes}"
+        return CompiledKernel(cubin, abi["symbol"], {k: v for k, v in abi.items() if k != "symbol"})
+
+
+def _parameter(request: Request, arg: Any) -> tuple[str, int]:
+    """Triton's type of a launch argument, and a power of two (at most 16) that divides it."""
+    if isinstance(arg, Int):
+        return f"i{arg.bits}", min(16, divisor(arg.value, request.problem.range_map)) if arg.value != 0 else 16
+    return f"*{TRITON_TYPES[_element(request, arg.operand).name]}", ALIGN
+
+
+def _element(request: Request, number: int) -> DType:
+    if number == WORKSPACE:
+        return dt.f32
+    for pack in request.code.packs:
+        if pack.operand == number:
+            return pack.type.dtype
+    operands, outputs = request.problem.operands, request.problem.outputs
+    return operands[number].type.dtype if number < len(operands) else outputs[number - len(operands)].dtype
+
+
+def cuda_target(arch: str | None = None, folder: Path | None = None) -> CudaTarget:
+    """The target of an architecture ("sm_90"), or of this machine's first GPU.
+
+    Where this machine's GPU has that architecture, its own name and limits are used. BuildError for an unknown
+    architecture, DeviceError where none was named and there is no GPU."""
+    if arch is not None and arch not in ARCHS:
+        raise BuildError(f"unknown GPU architecture {arch!r}", fix=f"use one of {', '.join(ARCHS)}")
+    from bessemer.device import cuda
+
+    present = cuda.find_device() if arch is not None else cuda.require_device()
+    if present is None or (arch is not None and present.arch != arch):
+        assert arch is not None
+        return CudaTarget(arch, ARCHS[arch], folder=folder)
+    base = ARCHS.get(present.arch)
+    if base is None:
+        raise BuildError(
+            f"{present.name} has the architecture {present.arch}, which is not supported",
+            fix=f"use a GPU of {', '.join(ARCHS)}",
+        )
+    own = Gpu(
+        present.name, present.sms, present.shared_bytes, present.l2_bytes, base.mflops, base.mbytes_per_s,
+        base.registers, base.threads,
+    )  # fmt: skip
+    return CudaTarget(present.arch, own, folder=folder)

@@ -1,0 +1,199 @@
+"""A pool of compiler processes, and the folder where compiled kernels are kept.
+
+A kernel is compiled once for all builds: its key is the hash of everything that decides its bytes. A process that
+crashes or exceeds the time limit is ended and replaced, and costs only the kernel that it was at.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib.util
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from bessemer.core import canon
+from bessemer.core.errors import CompilerError
+
+TIMEOUT = 180.0  # seconds for one kernel
+FORMAT = 1  # of the stored results; raise it with any change of triton_worker
+
+
+@dataclass(frozen=True)
+class Job:
+    """One kernel to compile: everything that decides the bytes.
+
+    `types` are those of the arguments that are not constants, in order ("*fp16", "i32"), `divisors` powers of two
+    known to divide them (pointers: their alignment in bytes)."""
+
+    text: str
+    entry: str
+    arch: str
+    types: tuple[str, ...]
+    divisors: tuple[int, ...]
+    constants: tuple[tuple[str, Any], ...]
+    options: tuple[tuple[str, Any], ...]
+
+    def payload(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "text": self.text, "entry": self.entry, "arch": self.arch, "types": list(self.types),
+            "divisors": list(self.divisors), "constants": dict(self.constants), "options": dict(self.options),
+        }  # fmt: skip
+
+    @property
+    def key(self) -> str:
+        """The hash of the job, of Triton's version and of the format of results."""
+        return canon.digest([FORMAT, triton_version(), self.payload()])
+
+
+@cache
+def triton_version() -> str:
+    """The installed Triton's version; CompilerError where there is none."""
+    if importlib.util.find_spec("triton") is None:
+        raise CompilerError(
+            "Triton, the compiler of GPU kernels, is not installed", fix="pip install 'bessemer[cuda]'"
+        )
+    return metadata.version("triton")
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: $BESSEMER_CACHE, else the user's cache folder."""
+    base = os.environ.get("BESSEMER_CACHE")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bessemer"
+    return (Path(base) if base else home) / "triton"
+
+
+class _Process:
+    """One compiler process."""
+
+    def __init__(self) -> None:
+        root = str(Path(__file__).resolve().parents[2])
+        path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "bessemer.targets.triton_worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, text=True, env={**os.environ, "PYTHONPATH": path},
+        )  # fmt: skip
+
+    def answer(self, request: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+        """The process's answer; {"error": ...} where it dies or is too slow, and then it is gone."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            self.process.kill()
+
+        alarm = threading.Timer(timeout, stop)
+        alarm.start()
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        finally:
+            alarm.cancel()
+        if line:
+            found: dict[str, Any] = json.loads(line)
+            return found
+        code = self.process.wait()
+        return {"error": f"took more than {timeout:.0f} s" if late.is_set() else f"the compiler died (exit code {code})"}
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.kill()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+        self.process.wait()
+
+
+_idle: list[_Process] = []  # kept for the next call: starting one takes half a second
+
+
+def _take() -> _Process:
+    """An idle process, or a new one."""
+    while True:
+        try:
+            process = _idle.pop()
+        except IndexError:
+            return _Process()
+        if process.alive:
+            return process
+        process.close()
+
+
+@atexit.register
+def close_idle() -> None:
+    """End the processes that wait for work."""
+    while _idle:
+        _idle.pop().close()
+
+
+def compile_all(
+    jobs: Sequence[Job], *, workers: int | None = None, timeout: float = TIMEOUT, folder: Path | None = None,
+    done: Callable[[int, int], None] | None = None,
+) -> list[tuple[bytes, dict[str, Any]] | str]:  # fmt: skip
+    """For each job its cubin and launch ABI, or the compiler's error text. Equal jobs are compiled once.
+
+    At most `workers` processes (by default as many as there are cores, and no more than 8) share the jobs that
+    `folder` does not hold. `done(finished, all)` is called as they finish."""
+    triton_version()
+    where = folder or cache_folder()
+    missing = {job.key: job for job in jobs if _stored(where, job.key) is None}
+    errors: dict[str, str] = {}
+    work: queue.SimpleQueue[tuple[str, Job]] = queue.SimpleQueue()
+    for item in sorted(missing.items()):
+        work.put(item)
+    finished = [0]
+
+    def run() -> None:
+        process: _Process | None = None
+        with contextlib.suppress(queue.Empty):
+            while True:
+                key, job = work.get_nowait()
+                process = process or _take()
+                found = process.answer({**job.payload(), "out": str(where / key[:2] / key)}, timeout)
+                if "error" in found:
+                    errors[key] = found["error"]
+                if not process.alive:
+                    process.close()
+                    process = None
+                finished[0] += 1
+                if done is not None:
+                    done(finished[0], len(missing))
+        if process is not None:
+            _idle.append(process)
+
+    count = min(workers or min(8, os.cpu_count() or 1), len(missing))
+    threads = [threading.Thread(target=run, daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [_stored(where, job.key) or errors.get(job.key, "the compiler left no result") for job in jobs]
+
+
+def _stored(folder: Path, key: str) -> tuple[bytes, dict[str, Any]] | None:
+    path = folder / key[:2] / key
+    try:
+        abi = json.loads(path.with_suffix(".json").read_text())
+        return path.with_suffix(".cubin").read_bytes(), abi
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None

@@ -1,0 +1,125 @@
+"""Compiles Triton kernels ahead of time, without a GPU: the process behind triton_pool, and all that depends on
+Triton's version.
+
+One job a line on stdin (JSON, see `Job` in triton_pool), one answer a line on stdout: {"ok": true}, with the result in
+the job's folder, or {"error": text}. Seen to work with Triton 3.6 and 3.9. They differ in
+
+- the number of pointers that the launcher appends after the kernel's own arguments (scratch for global memory and for
+  profiling): counted in the PTX, so that a version with more or fewer of them still launches;
+- the default of FP fusion, which is therefore always given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+PTX_BITS = {"u64": 64, "b64": 64, "s64": 64, "f64": 64, "u32": 32, "b32": 32, "s32": 32, "f32": 32}
+
+
+def load_module(text: str, folder: Path) -> ModuleType:
+    """The module of a kernel's text. Triton reads a function's source from a file, so there is one, named by content."""
+    digest = hashlib.sha256(text.encode()).hexdigest()[:24]
+    path = folder / f"kernel_{digest}.py"
+    if not path.exists():
+        path.write_text(text, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def compile_job(job: Mapping[str, Any], folder: Path) -> tuple[bytes, dict[str, Any]]:
+    """The cubin of a job and its launch ABI (see CompiledKernel in targets/cuda.py)."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    module = load_module(job["text"], folder)
+    function = getattr(module, job["entry"], None)
+    if function is None:
+        raise ValueError(f"the kernel's text defines no {job['entry']!r}")
+    names = list(function.arg_names)
+    types, constants = list(job["types"]), dict(job["constants"])
+    plain = [n for n in names if n not in constants]
+    if len(plain) != len(types) or set(constants) - set(names):
+        raise ValueError(
+            f"{job['entry']}({', '.join(names)}) is called with {len(types)} arguments and the constants "
+            f"{', '.join(constants) or 'none'}"
+        )
+    signature = {**dict(zip(plain, types)), **dict.fromkeys(constants, "constexpr")}
+    source = ASTSource(
+        fn=function,
+        signature={n: signature[n] for n in names},
+        constexprs={(names.index(n),): value for n, value in constants.items()},
+        attrs={
+            (names.index(n),): [["tt.divisibility", d]] for n, d in zip(plain, job["divisors"]) if d > 1
+        },
+    )  # fmt: skip
+    target = GPUTarget("cuda", int(job["arch"].removeprefix("sm_")), 32)
+    options = {"enable_fp_fusion": True, **job["options"]}
+    compiled = triton.compile(source, target=target, options=options)
+    return compiled.asm["cubin"], _abi(compiled.metadata, compiled.asm["ptx"], types)
+
+
+def _abi(metadata: Any, ptx: str, types: list[str]) -> dict[str, Any]:
+    head = re.search(r"\.entry\s+(\w+)\s*\((.*?)\)", ptx, re.S)
+    if head is None:
+        raise ValueError("the PTX has no entry")
+    bits = [PTX_BITS[kind] for kind in re.findall(r"\.param\s+\.(\w+)", head.group(2))]
+    own = [64 if t.startswith("*") else int(t[1:]) for t in types]
+    if bits[: len(own)] != own or any(b != 64 for b in bits[len(own) :]):
+        raise ValueError(f"the PTX entry takes {bits}-bit parameters, not {own}")
+    scratch = [
+        [int(metadata.global_scratch_size), int(metadata.global_scratch_align)],
+        [int(getattr(metadata, "profile_scratch_size", 0) or 0), int(getattr(metadata, "profile_scratch_align", 1) or 1)],
+    ]
+    trailing = len(bits) - len(own)
+    if trailing > len(scratch) or any(size for size, _ in scratch[trailing:]):
+        raise ValueError(f"the PTX entry takes {trailing} hidden pointers, of unknown use")
+    return {
+        "symbol": head.group(1), "params": bits[: len(own)], "scratch": scratch[:trailing],
+        "shared": int(metadata.shared), "warps": int(metadata.num_warps), "pdl": bool(metadata.launch_pdl),
+    }  # fmt: skip
+
+
+def answer(job: Mapping[str, Any], texts: Path) -> dict[str, Any]:
+    """Compile one job into its folder: NAME.cubin, then NAME.json, each complete or absent."""
+    try:
+        cubin, abi = compile_job(job, texts)
+    except Exception as error:  # whatever the compiler raises is the candidate's failure, not this process's
+        return {"error": f"{type(error).__name__}: {error}"}
+    out = Path(job["out"])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for suffix, data in ((".cubin", cubin), (".json", json.dumps(abi, sort_keys=True).encode())):
+        part = out.with_suffix(f"{suffix}.{os.getpid()}")
+        part.write_bytes(data)
+        os.replace(part, out.with_suffix(suffix))
+    return {"ok": True}
+
+
+def main() -> None:
+    """Answer jobs until stdin ends."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what compilers print must not reach the answers
+    with tempfile.TemporaryDirectory(prefix="bessemer-triton-") as folder:
+        os.environ["TRITON_CACHE_DIR"] = str(Path(folder) / "cache")
+        os.environ["TRITON_DISABLE_LINE_INFO"] = "1"  # paths in a cubin would differ from machine to machine
+        os.environ["TRITON_DEFAULT_FP_FUSION"] = "1"
+        for line in sys.stdin:
+            answers.write(json.dumps(answer(json.loads(line), Path(folder))) + "\n")
+            answers.flush()
+
+
+if __name__ == "__main__":
+    main()
