@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import onnx
 
 from bessemer.core.dtype import DType
 from bessemer.core.errors import InvalidModel
+from bessemer.frontend.opsets import OpVersion
 from bessemer.frontend.scope import Scope
-from bessemer.ir.importer import Refusal
+from bessemer.ir.graph import TensorType
+from bessemer.ir.importer import ONNX_DTYPES, ONNX_NAMES, Refusal
 
 A: TypeAlias = onnx.AttributeProto
+_TYPE_NAMES = {dtype: f"tensor({ONNX_NAMES[code]})" for code, dtype in ONNX_DTYPES.items()}
 _FIELDS = {A.FLOAT: "f", A.INT: "i", A.STRING: "s", A.TENSOR: "t", A.GRAPH: "g", A.SPARSE_TENSOR: "sparse_tensor",
            A.TYPE_PROTO: "tp"}  # fmt: skip
 _LISTS = {A.FLOATS: "floats", A.INTS: "ints", A.STRINGS: "strings", A.TENSORS: "tensors", A.GRAPHS: "graphs"}
@@ -37,8 +40,11 @@ def resolved(scope: Scope, node: onnx.NodeProto, label: str) -> dict[str, A]:
     return out
 
 
-def check(attributes: Mapping[str, A], schema: Any, n_inputs: int, n_outputs: int, label: str) -> None:
-    """Hold a node against its ONNX schema: number of inputs and outputs, attribute names and kinds."""
+def check(
+    attributes: Mapping[str, A], version: OpVersion, inputs: Sequence[TensorType | None], n_outputs: int, label: str
+) -> None:
+    """Hold a node against its ONNX schema: inputs and their types, number of outputs, attribute names and kinds."""
+    schema, n_inputs = version.schema, len(inputs)
     if not schema.min_input <= n_inputs <= schema.max_input:
         raise InvalidModel(
             f"{schema.name} has {n_inputs} inputs; it takes {schema.min_input} to {schema.max_input}", where=label
@@ -57,6 +63,24 @@ def check(attributes: Mapping[str, A], schema: Any, n_inputs: int, n_outputs: in
     missing = [name for name, a in schema.attributes.items() if a.required and name not in attributes]
     if missing:
         raise InvalidModel(f"{schema.name} lacks the attribute {', '.join(missing)}", where=label)
+    _check_types(version, inputs, label)
+
+
+def _check_types(version: OpVersion, inputs: Sequence[TensorType | None], label: str) -> None:
+    """Every input is of a type that the schema allows; those of one type variable are of one type."""
+    variables: dict[str, tuple[int, DType]] = {}
+    for k, type_ in enumerate(inputs):
+        if type_ is None:
+            continue
+        formal = version.formal_inputs[min(k, len(version.formal_inputs) - 1)]
+        if _TYPE_NAMES[type_.dtype] not in formal.types:
+            raise InvalidModel(f"{version} takes no {type_.dtype} as input {k} ({formal.name})", where=label)
+        first, dtype = variables.setdefault(formal.variable or f"input {k}", (k, type_.dtype))
+        if dtype != type_.dtype:
+            raise InvalidModel(
+                f"{version} has input {first} of {dtype} and input {k} of {type_.dtype}; they must be equal",
+                where=label,
+            )
 
 
 def kind_of(attribute: A) -> int:

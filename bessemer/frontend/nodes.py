@@ -86,12 +86,13 @@ class NodeImporter:
         self, scope: Scope, node: onnx.NodeProto, version: OpVersion, given: Mapping[str, onnx.AttributeProto],
         inputs: tuple[str | None, ...], name: str, label: str,
     ) -> tuple[str, ...]:  # fmt: skip
+        builder = scope.builder
+        types = [None if i is None or i in builder.sequences else builder.type(i) for i in inputs]
         if version.schema is not None:
-            attributes.check(given, version.schema, len(inputs), len(node.output), label)
+            attributes.check(given, version, types, len(node.output), label)
         if version.is_constant:
             return (self._constant(scope, given, node.output[0]),)
         if version.importer is None:
-            types = [scope.builder.type(i) if i else None for i in inputs]
             function = functions.of_schema(version, scope.opsets[version.domain], node, given, types)
             bound = {**functions.schema_defaults(version), **given}
             return self._inline(scope, function, bound, inputs, name, {})

@@ -44,20 +44,11 @@ def import_model(
     An input that has an initializer is that constant, unless `shapes` or a profile names it.
     """
     loaded = loading.load(model)
-    try:
-        return _import(loaded, shapes, profiles)
-    except UnicodeDecodeError as error:
-        raise InvalidModel(f"a name in the model is not UTF-8: {error}", where=loaded.source) from error
-
-
-def _import(
-    loaded: loading.Loaded, shapes: Mapping[str, Sequence[int]] | None, profiles: Sequence[Profile] | None
-) -> Graph:
     proto = loaded.proto
+    functions = validate(proto)
     imports = opsets.read_opsets(proto.opset_import, loaded.source)
     if not imports:
         raise InvalidModel("the model imports no opset", where=loaded.source, fix="export it again")
-    functions = validate(proto)
     named = {*(shapes or {}), *(name for p in profiles or () for name in p.inputs)}
     preset = {t.name for t in proto.graph.initializer} | {t.values.name for t in proto.graph.sparse_initializer}
     infos = [i for i in proto.graph.input if i.name not in preset or i.name in named]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import onnx
@@ -24,6 +24,15 @@ Opsets = Mapping[str, int]
 
 
 @dataclass(frozen=True)
+class FormalInput:
+    """An input as the schema has it: the types it may have; inputs with one `variable` are of one type."""
+
+    name: str
+    types: frozenset[str]
+    variable: str
+
+
+@dataclass(frozen=True)
 class OpVersion:
     """One op under a model's opset: its importer, or what ONNX says of it. `reason` says why it is not supported."""
 
@@ -37,6 +46,13 @@ class OpVersion:
     def __str__(self) -> str:
         prefix = f"{self.domain}." if self.domain else ""
         return f"{prefix}{self.name}-{self.since}" if self.since else f"{prefix}{self.name}"
+
+    @cached_property
+    def formal_inputs(self) -> tuple[FormalInput, ...]:
+        """The schema's inputs."""
+        return tuple(
+            FormalInput(i.name, frozenset(i.types), i.type_str if i.is_homogeneous else "") for i in self.schema.inputs
+        )
 
     @property
     def is_constant(self) -> bool:

@@ -9,7 +9,7 @@ import onnx
 from bessemer.core.errors import InvalidModel
 from bessemer.frontend.opsets import domain_of
 
-MAX_DEPTH = 32  # of nested subgraphs, and of nested function calls
+MAX_DEPTH = 20  # of nested subgraphs, and of nested function calls
 MAX_NODES = 1_000_000  # once all functions are inlined
 
 FunctionKey = tuple[str, str, str]
@@ -19,7 +19,11 @@ Functions = Mapping[FunctionKey, onnx.FunctionProto]
 def validate(model: onnx.ModelProto) -> dict[FunctionKey, onnx.FunctionProto]:
     """Check the model; its local functions by (domain, name, overload). InvalidModel says what is wrong where."""
     functions: dict[FunctionKey, onnx.FunctionProto] = {}
+    _check_text("the model", *(t for p in model.metadata_props for t in (p.key, p.value)))
+    _check_text("the model", *(o.domain for o in model.opset_import))
     for function in model.functions:
+        names = (function.name, function.domain, function.overload, *function.input, *function.output)
+        _check_text("a local function", *names, *function.attribute, *(a.name for a in function.attribute_proto))
         key = (domain_of(function.domain), function.name, function.overload)
         if key in functions:
             raise InvalidModel(f"local function {_shown(key)} is defined twice")
@@ -51,12 +55,15 @@ def _check_graph(graph: onnx.GraphProto, outer: tuple[set[str], ...], where: str
     if depth > MAX_DEPTH:
         raise InvalidModel(f"subgraphs are nested more than {MAX_DEPTH} deep", where=where)
     known: set[str] = set()
+    values = (*graph.input, *graph.output)
+    _check_text(where, graph.name, *(v.name for v in values), *(d.dim_param for v in values for d in dims_of(v)))
     for info in graph.input:
         if not info.name or info.name in known:
             what = f"two inputs are called {info.name!r}" if info.name else "an input has no name"
             raise InvalidModel(what, where=where)
         known.add(info.name)
     tensors = [t.name for t in graph.initializer] + [t.values.name for t in graph.sparse_initializer]
+    _check_text(where, *tensors)
     seen: set[str] = set()
     for name in tensors:
         if not name or name in seen:
@@ -66,6 +73,18 @@ def _check_graph(graph: onnx.GraphProto, outer: tuple[set[str], ...], where: str
     scopes = (*outer, known | seen)
     _check_nodes(graph.node, scopes, where, depth)
     _check_outputs([o.name for o in graph.output], scopes, where)
+
+
+def dims_of(info: onnx.ValueInfoProto) -> Sequence[onnx.TensorShapeProto.Dimension]:
+    """The declared dimensions of a tensor; none for other types."""
+    return tuple(info.type.tensor_type.shape.dim) if info.type.WhichOneof("value") == "tensor_type" else ()
+
+
+def _check_text(where: str, *names: str) -> None:
+    """Protobuf gives a string that is not UTF-8 as bytes."""
+    for name in names:
+        if not isinstance(name, str):
+            raise InvalidModel(f"the name {name!r} is not UTF-8", where=where)
 
 
 def _check_outputs(outputs: Sequence[str], scopes: Sequence[set[str]], where: str) -> None:
@@ -79,6 +98,8 @@ def _check_nodes(nodes: Sequence[onnx.NodeProto], scopes: tuple[set[str], ...], 
     own = scopes[-1]
     for index, node in enumerate(nodes):
         label = f"{where}, node {node.name or f'{node.op_type}_{index}'!r}"
+        _check_text(label, node.name, node.op_type, node.domain, node.overload, *node.input, *node.output)
+        _check_text(label, *(t for a in node.attribute for t in (a.name, a.ref_attr_name)))
         if not node.op_type:
             raise InvalidModel("a node has no op type", where=label)
         for name in node.input:

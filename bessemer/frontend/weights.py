@@ -168,7 +168,8 @@ def _shape(name: str, dims: object, dtype: DType) -> tuple[int, ...]:
 def _decode(data: bytes | memoryview, dtype: DType, shape: tuple[int, ...]) -> np.ndarray:
     if dtype == dt.bool_:
         return (np.frombuffer(data, np.uint8) != 0).reshape(shape)
-    return np.frombuffer(data, dtype.numpy.newbyteorder("<")).reshape(shape)
+    array: np.ndarray = np.frombuffer(data, dtype.numpy.newbyteorder("<")).reshape(shape)
+    return array
 
 
 def _from_field(values: np.ndarray, dtype: DType) -> np.ndarray:
@@ -176,9 +177,8 @@ def _from_field(values: np.ndarray, dtype: DType) -> np.ndarray:
     if dtype in (dt.f16, dt.bf16):
         values = values.astype(np.uint16)
         return values.view(dtype.numpy)
-    if dtype.kind == "c":
-        return values.view(dtype.numpy)
-    return values.astype(dtype.numpy)
+    converted: np.ndarray = values.view(dtype.numpy) if dtype.kind == "c" else values.astype(dtype.numpy)
+    return converted
 
 
 def _key(array: np.ndarray, type_: TensorType) -> str:
