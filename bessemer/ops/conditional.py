@@ -43,49 +43,21 @@ def _where(ctx: ImportContext) -> Values:
     return ctx.emit("where", ctx.input(0), ctx.input(1), ctx.input(2))
 
 
-def _clip_reference(x: np.ndarray, attrs: Mapping[str, Any]) -> Any:
-    if attrs["lo"] is not None:
-        x = np.maximum(x, np.asarray(attrs["lo"], x.dtype))
-    return x if attrs["hi"] is None else np.minimum(x, np.asarray(attrs["hi"], x.dtype))
-
-
-def _clip_scalar(x: ex.Expr, attrs: Mapping[str, Any]) -> ex.Expr:
-    if attrs["lo"] is not None:
-        x = ex.call("max", x, ex.lit(attrs["lo"], x.dtype))
-    return x if attrs["hi"] is None else ex.call("min", x, ex.lit(attrs["hi"], x.dtype))
-
-
-register_pointwise(
-    "clip", 1, _clip_reference, _clip_scalar,
-    lambda rng: [
-        *draw_samples(("real",), ("f32", "f16", "i64", "i8"), {"lo": -1, "hi": 2})(rng),
-        *draw_samples(("real",), ("f32",), {"lo": None, "hi": 0.5})(rng)[:1],
-        *draw_samples(("real",), ("f32",), {"lo": 1.5, "hi": -0.5})(rng)[:1],
-    ],
-)  # fmt: skip
-
-
 @onnx_op("Clip", since=(6,))
 def _clip_attributes(ctx: ImportContext) -> Values:
-    return ctx.emit("clip", ctx.input(0), lo=ctx.attr("min", None), hi=ctx.attr("max", None))
+    x = ctx.input(0)
+    for name, op in (("min", "max"), ("max", "min")):
+        if name in ctx.attributes:
+            x = ctx.emit(op, x, ctx.const(ctx.attr(name), ctx.dtype(x)))
+    return x
 
 
 @onnx_op("Clip", since=(11, 12, 13))
 def _clip(ctx: ImportContext) -> Values:
     x = ctx.input(0)
-    limits: dict[str, Any] = {"lo": None, "hi": None}
-    for k, (name, op) in enumerate((("lo", "max"), ("hi", "min")), 1):
-        if not ctx.has(k):
-            continue
-        value = ctx.value(ctx.input(k))
-        if value is None:
-            if limits["lo"] is not None:  # the lower limit is applied first
-                x = ctx.emit("clip", x, **limits)
-                limits["lo"] = None
-            x = ctx.emit(op, x, ctx.input(k))
-        else:
-            limits[name] = (dt.from_bf16(value) if ctx.dtype(x) == dt.bf16 else value).item()
-    return x if limits == {"lo": None, "hi": None} else ctx.emit("clip", x, **limits)
+    for k, op in ((1, "max"), (2, "min")):  # the lower limit first: where the limits cross, the upper one wins
+        x = ctx.emit(op, x, ctx.input(k)) if ctx.has(k) else x
+    return x
 
 
 def _isinf_scalar(x: ex.Expr, attrs: Mapping[str, Any]) -> ex.Expr:
