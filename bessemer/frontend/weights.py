@@ -166,10 +166,9 @@ def _shape(name: str, dims: object, dtype: DType) -> tuple[int, ...]:
 
 
 def _decode(data: bytes | memoryview, dtype: DType, shape: tuple[int, ...]) -> np.ndarray:
-    if dtype == dt.bool_:
-        return (np.frombuffer(data, np.uint8) != 0).reshape(shape)
-    array: np.ndarray = np.frombuffer(data, dtype.numpy.newbyteorder("<")).reshape(shape)
-    return array
+    stored = np.dtype(np.uint8) if dtype == dt.bool_ else dtype.numpy.newbyteorder("<")
+    array: np.ndarray = np.frombuffer(data, stored).reshape(shape)
+    return array.astype(np.bool_) if dtype == dt.bool_ else array
 
 
 def _from_field(values: np.ndarray, dtype: DType) -> np.ndarray:
