@@ -53,10 +53,10 @@ def channels_last(problem: Problem) -> bool:
     return bool(problem.attr("layout") == "NHWC")
 
 
-def refuse(problem: Problem) -> Reason | None:
-    """Why no f32 tactic computes the "conv" problem: its dtypes, its filter's shape or its rank."""
-    if problem.op != "conv":
-        return Reason("not a conv")
+def refuse(problem: Problem, op: str = "conv") -> Reason | None:
+    """Why no f32 tactic computes the problem as an `op`: its dtypes, its filter's shape or its rank."""
+    if problem.op != op:
+        return Reason(f"not a {op}")
     x, w = problem.operands[0].type, problem.operands[1].type
     if x.dtype != dt.f32 or w.dtype != dt.f32 or (problem.result and problem.result.dtype != dt.f32):
         return Reason("operands or result are not f32")
@@ -69,9 +69,9 @@ def refuse(problem: Problem) -> Reason | None:
     return None
 
 
-def refuse_packed(problem: Problem) -> Reason | None:
+def refuse_packed(problem: Problem, op: str = "conv") -> Reason | None:
     """As `refuse`, and why no channels-last tactic with packed weights computes it."""
-    reason = refuse(problem)
+    reason = refuse(problem, op)
     if reason is not None:
         return reason
     if not channels_last(problem):
@@ -82,18 +82,18 @@ def refuse_packed(problem: Problem) -> Reason | None:
 
 
 def conv_form(problem: Problem) -> ConvForm:
-    """The form of a "conv" problem that `refuse` lets pass."""
+    """The form of a "conv" or "conv_transpose" problem that `refuse` lets pass."""
     x, w, y = problem.operands[0].type.shape, problem.operands[1].type.shape, problem.outputs[0].shape
     last = channels_last(problem)
     size, out = (s[1:-1] if last else s[2:] for s in (x, y))
-    rank = len(size)
+    rank, groups = len(size), int(problem.attr("groups"))
     ones = (1,) * (3 - rank)
     strides, dilations, pads = (problem.attr(name) for name in ("strides", "dilations", "pads"))
     return ConvForm(
         batch=x[0],
         channels=_known(x[-1 if last else 1]),
-        outputs=_known(w[0]),
-        groups=int(problem.attr("groups")),
+        outputs=_known(w[0]) if problem.op == "conv" else _known(w[1]) * groups,
+        groups=groups,
         size=_three(ones, size),
         out=_three(ones, out),
         kernel=_ints(_three(ones, w[2:])),

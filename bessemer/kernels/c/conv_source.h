@@ -61,6 +61,11 @@ static const float *source_panel(const struct source *src, const struct product 
     return src->panels + s->taps * s->depth * VL * (group * vectors + part(vectors, s->panels, panel));
 }
 
+static int64_t source_taps(const struct source *src, const struct product *s, int64_t group) {
+    (void)src, (void)group;
+    return s->taps;
+}
+
 static int64_t source_out_row(const struct source *src, const struct product *s, int64_t group, int64_t row) {
     (void)src, (void)s, (void)group;
     return row;

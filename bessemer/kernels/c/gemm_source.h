@@ -75,6 +75,11 @@ static const float *source_panel(const struct source *src, const struct product 
     return own;
 }
 
+static int64_t source_taps(const struct source *src, const struct product *s, int64_t group) {
+    (void)src, (void)group;
+    return s->taps;
+}
+
 static int64_t source_out_row(const struct source *src, const struct product *s, int64_t group, int64_t row) {
     (void)src;
     return group * s->rows + row;

@@ -2,7 +2,8 @@
 
    The kernel defines before this text: TILES, the tile functions by [rows][vecs]; `store_row`, the epilogue; and of its
    A and B `struct source`, `source_rows` (pointers to the rows of tiles, [tile][tap][TILE_ROWS]), `source_panel` (a
-   packed panel of B), and where a group's row and column lie in the output (`source_out_row`, `source_out_col`). */
+   packed panel of B), `source_taps` (the taps of a group, at least one), and where a group's row and column lie in the
+   output (`source_out_row`, negative for none, and `source_out_col`). */
 static void product_block(const struct product *s, const struct source *src, int64_t group, int64_t tile0,
                           int64_t tile1, int64_t panel, const float *const *rows, const float *b, float *c,
                           void *const *p, const int64_t *d) {
@@ -10,11 +11,12 @@ static void product_block(const struct product *s, const struct source *src, int
     const int64_t vec0 = part(vectors, s->panels, panel), vecs = part(vectors, s->panels, panel + 1) - vec0;
     const int64_t col = vec0 * VL, n = smaller(vecs * VL, s->cols - col);
     const int whole = s->tap_block >= s->taps && s->depth_block >= s->depth;
-    for (int64_t t = 0; t < s->taps; t += s->tap_block) {
+    const int64_t all_taps = source_taps(src, s, group);
+    for (int64_t t = 0; t < all_taps; t += s->tap_block) {
         int64_t k = 0;
         do { /* once at least: a sum of nothing is zero */
-            const int64_t taps = smaller(s->tap_block, s->taps - t), depth = smaller(s->depth_block, s->depth - k);
-            const int last = t + taps == s->taps && k + depth == s->depth;
+            const int64_t taps = smaller(s->tap_block, all_taps - t), depth = smaller(s->depth_block, s->depth - k);
+            const int last = t + taps == all_taps && k + depth == s->depth;
             const float *const *a = rows + t * TILE_ROWS;
             for (int64_t i = tile0; i < tile1; i++, a += s->taps * TILE_ROWS) {
                 const int64_t row0 = part(s->rows, s->row_tiles, i), row1 = part(s->rows, s->row_tiles, i + 1);
@@ -22,8 +24,10 @@ static void product_block(const struct product *s, const struct source *src, int
                 TILES[row1 - row0][vecs](a, taps, k, depth, b + (t * s->depth + k) * vecs * VL,
                                          s->depth * vecs * VL, acc, !t && !k);
                 if (last)
-                    for (int64_t r = row0; r < row1; r++, acc += vecs * VL)
-                        store_row(p, d, source_out_row(src, s, group, r), source_out_col(src, s, group, col), n, acc);
+                    for (int64_t r = row0; r < row1; r++, acc += vecs * VL) {
+                        const int64_t row = source_out_row(src, s, group, r);
+                        if (row >= 0) store_row(p, d, row, source_out_col(src, s, group, col), n, acc);
+                    }
             }
         } while ((k += s->depth_block) < s->depth);
     }

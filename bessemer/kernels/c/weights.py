@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -46,3 +47,39 @@ def panels_of_filter(w: np.ndarray, lanes: int, count: int, groups: int) -> np.n
 def transpose_matrix(a: np.ndarray) -> np.ndarray:
     """[..., K, M] -> [..., M, K], contiguous."""
     return np.ascontiguousarray(np.swapaxes(a, -1, -2))
+
+
+@transform("taps_by_channel")
+def taps_by_channel(w: np.ndarray, padded: int) -> np.ndarray:
+    """[C, 1, *kernel] -> flat [taps, padded], zero past channel C."""
+    out = np.zeros((math.prod(w.shape[2:]), padded), np.float32)
+    out[:, : w.shape[0]] = w.reshape(w.shape[0], -1).T
+    return out.reshape(-1)
+
+
+@transform("panels_of_transposed_filter")
+def panels_of_transposed_filter(
+    w: np.ndarray, lanes: int, count: int, groups: int, strides: tuple[int, ...], dilations: tuple[int, ...],
+    pads: tuple[int, ...], kernel: tuple[int, ...],
+) -> np.ndarray:
+    """[C, OC/groups, *kernel] -> panels per (phase of the output, group), each over the taps that reach the phase.
+
+    `kernel` has as many dims as the strides (leading ones where w has fewer). Phases are in lexicographic order, and so
+    are a phase's taps; phases with fewer taps than the most are padded with zeros.
+    """
+    inner, outer = w.shape[0] // groups, w.shape[1]
+    b = w.reshape(groups, inner, outer, *kernel)
+    dims = list(zip(kernel, strides, dilations, pads))
+    phases = list(itertools.product(*(range(s) for s in strides)))
+    most = math.prod(max(1, *(len(reaching(*dim, r)) for r in range(dim[1]))) for dim in dims)
+    out = np.zeros((len(phases), groups, most, inner, outer), np.float32)
+    for i, phase in enumerate(phases):
+        taps = itertools.product(*(reaching(*dim, r) for dim, r in zip(dims, phase)))
+        for t, tap in enumerate(taps):
+            out[i, :, t] = b[(slice(None), slice(None), slice(None), *tap)]
+    return panels(out.reshape(len(phases) * groups, most * inner, outer), lanes, count)
+
+
+def reaching(kernel: int, stride: int, dilation: int, pad: int, phase: int) -> list[int]:
+    """The taps of one dim of a transposed convolution that reach outputs q * stride + phase."""
+    return [k for k in range(kernel) if (phase + pad - k * dilation) % stride == 0]

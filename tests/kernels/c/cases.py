@@ -98,3 +98,11 @@ DEPTHWISE = [
     Case((2, 20, 23), 20, (3,), pads=(1, 1), groups=20),
     Case((1, 18, 4, 5, 6), 18, (3, 3, 3), pads=(1,) * 6, groups=18),
 ]
+TRANSPOSED = [
+    Case((1, 24, 8, 9), 24, (2, 2), strides=(2, 2), op="conv_transpose", bias=True),
+    Case((2, 7, 5, 6), 20, (3, 3), strides=(2, 2), pads=(1, 1, 1, 1), output_padding=(1, 1), op="conv_transpose"),
+    Case((1, 16, 5, 6), 8, (4, 4), strides=(2, 2), pads=(1, 1, 1, 1), op="conv_transpose", groups=4, bias=True),
+    Case((1, 5, 4, 6), 3, (3, 2), strides=(3, 4), dilations=(2, 1), pads=(0, 1, 2, 0), op="conv_transpose"),
+    Case((1, 6, 11), 4, (5,), strides=(2,), pads=(2, 2), op="conv_transpose"),
+    Case((1, 6, 3, 4, 5), 4, (3, 3, 3), strides=(1, 2, 2), pads=(1,) * 6, op="conv_transpose"),
+]

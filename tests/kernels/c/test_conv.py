@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from bessemer.kernels.c.conv_depthwise import ConvDepthwise
+from bessemer.kernels.c.conv_direct import ConvDirect
 from bessemer.kernels.c.conv_igemm import ConvIgemm
-from tests.kernels.c.cases import DENSE, DEPTHWISE, GROUPED, OTHER_RANKS, Case, check
+from bessemer.kernels.c.conv_transpose import ConvTransposeIgemm
+from tests.kernels.c.cases import DENSE, DEPTHWISE, GROUPED, OTHER_RANKS, TRANSPOSED, Case, check
 from tests.kernels.c.harness import Machine, supported
 
 
@@ -20,3 +25,23 @@ def test_igemm_tile_shapes(arch: str) -> None:
     case = Case((1, 600, 7, 7), 100, (3, 3), pads=(1, 1, 1, 1), bias=True)
     for config in ConvIgemm().configs(case.build()[0], Machine(arch)):
         check(ConvIgemm(), case, arch, dict(config))
+
+
+@pytest.mark.parametrize("arch", supported())
+@pytest.mark.parametrize("case", DEPTHWISE, ids=str)
+def test_depthwise(arch: str, case: Case) -> None:
+    for config in ConvDepthwise().configs(case.build()[0], Machine(arch)):
+        check(ConvDepthwise(), case, arch, dict(config))
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("case", DENSE[:6] + GROUPED + OTHER_RANKS + DEPTHWISE, ids=str)
+def test_direct(case: Case, layout: str) -> None:
+    check(ConvDirect(), replace(case, layout=layout, constant=False, bias=case.bias and layout == "NHWC"), supported()[0])
+
+
+@pytest.mark.parametrize("arch", supported())
+@pytest.mark.parametrize("case", TRANSPOSED, ids=str)
+def test_transposed(arch: str, case: Case) -> None:
+    for config in ConvTransposeIgemm().configs(case.build()[0], Machine(arch)):
+        check(ConvTransposeIgemm(), case, arch, dict(config))

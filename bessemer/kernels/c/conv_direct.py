@@ -1,0 +1,44 @@
+"""Convolution by definition: every layout, rank, group count and filter that the packed tactics leave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bessemer.kernels import base
+from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Problem, Ptr, Reason
+from bessemer.kernels.c import simd
+from bessemer.kernels.c.conv_form import channels_last, conv_form, refuse
+from bessemer.kernels.c.epilogue import store_code
+
+
+class ConvDirect:
+    """Any f32 convolution with 1 to 3 spatial dims; the filter need not be constant."""
+
+    name = "c.conv_direct"
+    version = 1
+    language = "c"
+
+    def applicable(self, problem: Problem, target: Limits) -> Reason | None:
+        return refuse(problem)
+
+    def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
+        return [{}]
+
+    def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
+        form, last = conv_form(problem), channels_last(problem)
+        ints = tuple(Int(v) for v in (*form.ints, form.outputs, form.groups))
+        store = store_code(problem, ptr0=2, int0=len(ints))
+        text = "\n".join(
+            (
+                simd.header(target.arch),
+                store.text,
+                f"#define CHANNELS_LAST {int(last)}",
+                simd.template("conv_direct.h"),
+            )
+        )
+        items = form.batch * form.out[0] * form.out[1] * (form.out[2] if last else form.outputs)
+        args = (Ptr(0), Ptr(1), *ints, *store.args)
+        return KernelCode("c", text, (Launch("conv_direct", (items,), args),))
+
+
+base.register(ConvDirect())
