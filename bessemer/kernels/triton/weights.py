@@ -31,3 +31,12 @@ def channels_by_tap(w: np.ndarray) -> np.ndarray:
 def transposed_rows(b: np.ndarray, rank: int) -> np.ndarray:
     """The last two of the first `rank` axes swapped; the axes after those have size one and go."""
     return np.ascontiguousarray(np.swapaxes(b.reshape(b.shape[:rank]), -1, -2))
+
+
+@transform("taps_of_transposed_filter")
+def taps_of_transposed_filter(w: np.ndarray, bk: int, groups: int) -> np.ndarray:
+    """[IC, OC / groups, *kernel] -> [OC, K], K over taps and then a group's channels, padded to steps of `bk`."""
+    ic, oc = w.shape[0] // groups, w.shape[1]
+    taps = w.reshape(groups, ic, oc, -1).transpose(0, 2, 3, 1)
+    padded = np.pad(taps, ((0, 0), (0, 0), (0, 0), (0, -ic % bk)))
+    return np.ascontiguousarray(padded.reshape(groups * oc, -1))

@@ -1,0 +1,91 @@
+"""Products of few rows: bound by reading B once, on the plain arithmetic units, in f32."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from bessemer.core.dim import ceildiv
+from bessemer.kernels.base import Config, KernelCode, Launch, Limits, Problem, Ptr, Reason, register
+from bessemer.kernels.triton import emit
+from bessemer.kernels.triton.product import Product, pack_b, product_of
+from bessemer.kernels.triton.shapes import (
+    FILL_US,
+    LATENCY_US,
+    MEMORY_BYTES_PER_US,
+    divides,
+    power_of_two,
+    sizes,
+    sms,
+    upper,
+)
+
+MOST_ROWS = 4
+# (BN, BK, warps): along K where b is stored [n, k], along N where it is stored [k, n]
+ALONG_K = ((4, 512, 4), (8, 256, 4), (2, 512, 4), (8, 512, 4), (16, 256, 4), (1, 1024, 4), (16, 128, 4), (4, 256, 2))
+ALONG_N = ((64, 32, 4), (128, 32, 4), (32, 64, 4), (64, 64, 4), (16, 64, 4))
+
+
+class Gemv:
+    """matmul and 1x1 convolution of at most a few rows, b shared by all of them."""
+
+    name = "triton_gemv"
+    version = 1
+    language = "triton"
+
+    def applicable(self, problem: Problem, target: Limits) -> Reason | None:
+        view = product_of(problem)
+        if isinstance(view, Reason):
+            return view
+        if view.batches or view.a_t:
+            return Reason("multiplies one batch, with a stored row-major")
+        rows = upper(problem, view.m)
+        return Reason(f"takes at most {MOST_ROWS} rows, not {view.m}") if rows > MOST_ROWS else None
+
+    def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
+        view = _view(problem)
+        rows = power_of_two(upper(problem, view.m))
+        orders = ("nk", "kn") if view.b_constant else ("nk",) if view.b_t else ("kn",)
+        found: list[Config] = [
+            {"rows": rows, "bn": bn, "bk": bk, "stages": stages, "warps": warps, "b": order}
+            for order in orders
+            for bn, bk, warps in (ALONG_K if order == "nk" else ALONG_N)
+            for stages in (1, 3)
+            if rows * bn * bk <= 64 * 32 * warps
+        ]
+        return sorted(found, key=lambda c: self.estimate(problem, target, c))
+
+    def estimate(self, problem: Problem, target: Limits, config: Config) -> float:
+        """Microseconds at the opt shape: device memory, or the loads that one wave keeps in flight."""
+        view = _view(problem)
+        n, k = problem.typical(view.n), problem.typical(view.k)
+        bn, bk, stages, warps = (int(config[key]) for key in ("bn", "bk", "stages", "warps"))
+        programs = -(-n // bn)
+        waves = math.ceil(programs / (sms(target) * 32 // warps))
+        steps = -(-k // bk)
+        latency = waves * (LATENCY_US + steps * LATENCY_US / (2 if stages == 1 else stages + 1))
+        idle = max(1.0, sms(target) / programs)
+        memory = n * k * view.itemsize / MEMORY_BYTES_PER_US * idle * (1.0 if config["b"] == "nk" else 1.1)
+        return FILL_US / 2 + max(latency, memory)
+
+    def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
+        view = _view(problem)
+        packs, b_t = pack_b(problem, view, str(config["b"]))
+        rows, bn, bk = (int(config[k]) for k in ("rows", "bn", "bk"))
+        code = emit.module("gemv", problem)
+        args = (Ptr(0), Ptr(1), *sizes(problem, (view.m, view.n, view.k)), *code.args)
+        options = (
+            ("num_warps", int(config["warps"])), ("num_stages", int(config["stages"])), ("ROWS", rows), ("BN", bn),
+            ("BK", bk), ("STAGES", int(config["stages"])), ("B_T", b_t), ("EVEN", divides(problem, view.k, bk)),
+        )  # fmt: skip
+        launch = Launch("kernel", (ceildiv(view.n, bn), ceildiv(view.m, rows)), args, options)
+        return KernelCode("triton", code.text, (launch,), packs)
+
+
+def _view(problem: Problem) -> Product:
+    view = product_of(problem)
+    assert isinstance(view, Product)
+    return view
+
+
+register(Gemv())
