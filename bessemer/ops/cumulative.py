@@ -24,11 +24,17 @@ def _infer(ctx: InferContext) -> tuple[TensorType, ...]:
     return (x,)
 
 
+def _infer_dynamic(ctx: InferContext) -> tuple[TensorType, ...]:
+    return (ctx.type(0),)
+
+
 def _reference(fn: Callable[..., Any], start: int) -> Callable[..., tuple[np.ndarray, ...]]:
+    """The numpy reference; the axis is an attribute, or a second input."""
+
     def run(inputs: Sequence[np.ndarray | None], attrs: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
-        (x,) = inputs
+        x, *given = inputs
         assert x is not None
-        axis = attrs["axis"]
+        axis = int(given[0].reshape(())) if given and given[0] is not None else attrs["axis"]
         ahead = np.flip(x, axis) if attrs["reverse"] else x
         wide = np.float64 if x.dtype.kind == "f" else x.dtype
         out = fn(ahead, axis=axis, dtype=wide)
@@ -65,14 +71,18 @@ def _samples(rng: np.random.Generator) -> Sequence[Sample]:
     ]
 
 
+def _dynamic_samples(rng: np.random.Generator) -> Sequence[Sample]:
+    x = rng.uniform(0.5, 1.5, (3, 5)).astype(np.float32)
+    return (Sample((x, np.array(-2)), {"exclusive": True, "reverse": False}),)
+
+
 def _importer(op: str) -> Callable[[ImportContext], Values]:
     def importer(ctx: ImportContext) -> Values:
         x, axis = ctx.input(0), ctx.ints(ctx.input(1))
         reverse, exclusive = bool(ctx.attr("reverse", 0)), bool(ctx.attr("exclusive", 0))
-        if axis is None and ctx.rank(x) > 1:
-            ctx.unsupported("the axis is not known before run time")
-        at = ctx.axis(axis[0], ctx.rank(x)) if axis is not None else 0
-        return ctx.emit(op, x, axis=at, exclusive=exclusive, reverse=reverse)
+        if axis is None:
+            return ctx.emit(f"{op}_dynamic", x, ctx.input(1), exclusive=exclusive, reverse=reverse)
+        return ctx.emit(op, x, axis=ctx.axis(axis[0], ctx.rank(x)), exclusive=exclusive, reverse=reverse)
 
     return importer
 
@@ -81,6 +91,7 @@ for _op, _kind, _fn, _start, _onnx, _since in (
     ("cumsum", "sum", np.cumsum, 0, "CumSum", (11, 14)),
     ("cumprod", "prod", np.cumprod, 1, "CumProd", (26,)),
 ):
+    register(OpDef(f"{_op}_dynamic", _infer_dynamic, _reference(_fn, _start), Fusion.HOST, samples=_dynamic_samples))
     register(
         OpDef(_op, _infer, _reference(_fn, _start), Fusion.REDUCTION, compute=_compute(_kind, _start), samples=_samples)
     )
