@@ -1,0 +1,183 @@
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def inputs(
+    x_ptr, w_ptr, bias_ptr, pre_ptr, R, I, N, biased,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BIAS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """pre[d] = x w[d]^T + both biases, for all steps at once: x [R, I], w [D, N, I], bias [D, 2 * N], pre [D, R, N].
+
+    The recurrent bias is added to the first `biased` columns only. Grid (tiles, D).
+    """
+    d = tl.program_id(1)
+    tiles_n = tl.cdiv(N, BN)
+    m = (tl.program_id(0) // tiles_n) * BM + tl.arange(0, BM)
+    n = (tl.program_id(0) % tiles_n) * BN + tl.arange(0, BN)
+    k = tl.arange(0, BK)
+    x_at = x_ptr + tl.minimum(m, R - 1).to(tl.int64)[:, None] * I + k[None, :]
+    w_at = w_ptr + (d * N + tl.minimum(n, N - 1)).to(tl.int64)[:, None] * I + k[None, :]
+    acc = tl.zeros((BM, BN), tl.float32)
+    for k0 in range(0, I, BK):
+        inside = (k < I - k0)[None, :]
+        x = tl.load(x_at, mask=inside, other=0.0)
+        w = tl.load(w_at, mask=inside, other=0.0)
+        acc = tl.dot(x, tl.trans(w), acc, input_precision=PRECISION)
+        x_at += BK
+        w_at += BK
+    if BIAS:
+        at = bias_ptr + d * 2 * N + n
+        both = tl.load(at, mask=n < N, other=0.0).to(tl.float32)
+        both += tl.load(at + N, mask=n < biased, other=0.0).to(tl.float32)
+        acc += both[None, :]
+    out = pre_ptr + (d.to(tl.int64) * R + m[:, None]) * N + n[None, :]
+    tl.store(out, acc, mask=(m < R)[:, None] & (n < N)[None, :])
+
+
+@triton.jit
+def start(from_ptr, to_ptr, b, d, B, H, BB: tl.constexpr, BH: tl.constexpr, GIVEN: tl.constexpr):
+    """Copies the initial state of direction d, or zeros, to a [D, B, H] f32 buffer."""
+    for j0 in range(0, H, BH):
+        j = j0 + tl.arange(0, BH)
+        mask = (b < B)[:, None] & (j < H)[None, :]
+        at = (d * B + b)[:, None] * H + j[None, :]
+        value = tl.zeros((BB, BH), tl.float32)
+        if GIVEN:
+            value = tl.load(from_ptr + at, mask=mask, other=0.0).to(tl.float32)
+        tl.store(to_ptr + at, value, mask=mask)
+
+
+@triton.jit
+def gate(
+    h_ptr, r_ptr, b, j, B, H, BB: tl.constexpr, BH: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr
+):  # fmt: skip
+    """h [B, H] (f32) times the rows j of r [H, H], transposed: a tile [BB, BH]."""
+    k = tl.arange(0, BK)
+    h_at = h_ptr + tl.minimum(b, B - 1)[:, None] * H + k[None, :]
+    r_at = r_ptr + tl.minimum(j, H - 1)[:, None] * H + k[None, :]
+    acc = tl.zeros((BB, BH), tl.float32)
+    for k0 in range(0, H, BK):
+        inside = (k < H - k0)[None, :]
+        h = tl.load(h_at, mask=inside, other=0.0)
+        r = tl.load(r_at, mask=inside, other=0.0)
+        acc = tl.dot(h.to(r.dtype), tl.trans(r), acc, input_precision=PRECISION)
+        h_at += BK
+        r_at += BK
+    return acc
+
+
+@triton.jit
+def lstm(
+    r_ptr, h0_ptr, c0_ptr, pre_ptr, y_ptr, yh_ptr, yc_ptr, T, B, H,
+    BB: tl.constexpr, BH: tl.constexpr, BK: tl.constexpr, HAS_H: tl.constexpr, HAS_C: tl.constexpr,
+    REVERSE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """All steps of BB sequences in one direction; gates i, o, f, c. Grid (D, tiles of B).
+
+    pre is [D, T, B, 4 * H]; behind it lie two [D, B, H] buffers of h, read and written in turn, and one of c. REVERSE
+    numbers the first direction that runs backwards.
+    """
+    d = tl.program_id(0)
+    b = tl.program_id(1) * BB + tl.arange(0, BB)
+    directions = tl.num_programs(0)
+    state = directions * B * H
+    h_ptr = pre_ptr + directions.to(tl.int64) * T * B * 4 * H
+    c_ptr = h_ptr + 2 * state
+    start(h0_ptr, h_ptr, b, d, B, H, BB, BH, HAS_H)
+    start(c0_ptr, c_ptr, b, d, B, H, BB, BH, HAS_C)
+    tl.debug_barrier()
+    for step in range(T):
+        t = T - 1 - step if d >= REVERSE else step
+        old = h_ptr + step % 2 * state + d * B * H
+        new = h_ptr + (step + 1) % 2 * state
+        pre = pre_ptr + (d.to(tl.int64) * T + t) * B * 4 * H
+        for j0 in range(0, H, BH):
+            j = j0 + tl.arange(0, BH)
+            mask = (b < B)[:, None] & (j < H)[None, :]
+            at = pre + b[:, None] * 4 * H + j[None, :]
+            r_at = r_ptr + d.to(tl.int64) * 4 * H * H
+            i = gate(old, r_at, b, j, B, H, BB, BH, BK, PRECISION) + tl.load(at, mask=mask, other=0.0)
+            r_at += H * H
+            at += H
+            o = gate(old, r_at, b, j, B, H, BB, BH, BK, PRECISION) + tl.load(at, mask=mask, other=0.0)
+            r_at += H * H
+            at += H
+            f = gate(old, r_at, b, j, B, H, BB, BH, BK, PRECISION) + tl.load(at, mask=mask, other=0.0)
+            r_at += H * H
+            at += H
+            g = gate(old, r_at, b, j, B, H, BB, BH, BK, PRECISION) + tl.load(at, mask=mask, other=0.0)
+            cell = (d * B + b)[:, None] * H + j[None, :]
+            c = tl.load(c_ptr + cell, mask=mask, other=0.0)
+            c = sigmoid(f) * c + sigmoid(i) * tanh(g)  # noqa: F821
+            h = sigmoid(o) * tanh(c)  # noqa: F821
+            tl.store(c_ptr + cell, c, mask=mask)
+            tl.store(new + cell, h, mask=mask)
+            y_at = y_ptr + (t.to(tl.int64) * state + cell)
+            tl.store(y_at, h.to(y_ptr.dtype.element_ty), mask=mask)
+            if step == T - 1:
+                tl.store(yh_ptr + cell, h.to(yh_ptr.dtype.element_ty), mask=mask)
+                tl.store(yc_ptr + cell, c.to(yc_ptr.dtype.element_ty), mask=mask)
+        tl.debug_barrier()
+
+
+@triton.jit
+def gru(
+    r_ptr, bias_ptr, h0_ptr, pre_ptr, y_ptr, yh_ptr, T, B, H,
+    BB: tl.constexpr, BH: tl.constexpr, BK: tl.constexpr, BIAS: tl.constexpr, HAS_H: tl.constexpr,
+    LINEAR: tl.constexpr, REVERSE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """All steps of BB sequences in one direction; gates z, r, h. Grid (D, tiles of B).
+
+    pre is [D, T, B, 3 * H]; behind it lie two [D, B, H] buffers of h, read and written in turn, and one of r * h.
+    LINEAR applies r after the recurrent product (linear_before_reset).
+    """
+    d = tl.program_id(0)
+    b = tl.program_id(1) * BB + tl.arange(0, BB)
+    directions = tl.num_programs(0)
+    state = directions * B * H
+    h_ptr = pre_ptr + directions.to(tl.int64) * T * B * 3 * H
+    reset_ptr = h_ptr + 2 * state
+    start(h0_ptr, h_ptr, b, d, B, H, BB, BH, HAS_H)
+    tl.debug_barrier()
+    r_z = r_ptr + d.to(tl.int64) * 3 * H * H
+    r_r = r_z + H * H
+    r_h = r_r + H * H
+    for step in range(T):
+        t = T - 1 - step if d >= REVERSE else step
+        old = h_ptr + step % 2 * state
+        new = h_ptr + (step + 1) % 2 * state
+        mine = old + d * B * H
+        pre = pre_ptr + (d.to(tl.int64) * T + t) * B * 3 * H
+        if not LINEAR:
+            for j0 in range(0, H, BH):
+                j = j0 + tl.arange(0, BH)
+                mask = (b < B)[:, None] & (j < H)[None, :]
+                at = pre + b[:, None] * 3 * H + j[None, :]
+                cell = (d * B + b)[:, None] * H + j[None, :]
+                r = gate(mine, r_r, b, j, B, H, BB, BH, BK, PRECISION) + tl.load(at + H, mask=mask, other=0.0)
+                h = tl.load(old + cell, mask=mask, other=0.0)
+                tl.store(reset_ptr + cell, sigmoid(r) * h, mask=mask)  # noqa: F821
+            tl.debug_barrier()
+        for j0 in range(0, H, BH):
+            j = j0 + tl.arange(0, BH)
+            mask = (b < B)[:, None] & (j < H)[None, :]
+            at = pre + b[:, None] * 3 * H + j[None, :]
+            cell = (d * B + b)[:, None] * H + j[None, :]
+            z = gate(mine, r_z, b, j, B, H, BB, BH, BK, PRECISION) + tl.load(at, mask=mask, other=0.0)
+            if LINEAR:
+                r = gate(mine, r_r, b, j, B, H, BB, BH, BK, PRECISION) + tl.load(at + H, mask=mask, other=0.0)
+                n = gate(mine, r_h, b, j, B, H, BB, BH, BK, PRECISION)
+                if BIAS:
+                    n += tl.load(bias_ptr + d * 6 * H + 5 * H + j, mask=j < H, other=0.0).to(tl.float32)[None, :]
+                n = sigmoid(r) * n  # noqa: F821
+            else:
+                n = gate(reset_ptr + d * B * H, r_h, b, j, B, H, BB, BH, BK, PRECISION)
+            n = tanh(n + tl.load(at + 2 * H, mask=mask, other=0.0))  # noqa: F821
+            z = sigmoid(z)  # noqa: F821
+            h = (1.0 - z) * n + z * tl.load(old + cell, mask=mask, other=0.0)
+            tl.store(new + cell, h, mask=mask)
+            tl.store(y_ptr + (t.to(tl.int64) * state + cell), h.to(y_ptr.dtype.element_ty), mask=mask)
+            if step == T - 1:
+                tl.store(yh_ptr + cell, h.to(yh_ptr.dtype.element_ty), mask=mask)
+        tl.debug_barrier()
