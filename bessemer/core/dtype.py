@@ -13,7 +13,8 @@ class DType:
     """One element type.
 
     `name` is the IR's spelling, `bits` the storage width, `kind` one of "f" (float), "i" (signed), "u" (unsigned),
-    "b" (bool), "c" (complex) and "s" (string, host only).
+    "b" (bool), "c" (complex), "s" (string, host only) and "n" (narrow: floats of 8 and 4 bits, integers of 4 and 2:
+    stored one value per byte, converted by casts and never computed with).
     """
 
     name: str
@@ -48,9 +49,15 @@ u64, u32, u16, u8 = DType("u64", 64, "u"), DType("u32", 32, "u"), DType("u16", 1
 bool_ = DType("bool", 8, "b")
 c64, c128 = DType("c64", 64, "c"), DType("c128", 128, "c")
 string = DType("string", 64, "s")
+i4, u4, i2, u2 = DType("i4", 4, "n"), DType("u4", 4, "n"), DType("i2", 2, "n"), DType("u2", 2, "n")
+f8e4m3fn, f8e4m3fnuz = DType("f8e4m3fn", 8, "n"), DType("f8e4m3fnuz", 8, "n")
+f8e5m2, f8e5m2fnuz = DType("f8e5m2", 8, "n"), DType("f8e5m2fnuz", 8, "n")
+f8e8m0, f4e2m1 = DType("f8e8m0", 8, "n"), DType("f4e2m1", 4, "n")
+NARROW = (i4, u4, i2, u2, f8e4m3fn, f8e4m3fnuz, f8e5m2, f8e5m2fnuz, f8e8m0, f4e2m1)
 
 ALL: dict[str, DType] = {
-    t.name: t for t in (f64, f32, f16, bf16, i64, i32, i16, i8, u64, u32, u16, u8, bool_, c64, c128, string)
+    t.name: t
+    for t in (f64, f32, f16, bf16, i64, i32, i16, i8, u64, u32, u16, u8, bool_, c64, c128, string, *NARROW)
 }
 
 _NUMPY = {
@@ -58,8 +65,9 @@ _NUMPY = {
     "i64": "int64", "i32": "int32", "i16": "int16", "i8": "int8",
     "u64": "uint64", "u32": "uint32", "u16": "uint16", "u8": "uint8",
     "bool": "bool", "c64": "complex64", "c128": "complex128", "string": "object",
+    **{t.name: "int8" if t in (i4, i2) else "uint8" for t in NARROW},
 }  # fmt: skip
-_FROM_NUMPY = {np.dtype(v): ALL[k] for k, v in _NUMPY.items() if k != "bf16"}
+_FROM_NUMPY = {np.dtype(v): ALL[k] for k, v in _NUMPY.items() if k != "bf16" and ALL[k] not in NARROW}
 
 
 def parse(name: str) -> DType:

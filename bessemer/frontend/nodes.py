@@ -98,6 +98,9 @@ class NodeImporter:
             return self._inline(scope, function, bound, inputs, name, {})
         if not version.takes_sequences and any(i in scope.builder.sequences for i in inputs):
             raise Refusal("an input is a sequence")
+        narrow = next((t.dtype for t in types if t is not None and t.dtype.kind == "n"), None)
+        if narrow is not None and not version.takes_narrow:
+            raise Refusal(f"an input is {narrow}; only casts and quantization take it")
         values, dtypes = attributes.python_values(scope, given)
 
         def subgraph(proto: onnx.GraphProto, input_types: Sequence[TensorType] | None) -> Graph:

@@ -21,6 +21,9 @@ SEQUENCE_OPS = frozenset(
     "OptionalHasElement".split()
 )
 Opsets = Mapping[str, int]
+NARROW_OPS = frozenset(
+    "Cast CastLike QuantizeLinear DequantizeLinear Identity Reshape Flatten Squeeze Unsqueeze Shape Size".split()
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,11 @@ class OpVersion:
     def __str__(self) -> str:
         prefix = f"{self.domain}." if self.domain else ""
         return f"{prefix}{self.name}-{self.since}" if self.since else f"{prefix}{self.name}"
+
+    @property
+    def takes_narrow(self) -> bool:
+        """Whether an input may be of a narrow type (fp8, int4, ...)."""
+        return self.name in NARROW_OPS and self.domain == ""
 
     @cached_property
     def formal_inputs(self) -> tuple[FormalInput, ...]:
@@ -120,7 +128,7 @@ def _missing(domain: str, name: str, since: int, deprecated: bool) -> str:
         return "deprecated by ONNX at this opset"
     if known:
         return f"this version has no importer (others have: {', '.join(map(str, known))})"
-    return f"no importer for this op{_near(domain, name)}"
+    return "no importer for this op"
 
 
 def _near(domain: str, name: str) -> str:

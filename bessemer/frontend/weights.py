@@ -24,6 +24,7 @@ DENSE_LIMIT = 2**31  # bytes of a sparse tensor once dense
 # TensorProto's typed fields: what each dtype is stored in, and the numpy type of that field.
 _FIELDS = {
     **dict.fromkeys((dt.i32, dt.i16, dt.i8, dt.u16, dt.u8, dt.bool_, dt.f16, dt.bf16), ("int32_data", np.int32)),
+    **dict.fromkeys(dt.NARROW, ("int32_data", np.int32)),
     dt.f32: ("float_data", np.float32), dt.c64: ("float_data", np.float32), dt.i64: ("int64_data", np.int64),
     dt.f64: ("double_data", np.float64), dt.c128: ("double_data", np.float64),
     dt.u32: ("uint64_data", np.uint64), dt.u64: ("uint64_data", np.uint64),
@@ -78,7 +79,7 @@ class Weights:
 
     def _loader(self, tensor: onnx.TensorProto, type_: TensorType) -> Callable[[], np.ndarray]:
         dtype, shape, name = type_.dtype, tuple(int(d) for d in tensor.dims), tensor.name
-        nbytes = math.prod(shape) * dtype.itemsize
+        nbytes = -(-math.prod(shape) * dtype.bits // 8) if dtype.kind == "n" else math.prod(shape) * dtype.itemsize
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             view = self._external(tensor, nbytes)
             return lambda: _decode(view, dtype, shape)
@@ -89,9 +90,11 @@ class Weights:
         field, stored = _FIELDS[dtype]
         per_element = 2 if dtype.kind == "c" else 1
         count, needed = len(getattr(tensor, field)), math.prod(shape) * per_element
+        if dtype.kind == "n":
+            needed = nbytes
         if count != needed:
             raise InvalidModel(f"tensor {name!r} of type {type_} holds {count} values in {field}, not {needed}")
-        return lambda: _from_field(np.array(getattr(tensor, field), stored), dtype).reshape(shape)
+        return lambda: _from_field(np.array(getattr(tensor, field), stored), dtype, shape)
 
     def _external(self, tensor: onnx.TensorProto, nbytes: int) -> memoryview:
         entries = {e.key: e.value for e in tensor.external_data}
@@ -166,18 +169,32 @@ def _shape(name: str, dims: object, dtype: DType) -> tuple[int, ...]:
 
 
 def _decode(data: bytes | memoryview, dtype: DType, shape: tuple[int, ...]) -> np.ndarray:
+    if dtype.kind == "n":
+        return _unpacked(np.frombuffer(data, np.uint8), dtype, shape)
     stored = np.dtype(np.uint8) if dtype == dt.bool_ else dtype.numpy.newbyteorder("<")
     array: np.ndarray = np.frombuffer(data, stored).reshape(shape)
     return array.astype(np.bool_) if dtype == dt.bool_ else array
 
 
-def _from_field(values: np.ndarray, dtype: DType) -> np.ndarray:
+def _unpacked(data: np.ndarray, dtype: DType, shape: tuple[int, ...]) -> np.ndarray:
+    """One value per byte of what ONNX packs (the first in the low bits); signed ones with their sign extended."""
+    per_byte = 8 // dtype.bits
+    shifts = np.arange(per_byte, dtype=np.uint8) * dtype.bits
+    bits = (data[:, None] >> shifts & ((1 << dtype.bits) - 1)).reshape(-1)[: math.prod(shape)]
+    if dtype in (dt.i4, dt.i2):
+        bits = (bits ^ (1 << dtype.bits - 1)).astype(np.int8) - np.int8(1 << dtype.bits - 1)
+    return bits.astype(dtype.numpy).reshape(shape)
+
+
+def _from_field(values: np.ndarray, dtype: DType, shape: tuple[int, ...]) -> np.ndarray:
     """Numbers of a typed field as elements: 16-bit floats are bits in int32, complex numbers are pairs."""
+    if dtype.kind == "n":
+        return _unpacked(values.astype(np.uint8), dtype, shape)
     if dtype in (dt.f16, dt.bf16):
         values = values.astype(np.uint16)
-        return values.view(dtype.numpy)
+        return values.view(dtype.numpy).reshape(shape)
     converted: np.ndarray = values.view(dtype.numpy) if dtype.kind == "c" else values.astype(dtype.numpy)
-    return converted
+    return converted.reshape(shape)
 
 
 def _key(array: np.ndarray, type_: TensorType) -> str:

@@ -35,7 +35,8 @@ ONNX_NAMES: dict[int, str] = dict(
 )
 ONNX_DTYPES: dict[int, DType] = {
     1: dt.f32, 2: dt.u8, 3: dt.i8, 4: dt.u16, 5: dt.i16, 6: dt.i32, 7: dt.i64, 9: dt.bool_, 10: dt.f16, 11: dt.f64,
-    12: dt.u32, 13: dt.u64, 14: dt.c64, 15: dt.c128, 16: dt.bf16,
+    12: dt.u32, 13: dt.u64, 14: dt.c64, 15: dt.c128, 16: dt.bf16, 17: dt.f8e4m3fn, 18: dt.f8e4m3fnuz, 19: dt.f8e5m2,
+    20: dt.f8e5m2fnuz, 21: dt.u4, 22: dt.i4, 23: dt.f4e2m1, 24: dt.f8e8m0, 25: dt.u2, 26: dt.i2,
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from bessemer.ir import expr as ex
 from bessemer.ir.graph import Attr, TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
 from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register
-from bessemer.ops import symbolic
+from bessemer.ops import narrow, symbolic
 from bessemer.ops.elementwise import register_pointwise
 
 
@@ -49,12 +49,16 @@ register_pointwise(
 
 @onnx_op("Cast", since=(9, 13, 19, 21, 23, 24, 25, 28))
 def _cast(ctx: ImportContext) -> Values:
-    return ctx.cast(ctx.input(0), ctx.dtype_attr("to"))
+    return _converted(ctx, ctx.dtype_attr("to"))
 
 
 @onnx_op("CastLike", since=(15, 19, 21, 23, 24, 25))
 def _cast_like(ctx: ImportContext) -> Values:
-    return ctx.cast(ctx.input(0), ctx.dtype(ctx.input(1)))
+    return _converted(ctx, ctx.dtype(ctx.input(1)))
+
+
+def _converted(ctx: ImportContext, to: DType) -> str:
+    return narrow.cast(ctx, ctx.input(0), to, bool(ctx.attr("saturate", 1)), ctx.attr("round_mode", "up"))
 
 
 def _bitcast_infer(ctx: InferContext) -> tuple[TensorType, ...]:

@@ -61,9 +61,11 @@ def test_bf16_from_a_strided_array() -> None:
 @pytest.mark.parametrize("dtype", dt.ALL.values(), ids=str)
 def test_names_sizes_and_numpy_types_agree(dtype: dt.DType) -> None:
     assert dt.parse(dtype.name) is dtype
-    if dtype.kind != "s":
+    if dtype.kind == "n":
+        assert dtype.numpy.itemsize == dtype.itemsize == 1
+    elif dtype.kind != "s":
         assert dtype.numpy.itemsize == dtype.itemsize == dtype.bits // 8
-    if dtype is not dt.bf16:
+    if dtype is not dt.bf16 and dtype.kind != "n":
         assert dt.from_numpy(dtype.numpy) is dtype
     assert dtype.is_float == (dtype.kind == "f")
     assert dtype.is_int == (dtype.kind in "iu")
