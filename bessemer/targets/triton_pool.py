@@ -108,7 +108,8 @@ class _Process:
             found: dict[str, Any] = json.loads(line)
             return found
         code = self.process.wait()
-        return {"error": f"took more than {timeout:.0f} s" if late.is_set() else f"the compiler died (exit code {code})"}
+        died = f"the compiler died (exit code {code})"
+        return {"error": f"took more than {timeout:.0f} s" if late.is_set() else died}
 
     @property
     def alive(self) -> bool:

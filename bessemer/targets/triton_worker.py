@@ -27,7 +27,7 @@ PTX_BITS = {"u64": 64, "b64": 64, "s64": 64, "f64": 64, "u32": 32, "b32": 32, "s
 
 
 def load_module(text: str, folder: Path) -> ModuleType:
-    """The module of a kernel's text. Triton reads a function's source from a file, so there is one, named by content."""
+    """The module of a kernel's text. Triton reads a function's source from a file, so there is one, by content."""
     digest = hashlib.sha256(text.encode()).hexdigest()[:24]
     path = folder / f"kernel_{digest}.py"
     if not path.exists():
@@ -81,8 +81,8 @@ def _abi(metadata: Any, ptx: str, types: list[str]) -> dict[str, Any]:
     if bits[: len(own)] != own or any(b != 64 for b in bits[len(own) :]):
         raise ValueError(f"the PTX entry takes {bits}-bit parameters, not {own}")
     scratch = [
-        [int(metadata.global_scratch_size), int(metadata.global_scratch_align)],
-        [int(getattr(metadata, "profile_scratch_size", 0) or 0), int(getattr(metadata, "profile_scratch_align", 1) or 1)],
+        [int(getattr(metadata, f"{use}_scratch_size", 0) or 0), int(getattr(metadata, f"{use}_scratch_align", 1) or 1)]
+        for use in ("global", "profile")
     ]
     trailing = len(bits) - len(own)
     if trailing > len(scratch) or any(size for size, _ in scratch[trailing:]):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim, product
@@ -23,10 +23,14 @@ from bessemer.kernels.triton.bounds import I32_MAX, Intervals
 
 @dataclass(frozen=True)
 class Group:
-    """A flattened coordinate `var` over `axes` (name, extent), outermost first. Axes of extent 1 take no part."""
+    """A flattened coordinate `var` over `axes` (name, extent), outermost first. Axes of extent 1 take no part.
+
+    `along` is the tile's dimension that it runs along and `size` its extent there; None: a scalar."""
 
     var: str
     axes: tuple[tuple[str, Dim], ...]
+    along: int | None = None
+    size: str = ""
 
     @property
     def numel(self) -> Dim:
@@ -62,7 +66,7 @@ class Params:
         """`d` as a value: a literal, or a parameter of 32 bits where it always fits."""
         if isinstance(d, int) and (self.bake or abs(d) <= 1):
             return Value(str(d), "i32" if abs(d) <= I32_MAX else "i64")
-        bits = 32 if Intervals(self.problem, {}).fits32((d, d)) else 64
+        bits = 32 if Intervals(self.problem).fits32((d, d)) else 64
         if d not in self._sizes:
             self._sizes[d] = f"e_n{len(self._sizes)}"
             self.args[self._sizes[d]] = Int(d, bits)
@@ -78,24 +82,39 @@ class Body:
         self, problem: Problem, params: Params, groups: Sequence[Group], masked: Collection[str], mask: str = ""
     ) -> None:
         self.problem, self.params, self.masked, self.mask = problem, params, frozenset(masked), mask
-        self.groups = {g.var: Group(g.var, tuple(a for a in g.axes if a[1] != 1)) for g in groups}
-        self.home = {name: g for g in self.groups.values() for name, _ in g.axes}
-        extents = {name: size for g in groups for name, size in g.axes}
-        self.intervals = Intervals(problem, extents)
+        self.groups: dict[str, Group] = {}
+        self.wide: set[str] = set()  # groups whose coordinate is an i64 tensor
+        self.home: dict[str, Group] = {}
+        self.intervals = Intervals(problem)
+        for group in groups:
+            self.add_group(group)
         self.helpers: dict[str, None] = {}
         self.lines: list[str] = []
         self.results: dict[int, tuple[ex.Expr, Value]] = {}  # reductions and the accumulator, given by the caller
-        self.wide: set[str] = set()  # groups whose coordinate is an i64 tensor
         self.indent = 1
         self._scopes: list[dict[object, Value]] = [{}]
         self._safe: dict[int, tuple[ex.Expr, bool]] = {}
         self._count = 0
+
+    def add_group(self, group: Group) -> None:
+        """Make the axes of `group` known."""
+        self.intervals.extents.update(group.axes)
+        kept = replace(group, axes=tuple(a for a in group.axes if a[1] != 1))
+        self.groups[group.var] = kept
+        self.home.update((name, kept) for name, _ in kept.axes)
+        if not self.intervals.fits32((0, kept.numel)):
+            self.wide.add(group.var)
 
     # statements
 
     def line(self, text: str) -> None:
         """One statement at the current indentation."""
         self.lines.append("    " * self.indent + text)
+
+    def number(self) -> int:
+        """A number for a new name."""
+        self._count += 1
+        return self._count - 1
 
     @contextmanager
     def block(self, head: str) -> Iterator[None]:
@@ -112,8 +131,7 @@ class Body:
         for scope in self._scopes:
             if text in scope:
                 return scope[text]
-        name = f"v{self._count}"
-        self._count += 1
+        name = f"v{self.number()}"
         self.line(f"{name} = {text}")
         value = Value(name, kind, deps)
         self._scopes[-1][text] = value
@@ -153,7 +171,8 @@ class Body:
             case ex.Axis(name=name):
                 return self.run((name,))
             case ex.Acc() | ex.Reduce():
-                return self.results[id(e)][1]
+                found = self.results.get(id(e))
+                return found[1] if found is not None else self.reduced(e, guards)
             case ex.Load():
                 return self._load(e, guards)
             case ex.Cast():
@@ -181,6 +200,10 @@ class Body:
         kind = a.kind if a.kind == b.kind else "i64"
         a, b = self.typed(self.as_kind(a, kind)), self.typed(self.as_kind(b, kind))
         return self.let(f"tl.where({cond.text}, {a.text}, {b.text})", kind, cond.deps | a.deps | b.deps)
+
+    def reduced(self, e: ex.Expr, guards: tuple[Value, ...]) -> Value:
+        """A reduction that was not computed before; writers of reductions override this."""
+        raise ValueError(f"a value that the kernel does not have: {ex.text(e)}")
 
     def typed(self, value: Value) -> Value:
         """A bare integer as a typed constant."""
@@ -210,7 +233,8 @@ class Body:
 
     def coordinate(self, group: Group) -> Value:
         """A group's own variable."""
-        return Value(group.var, "i64" if group.var in self.wide else "i32", frozenset((group.var,)))
+        deps = frozenset() if group.along is None else frozenset((group.var,))
+        return Value(group.var, "i64" if group.var in self.wide else "i32", deps)
 
     def run(self, names: tuple[str, ...]) -> Value:
         """Consecutive axes of one group as one coordinate, row-major."""
@@ -310,7 +334,8 @@ class Body:
             value = self.as_kind(value, kind)
             if stride != 1:
                 value = self.let(f"{value.text} * {self._size_as(stride, kind)}", kind, value.deps)
-            total = value if total.text == "0" else self.let(f"{total.text} + {value.text}", kind, total.deps | value.deps)
+            both = total.deps | value.deps
+            total = value if total.text == "0" else self.let(f"{total.text} + {value.text}", kind, both)
         return total
 
     def _run_at(self, shape: Sequence[Dim], index: Sequence[ex.Expr], position: int) -> tuple[str, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from bessemer.core import dtype as dt
 from bessemer.core.dim import INF, Dim, bounds, floordiv, maximum, minimum
 from bessemer.core.dtype import DType
@@ -15,11 +13,11 @@ I32_MAX = 2**31 - 1
 
 
 class Intervals:
-    """Intervals of i64 expressions. `extents` gives the size of every loop variable."""
+    """Intervals of i64 expressions. `extents` holds the size of every loop variable."""
 
-    def __init__(self, problem: Problem, extents: Mapping[str, Dim]) -> None:
+    def __init__(self, problem: Problem) -> None:
         self.ranges = problem.range_map
-        self.extents = dict(extents)
+        self.extents: dict[str, Dim] = {}
         self._memo: dict[int, tuple[ex.Expr, Interval | None]] = {}
 
     def of(self, e: ex.Expr) -> Interval | None:

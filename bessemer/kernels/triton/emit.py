@@ -23,7 +23,7 @@ import ast
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from bessemer.ir import expr as ex
@@ -62,15 +62,12 @@ def epilogue(problem: Problem, splits: Sequence[int] | None = None) -> tuple[str
     cuts = [0, *(splits if splits is not None else [max(0, out.rank - 1)]), out.rank]
     names = ("rows", "cols") if len(cuts) == 3 else tuple(f"part{k}" for k in range(len(cuts) - 1))
     axes = [(f"i{k}", size) for k, size in enumerate(out.shape)]
-    groups = [Group(name, tuple(axes[a:b])) for name, a, b in zip(names, cuts, cuts[1:])]
+    groups = [Group(name, tuple(axes[a:b]), k) for k, (name, a, b) in enumerate(zip(names, cuts, cuts[1:]))]
     params = Params(problem, bake=False)
     body = Body(problem, params, groups, names, "mask")
     for group in body.groups.values():
-        if not group.axes:
-            continue
-        wide = not body.intervals.fits32((0, group.numel))
-        body.wide |= {group.var} if wide else set()
-        body.line(f"{group.var} = {group.var}.to({'tl.int64' if wide else 'tl.int32'})")
+        if group.axes:
+            body.line(f"{group.var} = {group.var}.to({'tl.int64' if group.var in body.wide else 'tl.int32'})")
     expr = intern(problem.epilogue if problem.epilogue is not None else ex.Acc((problem.result or out).dtype))
     deps = frozenset(body.groups)
     for node in ex.walk(expr):
@@ -103,7 +100,7 @@ def _names(source: str) -> set[str]:
     return {n.func.id for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
 
 
-@lru_cache(maxsize=None)
+@cache
 def _template(name: str) -> str:
     """A template's text without its docstring and imports."""
     source = (TEMPLATES / f"{name}.py").read_text()
@@ -115,7 +112,7 @@ def _template(name: str) -> str:
     return "".join(lines).strip() + "\n"
 
 
-@lru_cache(maxsize=None)
+@cache
 def _functions() -> dict[str, str]:
     """The functions of templates/functions.py by name, decorator and all, in the order of the file."""
     source = (TEMPLATES / "functions.py").read_text()

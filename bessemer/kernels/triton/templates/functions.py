@@ -261,7 +261,7 @@ def pow_int(x, y):
     n = y + x * 0
     out = base * 0 + 1
     b = base
-    for _ in range(0, 64):
+    for _ in range(64):
         out = tl.where((n & 1) != 0, out * b, out)
         b = b * b
         n = n >> 1
@@ -275,7 +275,7 @@ def pow_uint(x, y):
     b = x + y * 0
     n = y + x * 0
     out = b * 0 + 1
-    for _ in range(0, 64):
+    for _ in range(64):
         out = tl.where((n & 1) != 0, out * b, out)
         b = b * b
         n = n >> 1
@@ -288,7 +288,7 @@ def fmod64(x, y, ROUNDS: tl.constexpr):
     r = tl.abs(x) + y * 0
     d = tl.abs(y)
     scale = tl.exp2(tl.full((), 50.0 * (ROUNDS - 1), tl.float64))
-    for _ in tl.static_range(0, ROUNDS):
+    for _ in tl.static_range(ROUNDS):
         step = d * scale
         q = tl.floor(r / step)
         s = tl.fma(-q, step, r)
@@ -329,3 +329,21 @@ def popcount32(x):
     x = (x & 0x33333333) + ((x >> 2) & 0x33333333)
     x = (x + (x >> 4)) & 0x0F0F0F0F
     return (x * 0x01010101) >> 24
+
+
+@triton.jit
+def multiply(x, y):
+    """The product, for reductions."""
+    return x * y
+
+
+@triton.jit
+def maximum(x, y):
+    """The greater, for reductions; NaN if either is NaN."""
+    return tl.maximum(x, y, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def minimum(x, y):
+    """The lesser, for reductions; NaN if either is NaN."""
+    return tl.minimum(x, y, propagate_nan=tl.PropagateNan.ALL)

@@ -1,0 +1,109 @@
+"""Runs KernelCode without a GPU: `interpret` computes it in Triton's interpreter, `compile_for` only compiles it."""
+
+from __future__ import annotations
+
+import atexit
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bessemer.core import dtype as dt
+from bessemer.core.dim import evaluate
+from bessemer.core.dtype import DType
+from bessemer.ir.graph import TensorType
+from bessemer.kernels.base import TRANSFORMS, WORKSPACE, Int, KernelCode, Launch, Problem
+
+TORCH = {"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16", "i64": "int64", "i32": "int32",
+         "i16": "int16", "i8": "int8", "u64": "uint64", "u32": "uint32", "u16": "uint16", "u8": "uint8",
+         "bool": "int8"}  # fmt: skip
+NOT_CONSTEXPR = ("num_warps", "num_stages", "num_ctas", "maxnreg")
+Array = np.ndarray[Any, Any]
+
+
+class _Worker:
+    """The interpreter's process, started on first use."""
+
+    def __init__(self) -> None:
+        path = Path(__file__).with_name("worker.py")
+        self.process = subprocess.Popen([sys.executable, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        atexit.register(self.stop)
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def run(self, job: dict[str, Any], timeout: float) -> dict[str, Any]:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        alarm = threading.Timer(timeout, self.process.kill)
+        alarm.start()
+        try:
+            pickle.dump(job, self.process.stdin)
+            self.process.stdin.flush()
+            answer: dict[str, Any] = pickle.load(self.process.stdout)
+        except (EOFError, BrokenPipeError):
+            _worker.cache_clear()
+            return {"error": f"the interpreter died or took more than {timeout} s"}
+        finally:
+            alarm.cancel()
+        return answer
+
+
+@lru_cache(maxsize=1)
+def _worker() -> _Worker:
+    return _Worker()
+
+
+def to_bits(values: Array, dtype: DType) -> Array:
+    """Float32 values as a bf16 operand is stored; other dtypes as they are."""
+    return dt.to_bf16(values) if dtype == dt.bf16 else np.ascontiguousarray(values, dtype.numpy)
+
+
+def interpret(
+    problem: Problem, code: KernelCode, operands: Sequence[Array], env: Mapping[str, int] | None = None,
+    timeout: float = 240,
+) -> list[Array]:  # fmt: skip
+    """The outputs of `code` on `operands` (bf16 as float32 values, in and out). AssertionError where it fails.
+
+    Outputs and workspace start as NaN; guards around all buffers are checked after the run."""
+    env = dict(env or {})
+    packs = {p.operand: p for p in code.packs}
+    buffers: dict[int, tuple[bytes, str]] = {}
+    for k, (operand, values) in enumerate(zip(problem.operands, operands, strict=True)):
+        bits, dtype = to_bits(values, operand.type.dtype), operand.type.dtype
+        if k in packs:
+            bits = np.ascontiguousarray(TRANSFORMS.get(packs[k].transform).apply(bits, *packs[k].params))
+            dtype = packs[k].type.dtype
+        buffers[k] = (bits.tobytes(), TORCH[dtype.name])
+    count = len(operands)
+    for j, out in enumerate(problem.outputs):
+        buffers[count + j] = (b"\xff" * _nbytes(out, env), TORCH[out.dtype.name])
+    buffers[WORKSPACE] = (b"\xff" * max(4, evaluate(code.workspace, env)), "float32")
+    launches = [_launch(launch, env) for launch in code.launches]
+    outputs = list(range(count, count + len(problem.outputs)))
+    job = {"text": code.text, "buffers": buffers, "launches": launches, "outputs": outputs}
+    answer = _worker().run(job, timeout)
+    assert "error" not in answer, f"{answer['error']}\n{code.text}"
+    return [_array(answer["outputs"][count + j], out, env) for j, out in enumerate(problem.outputs)]
+
+
+def _nbytes(t: TensorType, env: Mapping[str, int]) -> int:
+    return evaluate(t.numel, env) * t.dtype.itemsize
+
+
+def _array(data: bytes, t: TensorType, env: Mapping[str, int]) -> Array:
+    array = np.frombuffer(data, t.dtype.numpy).reshape([evaluate(d, env) for d in t.shape])
+    return dt.from_bf16(array) if t.dtype == dt.bf16 else array
+
+
+def _launch(launch: Launch, env: Mapping[str, int]) -> tuple[Any, ...]:
+    grid = tuple(evaluate(d, env) for d in launch.grid)
+    args = [("int", evaluate(a.value, env)) if isinstance(a, Int) else ("ptr", a.operand) for a in launch.args]
+    options = {k: v for k, v in launch.options if k not in NOT_CONSTEXPR}
+    return launch.entry, (*grid, 1, 1)[:3], args, options
