@@ -145,7 +145,7 @@ class _Build:
     warnings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.target = resolve(self.options.target)
+        self.target = resolve(self.options.target, self.options.threads)
         given = self.options.timing_cache
         self.cache = given if isinstance(given, TimingCache) else TimingCache(given)
 
@@ -186,8 +186,7 @@ class _Build:
 
     def assembled(self, graph: Graph, lowered: Lowered, choices: Mapping[Problem, Choice]) -> Engine:
         self.tell("plan", 0, 1)
-        codes = sorted({c.code.text: c.code for c in choices.values()}.items())
-        compiled = self.target.link([code for _, code in codes], choices.values())
+        compiled = self.target.link((problem, choice.code) for problem, choice in choices.items())
         program, parts = plan(lowered, choices, compiled.placement)
         weights = Weights(program.weights_bytes, parts=parts)
         verify_program(program, len(compiled.blobs), weights.nbytes)

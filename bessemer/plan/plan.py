@@ -15,7 +15,7 @@ from bessemer.engine.engine import WeightPart
 from bessemer.engine.format import WEIGHT_ALIGN, align
 from bessemer.engine.program import Arg, Kernel, Program, Step, Symbol, Tensor
 from bessemer.ir.graph import Constant, TensorType
-from bessemer.kernels.base import TRANSFORMS, WORKSPACE, Int, Launch, Pack, Problem
+from bessemer.kernels.base import TRANSFORMS, WORKSPACE, Int, KernelCode, Launch, Pack, Problem
 from bessemer.lower.items import (
     AliasItem,
     BranchItem,
@@ -28,20 +28,12 @@ from bessemer.lower.items import (
     Lowered,
 )  # fmt: skip
 from bessemer.plan.storage import Storage, assign
+from bessemer.targets.base import Placement
 from bessemer.tune.choice import Choice
 
 
-@dataclass(frozen=True)
-class Placement:
-    """Where a compiled launch is: the binary's number, its symbol, and what a launch must know of it."""
-
-    blob: int
-    symbol: str
-    abi: Mapping[str, Any] = field(default_factory=dict)
-
-
 def plan(
-    lowered: Lowered, choices: Mapping[Problem, Choice], placed: Callable[[Choice, Launch], Placement]
+    lowered: Lowered, choices: Mapping[Problem, Choice], placed: Callable[[Problem, KernelCode, Launch], Placement]
 ) -> tuple[Program, tuple[WeightPart, ...]]:
     """The program, and the parts of its weight section."""
     scratch: dict[int, int] = {}
@@ -81,7 +73,7 @@ class _WeightTable:
 class _Planner:
     lowered: Lowered
     choices: Mapping[Problem, Choice]
-    placed: Callable[[Choice, Launch], Placement]
+    placed: Callable[[Problem, KernelCode, Launch], Placement]
     storage: Storage
     scratch: Mapping[int, int]
     workspaces: Mapping[int, int]
@@ -125,7 +117,7 @@ class _Planner:
                 self.numbers[value] = self._weight(value, t, self.lowered.constants[root], None)
             else:
                 space, offset = self.storage.space[root], self.storage.offset[root]
-                nbytes = 0 if space == "dynamic" else min(self.storage.nbytes(value), INF)
+                nbytes = 0 if space == "dynamic" else self.storage.block.get(value, self.storage.nbytes(value))
                 self.numbers[value] = self._add(Tensor(value, t.dtype, t.shape, space, offset, nbytes))
         return self.numbers[value]
 
@@ -201,14 +193,14 @@ class _Planner:
             steps.append(
                 Step(
                     "kernel", name, item.problem.op, origin, tuple(dict.fromkeys(operands)), tuple(outputs),
-                    self._kernel(choice, launch), tuple(args), launch.grid,
+                    self._kernel(item.problem, choice, launch), tuple(args), launch.grid,
                     flops=item.flops if k == 0 else 0, nbytes=nbytes if k == 0 else 0, workspace=workspace,
                 )
             )  # fmt: skip
         return steps
 
-    def _kernel(self, choice: Choice, launch: Launch) -> int:
-        place = self.placed(choice, launch)
+    def _kernel(self, problem: Problem, choice: Choice, launch: Launch) -> int:
+        place = self.placed(problem, choice.code, launch)
         key = (canon.digest([place.blob, place.symbol]), canon.digest([choice.tactic, dict(choice.config)]))
         key = (key[0], key[1] + str(choice.time_us))
         if key not in self.kernel_numbers:

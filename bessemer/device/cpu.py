@@ -1,0 +1,163 @@
+"""The CPU as a device: shared objects loaded from memory, aligned blocks, and the native step table.
+
+    library = Library(blob)                     # the engine's shared object
+    table = StepTable(library, steps, kernels, n_pointers, n_integers, threads=2)
+    table.pointers[3] = address                 # numpy views of what the interpreter reads: patch them between runs
+    table.integers[:] = values
+    table.run()                                 # one C call; the GIL is released
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bessemer.core.errors import DeviceError
+
+ALIGN = 64
+SPINS = 20_000  # of a waiting worker before it sleeps: some tens of microseconds
+KERNEL, HOST, COPY, BRANCH, JUMP = range(5)
+
+HostCallback = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
+
+
+class _Step(ctypes.Structure):
+    _fields_ = [(n, ctypes.c_int64) for n in ("kind", "kernel", "pointer", "integer", "items", "target", "serial")]
+
+
+class _Table(ctypes.Structure):
+    _fields_ = [
+        ("steps", ctypes.c_void_p), ("pointers", ctypes.c_void_p), ("integers", ctypes.c_void_p),
+        ("kernels", ctypes.c_void_p), ("host", HostCallback), ("nanoseconds", ctypes.c_void_p),
+        ("pool", ctypes.c_void_p),
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class NativeStep:
+    """One step of the table; see interp.c for what each kind reads."""
+
+    kind: int
+    kernel: int = 0
+    pointer: int = 0
+    integer: int = 0
+    items: int = 0
+    target: int = 0
+    serial: bool = False
+
+
+class Library:
+    """A shared object loaded from bytes; DeviceError where the system refuses it."""
+
+    def __init__(self, blob: bytes | memoryview) -> None:
+        self._path: Path | None = None
+        try:
+            self._library = ctypes.CDLL(self._materialise(blob))
+        except OSError as error:
+            raise DeviceError(
+                f"the engine's native code cannot be loaded: {error}",
+                fix="if this system forbids executable memory files, set TMPDIR to a folder that allows execution",
+            ) from error
+        finally:
+            if self._path is not None:
+                self._path.unlink(missing_ok=True)
+            if self._handle >= 0:
+                os.close(self._handle)
+        self._declare()
+
+    def address(self, symbol: str) -> int:
+        """The address of a function; DeviceError where the object has none of that name."""
+        try:
+            found = ctypes.cast(getattr(self._library, symbol), ctypes.c_void_p).value
+        except AttributeError:
+            raise DeviceError(f"the engine's native code has no function {symbol!r}") from None
+        assert found is not None
+        return found
+
+    def _materialise(self, blob: bytes | memoryview) -> str:
+        self._handle = -1
+        if hasattr(os, "memfd_create"):
+            self._handle = os.memfd_create("bessemer", os.MFD_CLOEXEC)
+            with os.fdopen(os.dup(self._handle), "wb") as file:
+                file.write(blob)
+            return f"/proc/self/fd/{self._handle}"
+        handle, name = tempfile.mkstemp(suffix=".so")
+        self._path = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            file.write(blob)
+        return name
+
+    def _declare(self) -> None:
+        c = self._library
+        c.bsm_pool_create.restype, c.bsm_pool_create.argtypes = ctypes.c_void_p, [ctypes.c_int64, ctypes.c_int64]
+        c.bsm_pool_threads.restype, c.bsm_pool_threads.argtypes = ctypes.c_int64, [ctypes.c_void_p]
+        c.bsm_pool_destroy.restype, c.bsm_pool_destroy.argtypes = None, [ctypes.c_void_p]
+        c.bsm_run.restype = ctypes.c_int64
+        c.bsm_run.argtypes = [ctypes.POINTER(_Table), ctypes.c_int64, ctypes.c_int64]
+        self.run, self.pool_create = c.bsm_run, c.bsm_pool_create
+        self.pool_threads, self.pool_destroy = c.bsm_pool_threads, c.bsm_pool_destroy
+
+
+class StepTable:
+    """Steps ready to run, with a pool of their own. Not for two threads at once: each context has one."""
+
+    def __init__(
+        self, library: Library, steps: Sequence[NativeStep], kernels: Sequence[str], n_pointers: int, n_integers: int,
+        threads: int, host: Callable[[int], int] | None = None,
+    ) -> None:  # fmt: skip
+        self.library, self.n_steps = library, len(steps)
+        self.pointers = np.zeros(max(1, n_pointers), np.uint64)
+        self.integers = np.zeros(max(1, n_integers), np.int64)
+        self.nanoseconds = np.zeros(max(1, len(steps)), np.int64)
+        self._steps = (_Step * max(1, len(steps)))(*(_native(s) for s in steps))
+        self._kernels = np.array([library.address(k) for k in kernels] or [0], np.uint64)
+        self._host = HostCallback(host or (lambda step: 1))
+        self._pool = library.pool_create(threads, SPINS)
+        if not self._pool:
+            raise DeviceError("the thread pool could not be created", fix="use fewer threads")
+        self.threads = library.pool_threads(self._pool)
+        self._table = _Table(
+            ctypes.addressof(self._steps), self.pointers.ctypes.data, self.integers.ctypes.data,
+            self._kernels.ctypes.data, self._host, None, self._pool,
+        )  # fmt: skip
+        self._reference = ctypes.byref(self._table)
+
+    def run(self, first: int = 0, last: int | None = None) -> int:
+        """Run the steps [first, last); 0, or what a host step returned when it failed."""
+        return int(self.library.run(self._reference, first, self.n_steps if last is None else last))
+
+    def timed(self, on: bool) -> None:
+        """Whether runs add each step's time to `nanoseconds`."""
+        self._table.nanoseconds = self.nanoseconds.ctypes.data if on else None
+
+    def close(self) -> None:
+        """End the pool's threads."""
+        if self._pool:
+            self.library.pool_destroy(self._pool)
+            self._pool = None
+
+    def __del__(self) -> None:
+        if getattr(self, "_pool", None):
+            self.close()
+
+
+def _native(s: NativeStep) -> _Step:
+    return _Step(s.kind, s.kernel, s.pointer, s.integer, s.items, s.target, int(s.serial))
+
+
+def aligned_block(nbytes: int) -> np.ndarray:
+    """An uninitialised uint8 array of `nbytes` at a 64-byte boundary; DeviceError where memory is too short."""
+    try:
+        raw = np.empty(nbytes + ALIGN, np.uint8)
+    except MemoryError:
+        raise DeviceError(
+            f"{nbytes} bytes of memory could not be allocated", fix="build with a smaller profile, or free memory"
+        ) from None
+    start = -raw.ctypes.data % ALIGN
+    return raw[start : start + nbytes]

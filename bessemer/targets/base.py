@@ -1,0 +1,62 @@
+"""What a target is: a device's limits, the kernel languages it compiles, and how chosen kernels become binaries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from bessemer.core.errors import BuildError
+from bessemer.kernels.base import KernelCode, Launch, Problem
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a compiled launch is: the binary's number, its symbol, and what a launch must know of it."""
+
+    blob: int
+    symbol: str
+    abi: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Linked(Protocol):
+    """The binaries of an engine."""
+
+    @property
+    def blobs(self) -> tuple[bytes, ...]: ...
+
+    def placement(self, problem: Problem, code: KernelCode, launch: Launch) -> Placement:
+        """Where a launch of `code` for `problem` is."""
+
+
+class Target(Protocol):
+    """A device that engines are built for. `limits` are what tactics and the roofline model ask."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def arch(self) -> str: ...
+    @property
+    def languages(self) -> tuple[str, ...]: ...
+    @property
+    def limits(self) -> Mapping[str, int]: ...
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """What a measured time depends on; part of the timing cache's keys."""
+
+    def link(self, codes: Iterable[tuple[Problem, KernelCode]]) -> Linked:
+        """Compile all launches of these kernels; CompilerError where one does not compile."""
+
+
+def resolve(text: str, threads: int | None = None) -> Target:
+    """The target called "cpu", "cpu:avx2", "cuda" or "cuda:sm_90"; `threads` is for the CPU."""
+    name, _, arch = text.partition(":")
+    if name == "cpu":
+        from bessemer.targets.cpu import cpu_target
+
+        return cpu_target(arch or None, threads)
+    if name == "cuda":
+        from bessemer.targets.cuda import cuda_target
+
+        return cuda_target(arch or None)
+    raise BuildError(f"unknown target {text!r}", fix="use cpu, cpu:avx2, cuda or cuda:sm_90")

@@ -1,0 +1,130 @@
+"""The C compiler: which one, its flags per ISA level, and a content-hashed cache of object files."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from bessemer.core.errors import CompilerError
+
+TIMEOUT = 120.0  # seconds for one file
+FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-semantic-interposition", "-w")
+MARCH = {"avx512": "x86-64-v4", "avx2": "x86-64-v3", "scalar": None}
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A command that compiles C, and what it says of itself."""
+
+    command: tuple[str, ...]
+    version: str
+
+    @property
+    def is_zig(self) -> bool:
+        return "ziglang" in self.command
+
+    def flags(self, arch: str, optimise: bool) -> tuple[str, ...]:
+        """Flags for ISA level `arch`; without `optimise`, for quick compiles whose speed does not matter."""
+        march = MARCH[arch]
+        machine: tuple[str, ...] = ()
+        if march is not None:
+            machine = (f"-mcpu={march.replace('-', '_')}",) if self.is_zig else (f"-march={march}",)
+            if arch == "avx512" and not self.is_zig:
+                machine += ("-mprefer-vector-width=512",)
+        level = FLAGS if optimise else tuple("-O1" if f == "-O3" else f for f in FLAGS)
+        return (*level, *machine, *(("-fno-sanitize=undefined",) if self.is_zig else ()))
+
+
+@lru_cache(maxsize=1)
+def find_compiler() -> Compiler:
+    """$CC, cc, gcc or clang of this machine, else the ziglang wheel; CompilerError says how to get one."""
+    candidates = [(c,) for c in (os.environ.get("CC"), "cc", "gcc", "clang") if c and shutil.which(c)]
+    if importlib.util.find_spec("ziglang") is not None:
+        candidates.append((sys.executable, "-m", "ziglang", "cc"))  # type: ignore[arg-type]
+    for command in candidates:
+        try:
+            found = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=60, check=True)
+        except (OSError, subprocess.SubprocessError):
+            continue
+        return Compiler(tuple(command), found.stdout.splitlines()[0].strip())
+    raise CompilerError(
+        "no C compiler was found (tried $CC, cc, gcc, clang and the ziglang package)",
+        fix="install one (apt-get install gcc), or pip install 'bessemer[cpu]', which brings one as a wheel",
+    )
+
+
+def cache_folder() -> Path:
+    """Where object files are kept: $BESSEMER_CACHE, else ~/.cache/bessemer."""
+    root = os.environ.get("BESSEMER_CACHE")
+    return (Path(root) if root else Path.home() / ".cache" / "bessemer") / "objects"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One C file: its text, the functions it exports, and the suffix that makes their names unique."""
+
+    text: str
+    entries: tuple[str, ...]
+
+    @property
+    def suffix(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
+
+    def symbol(self, entry: str) -> str:
+        """The name of `entry` in the object file."""
+        return f"{entry}_{self.suffix}"
+
+
+def compile_objects(
+    sources: Sequence[Source], arch: str, *, optimise: bool = True, timeout: float = TIMEOUT
+) -> list[Path | str]:
+    """An object file for each source, or the text of its failure; in parallel, and from the cache where known."""
+    compiler = find_compiler()
+    flags = compiler.flags(arch, optimise)
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        return list(pool.map(lambda s: _compile(compiler, s, flags, timeout), sources))
+
+
+def _compile(compiler: Compiler, source: Source, flags: Sequence[str], timeout: float) -> Path | str:
+    defines = [f"-D{e}={source.symbol(e)}" for e in source.entries]
+    identity = "\0".join((compiler.version, *flags, *defines, source.text))
+    path = cache_folder() / f"{hashlib.sha256(identity.encode()).hexdigest()}.o"
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        file = Path(folder) / "kernel.c"
+        file.write_text(source.text, encoding="utf-8")
+        command = [*compiler.command, *flags, *defines, "-c", "kernel.c", "-o", "kernel.o"]
+        try:
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            return f"the compiler did not finish within {timeout:.0f} s"
+        if done.returncode:
+            return done.stderr.strip()[:4000] or f"the compiler ended with status {done.returncode}"
+        os.replace(Path(folder) / "kernel.o", path)
+    return path
+
+
+def link_objects(objects: Sequence[Path]) -> bytes:
+    """One shared object; the same objects give the same bytes."""
+    compiler = find_compiler()
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "engine.so"
+        listing = Path(folder) / "objects.txt"
+        listing.write_text("\n".join(str(o) for o in objects), encoding="utf-8")
+        command = [*compiler.command, "-shared", "-Wl,--build-id=none", "-s", f"@{listing}", "-o", str(out)]
+        done = subprocess.run([*command, "-lpthread", "-lm"], capture_output=True, text=True, timeout=TIMEOUT)
+        if done.returncode:
+            raise CompilerError(f"the engine's native code could not be linked:\n{done.stderr.strip()[:4000]}")
+        return out.read_bytes()
