@@ -95,7 +95,7 @@ class NodeImporter:
         if version.importer is None:
             function = functions.of_schema(version, scope.opsets[version.domain], node, given, types)
             bound = {**functions.schema_defaults(version), **given}
-            return self._inline(scope, function, bound, inputs, name, {})
+            return self._inline(scope, function, bound, inputs, node.output, name)
         if not version.takes_sequences and any(i in scope.builder.sequences for i in inputs):
             raise Refusal("an input is a sequence")
         narrow = next((t.dtype for t in types if t is not None and t.dtype.kind == "n"), None)
@@ -155,21 +155,21 @@ class NodeImporter:
             what = f"attribute {extra[0]}" if extra else f"{len(inputs)} inputs and {len(node.output)} outputs"
             raise InvalidModel(f"the local function {node.op_type} does not take {what}", where=f"node {name!r}")
         bound = {**{a.name: a for a in function.attribute_proto}, **given}
-        return self._inline(scope, function, bound, inputs, name, scope.opsets)
+        return self._inline(scope, function, bound, inputs, node.output, name)
 
     def _inline(
         self, scope: Scope, function: onnx.FunctionProto, bound: Mapping[str, onnx.AttributeProto],
-        inputs: Sequence[str | None], name: str, base: opsets.Opsets,
+        inputs: Sequence[str | None], wanted: Sequence[str], name: str,
     ) -> tuple[str, ...]:  # fmt: skip
-        """Import the body of a function into the caller's graph."""
-        imports = opsets.read_opsets(function.opset_import, f"function {function.name}", base)
+        """Import the body of a function into the caller's graph. Outputs that are not wanted may be missing in it."""
+        imports = opsets.read_opsets(function.opset_import, f"function {function.name}", scope.opsets)
         inner = Scope(
             scope.builder, imports, scope.weights, attributes=bound, path=f"{name}/", depth=scope.depth + 1
         )
         for k, formal in enumerate(function.input):
             inner.values[formal] = (inputs[k] if k < len(inputs) else None) or ABSENT
         self.nodes(inner, function.node)
-        return tuple(inner.lookup(o) for o in function.output)
+        return tuple(inner.lookup(o) if w else ABSENT for o, w in zip(function.output, wanted))
 
     def _subgraph(
         self, scope: Scope, proto: onnx.GraphProto, types: Sequence[TensorType] | None, path: str

@@ -21,7 +21,7 @@ from bessemer.core.dtype import DType
 from bessemer.core.errors import BessemerError, InvalidModel
 from bessemer.ir.fold import constant_from, fold
 from bessemer.ir.graph import Attr, Constant, Graph, Node, TensorType, captures
-from bessemer.ir.opdef import OPS, Fusion, InferContext, OpDef
+from bessemer.ir.opdef import OPS, SYMBOL_RANGES, Fusion, InferContext, OpDef
 
 CONTENT_LIMIT = 4096  # elements up to which the content of an integer tensor is tracked
 
@@ -262,10 +262,13 @@ class GraphBuilder:
         types: Sequence[TensorType], names: Sequence[str],
     ) -> tuple[str, ...] | None:  # fmt: skip
         arrays = [None if c is None else c.astype(object) for c in contents]
+        token = SYMBOL_RANGES.set(self.ranges)
         try:
             results = op.reference(arrays, attrs)
         except (BessemerError, TypeError, ValueError):
             return None  # depends on a comparison that the shapes do not decide: stays in the graph
+        finally:
+            SYMBOL_RANGES.reset(token)
         out = []
         for k, (t, r) in enumerate(zip(types, results)):
             array = np.asarray(r, dtype=object)

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -91,6 +93,8 @@ class OpDef:
     random: bool = False  # not a function of its inputs: never folded, never merged
 
 
+# The ranges of the symbols in object arrays of dims, while a reference works on such arrays.
+SYMBOL_RANGES: ContextVar[Mapping[str, Range]] = ContextVar("SYMBOL_RANGES", default=MappingProxyType({}))
 OPS: Registry[OpDef] = Registry("op", "bessemer.ops")
 
 

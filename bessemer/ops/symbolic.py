@@ -1,7 +1,6 @@
 """Elementwise functions on object arrays of dims, for references that take part in shape arithmetic.
 
-A comparison that is open for some sizes raises ShapeError, and the builder then leaves the node in the graph. Named
-dims are taken to be at least 1 here, as no model asks for the sign of an empty dimension.
+A comparison that is open for some sizes raises ShapeError, and the builder then leaves the node in the graph.
 """
 
 from __future__ import annotations
@@ -11,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from bessemer.core.dim import Dim, DimExpr, Range, bounds, compare, floordiv, maximum, minimum, mod, symbols
+from bessemer.core.dim import Dim, DimExpr, bounds, compare, floordiv, maximum, minimum, mod, symbols
 from bessemer.core.errors import ShapeError
+from bessemer.ir.opdef import SYMBOL_RANGES
 
 
 def data_dependent(d: Dim) -> bool:
@@ -22,10 +22,6 @@ def data_dependent(d: Dim) -> bool:
 
 def _is_fresh(name: str) -> bool:
     return name[:1] == "u" and name[1:2].isdigit()
-
-
-def _ranges(*dims: Dim) -> dict[str, Range]:
-    return {name: Range(1) for d in dims for name in symbols(d) if not _is_fresh(name)}
 
 
 def _scalar(value: Any) -> Any:
@@ -40,7 +36,7 @@ def equal(a: Any, b: Any) -> bool:
     """Whether two dims (or strings) are equal."""
     if not isinstance(a, DimExpr) and not isinstance(b, DimExpr):
         return bool(a == b)
-    known, _ = compare(_scalar(a), _scalar(b), _ranges(_scalar(a), _scalar(b)))
+    known, _ = compare(_scalar(a), _scalar(b), SYMBOL_RANGES.get())
     if known is None:
         raise _open(a, b)
     return known
@@ -50,7 +46,7 @@ def less(a: Any, b: Any) -> bool:
     """Whether a < b."""
     if not isinstance(a, DimExpr) and not isinstance(b, DimExpr):
         return bool(a < b)
-    _, known = compare(_scalar(a), _scalar(b), _ranges(_scalar(a), _scalar(b)))
+    _, known = compare(_scalar(a), _scalar(b), SYMBOL_RANGES.get())
     if known is None:
         raise _open(a, b)
     return known
@@ -61,7 +57,7 @@ def divide(a: Any, b: Any) -> Dim:
     a, b = _scalar(a), _scalar(b)
     if isinstance(a, int) and isinstance(b, int):
         return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1) if b else 0
-    ranges = _ranges(a, b)
+    ranges = SYMBOL_RANGES.get()
     if bounds(a, ranges)[0] < 0 or bounds(b, ranges)[0] <= 0:
         raise ShapeError(f"the sign of {a} or {b} is open, so their quotient is", fix="give the dimension a fixed size")
     return floordiv(a, b)
