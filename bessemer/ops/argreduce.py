@@ -13,6 +13,7 @@ from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
 from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register
+from bessemer.ops.generate import emit_range
 from bessemer.ops.reduce import reduced_index, reduced_shape
 
 
@@ -78,7 +79,7 @@ def _hardmax(ctx: ImportContext, x: str, axis: int) -> str:
     found = ctx.emit("argmax", x, axis=axis, keepdims=True, last=False)
     size = ctx.shape(x)[axis]
     column = (size, *(1,) * (ctx.rank(x) - axis - 1))
-    position = ctx.emit("reshape", ctx.emit("range", start=0, step=1, size=size, dtype=dt.i64), shape=column)
+    position = ctx.emit("reshape", emit_range(ctx, size, dt.i64), shape=column)
     return ctx.cast(ctx.emit("eq", position, found), ctx.dtype(x))
 
 
