@@ -57,7 +57,7 @@ def import_model(
     importer.problems += [Problem("input", name, reason) for name, reason in refused]
     resolved = signature.signature([i for i in infos if i.name not in dict(refused)], shapes, profiles)
     builder = GraphBuilder(proto.graph.name or "main", resolved.ranges)
-    scope = Scope(builder, imports, Weights(loaded.folder))
+    scope = Scope(builder, imports, Weights(loaded.folder, loaded.slices))
     scope.add_initializers(proto.graph)
     for info in infos:
         scope.pending.pop(info.name, None)

@@ -15,6 +15,7 @@ from bessemer.core import canon
 from bessemer.core import dtype as dt
 from bessemer.core.dtype import DType
 from bessemer.core.errors import InvalidModel
+from bessemer.frontend.wire import Slices
 from bessemer.ir.graph import Constant, TensorType
 from bessemer.ir.importer import ONNX_DTYPES, ONNX_NAMES, Refusal
 
@@ -32,10 +33,13 @@ _FIELDS = {
 
 
 class Weights:
-    """Reads the tensors of one model. `folder` holds its external data; files are mapped once."""
+    """Reads the tensors of one model.
 
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
+    `folder` holds its external data; files are mapped once. `slices` are the large weights that were not parsed.
+    """
+
+    def __init__(self, folder: Path | None, slices: Slices | None = None) -> None:
+        self._folder, self._slices = folder, slices or Slices()
         self._maps: dict[Path, memoryview] = {}
 
     def constant(self, tensor: onnx.TensorProto) -> Constant:
@@ -81,12 +85,14 @@ class Weights:
         dtype, shape, name = type_.dtype, tuple(int(d) for d in tensor.dims), tensor.name
         nbytes = -(-math.prod(shape) * dtype.bits // 8) if dtype.kind == "n" else math.prod(shape) * dtype.itemsize
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            view = self._external(tensor, nbytes)
-            return lambda: _decode(view, dtype, shape)
-        if tensor.HasField("raw_data"):
-            if len(tensor.raw_data) != nbytes:
-                raise InvalidModel(f"tensor {name!r} of type {type_} holds {len(tensor.raw_data)} bytes, not {nbytes}")
-            return lambda: _decode(tensor.raw_data, dtype, shape)
+            external = self._external(tensor, nbytes)
+            return lambda: _decode(external, dtype, shape)
+        view = self._slices.find(tensor.doc_string)
+        if view is not None or tensor.HasField("raw_data"):
+            length = len(tensor.raw_data) if view is None else len(view)
+            if length != nbytes:
+                raise InvalidModel(f"tensor {name!r} of type {type_} holds {length} bytes, not {nbytes}")
+            return lambda: _decode(tensor.raw_data if view is None else view, dtype, shape)
         field, stored = _FIELDS[dtype]
         per_element = 2 if dtype.kind == "c" else 1
         count, needed = len(getattr(tensor, field)), math.prod(shape) * per_element
