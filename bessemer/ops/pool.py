@@ -1,0 +1,215 @@
+"""Pooling over windows: op `pool` (max, average, Lp), and global pools as reductions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bessemer.core import dtype as dt
+from bessemer.core.dim import Dim, ceildiv, compare
+from bessemer.core.dtype import DType
+from bessemer.ir import expr as ex
+from bessemer.ir.graph import TensorType
+from bessemer.ir.importer import ImportContext, Values, onnx_op
+from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register
+from bessemer.ops.window_shape import assemble, channel_axis, patches, resolve_pads, spatial_axes, windows
+
+KINDS = ("max", "avg", "lp")
+
+
+def _infer(ctx: InferContext) -> tuple[TensorType, ...]:
+    x, layout = ctx.type(0), ctx.attr("layout")
+    if ctx.attr("kind") not in KINDS or x.rank < 3 or len(ctx.attr("kernel")) != x.rank - 2:
+        raise ValueError(f"{ctx.attr('kind')} pool with kernel {ctx.attr('kernel')} does not fit {x}")
+    channels = x.shape[channel_axis(x.rank, layout)]
+    return (TensorType(x.dtype, assemble(x.shape[0], channels, ctx.attr("out"), layout)),)
+
+
+def _lowest(dtype: np.dtype[Any]) -> Any:
+    return -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
+
+
+def _reference(inputs: Sequence[np.ndarray | None], attrs: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
+    """Floats are summed in f64."""
+    (x,) = inputs
+    assert x is not None
+    last = attrs["layout"] == "NHWC"
+    data = np.moveaxis(x, -1, 1) if last else x
+    rank, kernel = data.ndim - 2, attrs["kernel"]
+    over = tuple(range(2 + rank, 2 + 2 * rank))
+    fill = _lowest(data.dtype) if attrs["kind"] == "max" else 0
+    out = [int(d) for d in attrs["out"]]
+    view = patches(data, kernel, attrs["strides"], attrs["dilations"], attrs["pads"], out, fill)
+    if attrs["kind"] == "max":
+        y = view.max(axis=over)
+    elif attrs["kind"] == "lp":
+        y = (np.abs(view.astype(np.float64)) ** attrs["p"]).sum(axis=over) ** (1.0 / attrs["p"])
+    else:
+        counted = _counted(data.shape[2:], attrs)
+        ones = patches(counted, kernel, attrs["strides"], attrs["dilations"], _reach(attrs, rank), out, 0)
+        y = view.astype(np.float64).sum(axis=over) / ones.sum(axis=over)
+    return (np.ascontiguousarray(np.moveaxis(y, 1, -1) if last else y).astype(x.dtype),)
+
+
+def _counted(sizes: Sequence[int], attrs: Mapping[str, Any]) -> np.ndarray:
+    """Ones where an element counts for the average: the data, and the padding if that is asked for."""
+    if not attrs["count_include_pad"]:
+        return np.ones((1, 1, *sizes))
+    n, pads = len(sizes), attrs["pads"]
+    return np.ones((1, 1, *(s + pads[k] + pads[n + k] for k, s in enumerate(sizes))))
+
+
+def _reach(attrs: Mapping[str, Any], rank: int) -> Sequence[int]:
+    return (0,) * (2 * rank) if attrs["count_include_pad"] else attrs["pads"]
+
+
+def _compute(ctx: InferContext) -> ex.ComputeDef:
+    x, (out,), layout = ctx.type(0), _infer(ctx), ctx.attr("layout")
+    axes, rank = ex.out_axes(out.rank), x.rank - 2
+    spatial = spatial_axes(x.rank, layout)
+    at, inside, counted = [], [], []
+    for k in range(rank):
+        size, pads = x.shape[spatial[k]], ctx.attr("pads")
+        start = ex.call("sub", ex.call("mul", axes[spatial[k]], ex.idx(ctx.attr("strides")[k])), ex.idx(pads[k]))
+        i = ex.call("add", start, ex.call("mul", ex.Axis(f"r{k}"), ex.idx(ctx.attr("dilations")[k])))
+        at.append(i)
+        inside += [ex.call("ge", i, ex.idx(0)), ex.call("lt", i, ex.idx(size))]
+        counted += [ex.call("lt", i, ex.idx(size + pads[rank + k]))]
+    index = (axes[0], axes[1], *at) if layout == "NCHW" else (axes[0], *at, axes[-1])
+    extents = tuple((f"r{k}", size) for k, size in enumerate(ctx.attr("kernel")))
+    acc = dt.f32 if x.dtype in (dt.f16, dt.bf16) else x.dtype
+    value: ex.Expr = ex.cast(ex.load(0, index, x.dtype), acc)
+    kind = ctx.attr("kind")
+    if kind == "max":
+        body = ex.Select(_all(inside), value, ex.lit(_identity(acc), acc))
+        total: ex.Expr = ex.Reduce("max", extents, body, acc)
+    else:
+        power = ex.lit(ctx.attr("p"), acc)
+        value = ex.call("pow", ex.call("abs", value), power) if kind == "lp" else value
+        total = ex.Reduce("sum", extents, ex.Select(_all(inside), value, ex.lit(0, acc)), acc)
+        if kind == "lp":
+            total = ex.call("pow", total, ex.lit(1.0 / ctx.attr("p"), acc))
+        else:
+            guard = _all(counted if ctx.attr("count_include_pad") else inside)
+            ones = ex.Select(guard, ex.lit(1, acc), ex.lit(0, acc))
+            total = ex.call("div", total, ex.Reduce("sum", extents, ones, acc))
+    return ex.ComputeDef(out.shape, out.dtype, ex.cast(total, out.dtype))
+
+
+def _identity(dtype: DType) -> Any:
+    return _lowest(dtype.numpy)
+
+
+def _all(conditions: Sequence[ex.Expr]) -> ex.Expr:
+    out = conditions[0]
+    for condition in conditions[1:]:
+        out = ex.call("and", out, condition)
+    return out
+
+
+def _samples(rng: np.random.Generator) -> Sequence[Sample]:
+    def attrs(kind: str, layout: str, out: tuple[int, ...], pad: int = 0, stride: int = 2, **more: Any) -> Any:
+        rank = len(out)
+        return {"kind": kind, "kernel": (3,) * rank, "strides": (stride,) * rank, "dilations": (1,) * rank,
+                "pads": (pad,) * 2 * rank, "out": out, "layout": layout, "count_include_pad": False, "p": 0,
+                **more}  # fmt: skip
+
+    def x(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    return (
+        Sample((x(2, 9, 11, 5),), attrs("max", "NHWC", (5, 6), 1)),
+        Sample((x(2, 5, 9, 11),), attrs("max", "NCHW", (5, 6), 1)),
+        Sample((x(1, 9, 9, 20),), attrs("avg", "NHWC", (5, 5), 1)),
+        Sample((x(1, 3, 10, 10),), attrs("avg", "NCHW", (5, 5), 1, count_include_pad=True), note="ceil"),
+        Sample((x(1, 3, 13),), attrs("avg", "NCHW", (6,)), note="1-D"),
+        Sample((x(1, 2, 5, 5, 5),), attrs("max", "NCHW", (2, 2, 2)), note="3-D"),
+        Sample((x(1, 2, 7, 7),), attrs("lp", "NCHW", (3, 3), p=2)),
+    )
+
+
+register(OpDef("pool", _infer, _reference, Fusion.TEMPLATE, _compute, samples=_samples))
+
+
+def _indices_infer(ctx: InferContext) -> tuple[TensorType, ...]:
+    (y,) = _infer(ctx)
+    return (y, TensorType(dt.i64, y.shape))
+
+
+def _indices_reference(inputs: Sequence[np.ndarray | None], attrs: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
+    """Values and flat indices into the data, row-major or (attr column_major) column-major in space."""
+    (x,) = inputs
+    assert x is not None
+    rank, out = x.ndim - 2, [int(d) for d in attrs["out"]]
+    args = (attrs["kernel"], attrs["strides"], attrs["dilations"], attrs["pads"], out)
+    order = "F" if attrs["column_major"] else "C"
+    places = np.arange(int(np.prod(x.shape[2:]))).reshape(x.shape[2:], order=order)
+    flat = np.broadcast_to(places, x.shape).astype(np.int64)
+    shape = (*x.shape[:2], *out, -1)
+    values = patches(x, *args, _lowest(x.dtype)).reshape(shape)
+    where = patches(flat, *args, -1).reshape(shape)
+    best = values.argmax(axis=-1)[..., None]
+    base = np.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], *(1,) * rank) * int(np.prod(x.shape[2:]))
+    return (np.take_along_axis(values, best, -1)[..., 0], np.take_along_axis(where, best, -1)[..., 0] + base)
+
+
+register(OpDef("max_pool_indices", _indices_infer, _indices_reference, Fusion.HOST))
+
+
+@onnx_op("MaxPool", since=(8, 10, 11, 12, 22))
+@onnx_op("AveragePool", since=(7, 10, 11, 19, 22))
+@onnx_op("LpPool", since=(2, 11, 18, 22))
+def _import_pool(ctx: ImportContext) -> Values:
+    x = ctx.input(0)
+    sizes, kernel = ctx.shape(x)[2:], tuple(ctx.attr("kernel_shape"))
+    ones = (1,) * len(sizes)
+    strides, dilations = tuple(ctx.attr("strides", ones)), tuple(ctx.attr("dilations", ones))
+    pads = resolve_pads(ctx, sizes, kernel, strides, dilations)
+    kind = {"MaxPool": "max", "AveragePool": "avg", "LpPool": "lp"}[ctx.op_type]
+    attrs: dict[str, Any] = {
+        "kind": kind, "kernel": kernel, "strides": strides, "dilations": dilations, "pads": pads, "layout": "NCHW",
+        "out": _out_sizes(ctx, sizes, kernel, strides, dilations, pads),
+        "count_include_pad": bool(ctx.attr("count_include_pad", 0)),
+        "p": int(ctx.attr("p", 2)) if kind == "lp" else 0,
+    }  # fmt: skip
+    if kind == "max" and ctx.wants(1):
+        return ctx.emit_all("max_pool_indices", x, column_major=bool(ctx.attr("storage_order", 0)), **attrs)
+    return ctx.emit("pool", x, **attrs)
+
+
+def _out_sizes(
+    ctx: ImportContext, sizes: Sequence[Dim], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int],
+    pads: Sequence[Dim],
+) -> tuple[Dim, ...]:  # fmt: skip
+    """Output sizes; with ceil_mode a last window must start inside the data or the leading padding."""
+    n, ceil = len(sizes), bool(ctx.attr("ceil_mode", 0))
+    out: list[Dim] = []
+    for k, size in enumerate(sizes):
+        if not ceil or ctx.attr("auto_pad", "NOTSET") != "NOTSET":
+            out.append(windows(size, kernel[k], strides[k], dilations[k], pads[k], pads[n + k]))
+            continue
+        count = ceildiv(size + pads[k] + pads[n + k] - dilations[k] * (kernel[k] - 1) - 1, strides[k]) + 1
+        outside = compare((count - 1) * strides[k], size + pads[k], ctx.ranges)[1] is False
+        out.append(count - 1 if outside else count)
+    return tuple(out)
+
+
+@onnx_op("GlobalAveragePool", since=(1, 22))
+@onnx_op("GlobalMaxPool", since=(1, 22))
+def _import_global(ctx: ImportContext) -> Values:
+    x = ctx.input(0)
+    kind = "mean" if ctx.op_type == "GlobalAveragePool" else "max"
+    return ctx.emit("reduce", x, kind=kind, axes=tuple(range(2, ctx.rank(x))), keepdims=True)
+
+
+@onnx_op("GlobalLpPool", since=(2, 22))
+def _import_global_lp(ctx: ImportContext) -> Values:
+    x, p = ctx.input(0), ctx.attr("p", 2)
+    dtype, axes = ctx.dtype(x), tuple(range(2, ctx.rank(x)))
+    if p == 2:
+        return ctx.emit("reduce", x, kind="l2", axes=axes, keepdims=True)
+    powers = ctx.emit("pow", ctx.emit("abs", x), ctx.const(float(p), dtype))
+    total = ctx.emit("reduce", powers, kind="sum", axes=axes, keepdims=True)
+    return ctx.emit("pow", total, ctx.const(1.0 / p, dtype))
