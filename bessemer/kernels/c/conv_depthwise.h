@@ -2,8 +2,6 @@
    rounded up to VL]. PIXELS outputs of a line are computed together, so that a loaded x serves several taps.
    KERNEL_*, STRIDE_W and DILATION_W are known; a work item is one output line of one block of channels. */
 #define BLOCK 128
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 32")
 
 struct line {
     const float *x, *w;          /* of tap (0, 0, 0) and the block's first channel; may point outside the image */
@@ -13,13 +11,15 @@ struct line {
     int64_t step_d, step_h;      /* dilations */
 };
 
-/* acc[pixels][n rounded up to VL] of `pixels` neighbours, taps w0..w1 of the width. */
+/* `pixels` neighbours, n channels: over every tap of the width where `whole`, else (one pixel) over w0..w1. The result
+   goes to output row `row`, column `col` and on. */
 INLINE void pixels_sum(const struct line *s, const int pixels, int64_t at, int64_t w0, int64_t w1, int64_t n,
-                       float *acc, const int whole) {
+                       const int whole, void *const *p, const int64_t *d, int64_t row, int64_t col) {
+    float acc[PIXELS * BLOCK] __attribute__((aligned(64)));
     for (int64_t c = 0; c < n; c += VL) {
         const vmask mask = vf_mask(n - c);
-        vf sum[PIXELS];
-        UNROLL for (int i = 0; i < pixels; i++) sum[i] = vf_zero();
+        vf sum[PIXELS][TILE_VECS];
+        UNROLL for (int i = 0; i < pixels; i++) sum[i][0] = vf_zero();
         for (int64_t kd = s->d0; kd < s->d1; kd++)
             for (int64_t kh = s->h0; kh < s->h1; kh++) {
                 const float *x = s->x + kd * s->step_d * s->plane + kh * s->step_h * s->row + at * s->channels + c;
@@ -29,16 +29,24 @@ INLINE void pixels_sum(const struct line *s, const int pixels, int64_t at, int64
                         const vf weight = vf_load(w + k * s->w_tap);
                         UNROLL for (int i = 0; i < pixels; i++) {
                             const float *from = x + (i * STRIDE_W + k * DILATION_W) * s->channels;
-                            sum[i] = vf_fma(n - c < VL ? vf_loadm(from, mask) : vf_load(from), weight, sum[i]);
+                            sum[i][0] = vf_fma(n - c < VL ? vf_loadm(from, mask) : vf_load(from), weight, sum[i][0]);
                         }
                     }
                 } else {
                     for (int64_t k = w0; k < w1; k++)
-                        sum[0] = vf_fma(vf_loadm(x + k * DILATION_W * s->channels, mask), vf_load(w + k * s->w_tap), sum[0]);
+                        sum[0][0] = vf_fma(vf_loadm(x + k * DILATION_W * s->channels, mask), vf_load(w + k * s->w_tap),
+                                           sum[0][0]);
                 }
             }
-        UNROLL for (int i = 0; i < pixels; i++) vf_store(acc + i * BLOCK + c, sum[i]);
+        if (STORES_TILES) {
+            const struct tile_out out = {p, d, row, col + c, n - c < VL ? n - c : VL};
+            store_tile(&out, pixels, 1, sum);
+        } else {
+            UNROLL for (int i = 0; i < pixels; i++) vf_store(acc + i * BLOCK + c, sum[i][0]);
+        }
     }
+    if (!STORES_TILES)
+        for (int i = 0; i < pixels; i++) store_row(p, d, row + i, col, n, acc + i * BLOCK);
 }
 
 /* The taps of `kernel` that fall inside 0..size when the first is at `from`: [first, past). */
@@ -58,7 +66,6 @@ void conv_depthwise(void *const *p, const int64_t *d, int64_t begin, int64_t end
     hi = hi < 0 ? 0 : hi / STRIDE_W + 1;
     if (lo < 0) lo = 0;
     if (hi > out[2]) hi = out[2];
-    float acc[PIXELS * BLOCK] __attribute__((aligned(64)));
     (void)thread;
     for (int64_t item = begin; item < end; item++) {
         const int64_t block = item % blocks, line = item / blocks;
@@ -74,18 +81,19 @@ void conv_depthwise(void *const *p, const int64_t *d, int64_t begin, int64_t end
         taps_inside(id, in[0], KERNEL_D, dilation[0], &s.d0, &s.d1);
         taps_inside(ih, in[1], KERNEL_H, dilation[1], &s.h0, &s.h1);
         for (int64_t ow = 0; ow < out[2];) {
-            int64_t count = 1, w0, w1;
+            const int64_t row = line * out[2] + ow;
             if (ow >= lo && ow + PIXELS <= hi) {
-                pixels_sum(&s, PIXELS, ow * STRIDE_W, 0, 0, n, acc, 1);
-                count = PIXELS;
+                pixels_sum(&s, PIXELS, ow * STRIDE_W, 0, 0, n, 1, p, d, row, c0);
+                ow += PIXELS;
             } else if (ow >= lo && ow < hi) {
-                pixels_sum(&s, 1, ow * STRIDE_W, 0, 0, n, acc, 1);
+                pixels_sum(&s, 1, ow * STRIDE_W, 0, 0, n, 1, p, d, row, c0);
+                ow++;
             } else {
+                int64_t w0, w1;
                 taps_inside(ow * STRIDE_W - pad[2], in[2], KERNEL_W, DILATION_W, &w0, &w1);
-                pixels_sum(&s, 1, ow * STRIDE_W, w0, w1, n, acc, 0);
+                pixels_sum(&s, 1, ow * STRIDE_W, w0, w1, n, 0, p, d, row, c0);
+                ow++;
             }
-            for (int64_t i = 0; i < count; i++) store_row(p, d, line * out[2] + ow + i, c0, n, acc + i * BLOCK);
-            ow += count;
         }
     }
 }

@@ -45,11 +45,14 @@ class ConvDepthwise:
         text = "\n".join(
             (
                 simd.header(target.arch),
+                f"#define TILE_ROWS {config['pixels']}",
+                "#define TILE_VECS 1",
+                f"#define PIXELS {config['pixels']}",
+                simd.template("tile_base.h"),
                 store.text,
                 *(f"#define {name} {value}" for name, value in names),
                 f"#define STRIDE_W {form.stride[2]}",
                 f"#define DILATION_W {form.dilation[2]}",
-                f"#define PIXELS {config['pixels']}",
                 simd.template("conv_depthwise.h"),
             )
         )

@@ -31,6 +31,8 @@ class ConvDirect:
         text = "\n".join(
             (
                 simd.header(target.arch),
+                "#define TILE_ROWS 1\n#define TILE_VECS 1",
+                simd.template("tile_base.h"),
                 store.text,
                 f"#define CHANNELS_LAST {int(last)}",
                 simd.template("conv_direct.h"),

@@ -1,5 +1,6 @@
 /* x [batch, depth, height, width, channels] of a convolution, read in place: one pointer per output pixel and tap, to
    `zero_row` where the tap falls into the padding. A convolution of fewer spatial dims has extents of 1. */
+#define ROWS_ADJACENT 1
 static const float zero_row[ZERO_ROW];
 
 struct source {

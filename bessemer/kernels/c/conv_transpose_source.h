@@ -1,6 +1,7 @@
 /* x [batch, depth, height, width, channels] of a transposed convolution. Outputs are cut into phases, one per residue of
    their coordinates by the strides: within a phase every output gathers the same taps. A group of the product is
    (phase, channel group), its rows the phase's outputs, as if all phases were as large as the first. */
+#define ROWS_ADJACENT 0
 static const float zero_row[ZERO_ROW];
 
 struct source {

@@ -1,10 +1,14 @@
-"""How the tiled kernels store a row of results: a short vector loop for the usual epilogues, the generator for the rest.
+"""How the tiled kernels store their results: from the registers for the usual epilogues, row by row for the rest.
 
-`store_code` defines
+`store_code` defines, over the output seen as [rows, cols],
 
     static inline void store_row(void *const *p, const int64_t *d, int64_t row, int64_t col, int64_t n, const float *acc)
 
-which stores n results of output row `row` (the output seen as [rows, cols]), columns col..col+n.
+which stores n results of output row `row`, columns col..col+n; and where the macro STORES_TILES is 1
+
+    void store_tile(const struct tile_out *out, const int rows, const int vecs, vf acc[TILE_ROWS][TILE_VECS])
+
+which does the same for a tile in registers. The text needs tile_base.h, TILE_ROWS and TILE_VECS before it.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim
 from bessemer.ir import expr as ex
 from bessemer.kernels.base import Arg, Int, Problem, Ptr
+from bessemer.kernels.c import simd
 
 _BINARY = {"add": "vf_add", "sub": "vf_sub", "mul": "vf_mul", "div": "vf_div"}
 _EXTREME = {"min": "vf_min", "max": "vf_max"}
@@ -22,7 +27,7 @@ _EXTREME = {"min": "vf_min", "max": "vf_max"}
 
 @dataclass(frozen=True)
 class StoreCode:
-    """The text of `store_row`, and the arguments it reads after the kernel's own."""
+    """The text, and the arguments that it reads after the kernel's own."""
 
     text: str
     args: tuple[Arg, ...]
@@ -33,62 +38,70 @@ class _NotVector(Exception):
 
 
 def store_code(problem: Problem, *, ptr0: int, int0: int) -> StoreCode:
-    """`store_row` for `problem`; its own pointers and integers start at p[ptr0] and d[int0]."""
+    """`store_row` and `store_tile` for `problem`; their own pointers and integers start at p[ptr0] and d[int0]."""
     try:
         return _VectorStore(problem, ptr0, int0).code()
     except _NotVector:
         from bessemer.kernels.c.emit import row_epilogue
 
         code = row_epilogue(problem, "store_row", ptr0=ptr0, int0=int0)
-        return StoreCode(code.text, code.args)
+        return StoreCode(simd.template("store_rows.h") + code.text, code.args)
 
 
 class _VectorStore:
     """Prints an f32 expression of +, -, *, /, min, max over the accumulator, columns, scalars and same-shape operands."""
 
     def __init__(self, problem: Problem, ptr0: int, int0: int) -> None:
-        self.problem, self.int0 = problem, int0
-        self.ptr0 = ptr0
+        self.problem, self.ptr0, self.int0 = problem, ptr0, int0
         self.args: list[Arg] = [Ptr(len(problem.operands)), Int(problem.outputs[0].shape[-1])]
-        self.pointers = 1
-        self.outer: list[str] = []  # once per row
-        self.inner: list[str] = []  # once per vector
+        self.loads: list[str] = []  # of each operand read: "at" (same shape), "col" (a row vector) or "scalar"
+        self.lines: list[str] = []
         self.names: dict[int, str] = {}
 
     def code(self) -> StoreCode:
         out = self.problem.outputs[0]
         if out.dtype != dt.f32 or not out.shape or len(self.problem.outputs) != 1:
             raise _NotVector
-        acc = ex.Acc(dt.f32)
-        result = self.value(self.problem.epilogue if self.problem.epilogue is not None else acc)
-        body = "\n".join(f"        {line}" for line in self.inner)
-        whole = body.replace("LOAD(", "vf_load(").replace(", M)", ")")
-        return StoreCode(
-            "static inline void store_row(void *const *p, const int64_t *d, int64_t row, int64_t col, int64_t n,\n"
-            "                             const float *restrict acc) {\n"
-            f"    const int64_t at = row * d[{self.int0}] + col;\n"
-            f"    float *restrict out = (float *)p[{self.ptr0}] + at;\n"
-            + "".join(f"    {line}\n" for line in self.outer)
-            + "    int64_t j = 0;\n"
-            + f"    for (; j + VL <= n; j += VL) {{\n{whole}\n        vf_store(out + j, {result});\n    }}\n"
-            + "    if (j < n) {\n        const vmask m = vf_mask(n - j);\n"
-            + body.replace("LOAD(", "vf_loadm(").replace(", M)", ", m)")
-            + f"\n        vf_storem(out + j, m, {result});\n    }}\n}}\n",
-            tuple(self.args),
-        )
+        epilogue = self.problem.epilogue
+        result = self.value(epilogue if epilogue is not None else ex.Acc(dt.f32))
+        numbered = list(enumerate(self.loads))
+        parameters = "".join(f", vf x{k}" for k, _ in numbered)
+        pointers = "".join(f"    const float *restrict x{k} = p[{self.ptr0 + 1 + k}];\n" for k, _ in numbered)
+        moves = {"at": "at", "col": "col", "scalar": "0"}
+        pointers += "".join(f"    x{k} += {moves[kind]};\n" for k, kind in numbered)
+
+        def values(at: str, col: str, load: str) -> str:
+            reads = {"at": f"{load.format('x{k} + ' + at)}", "col": f"{load.format('x{k} + ' + col)}", "scalar": "vf_set(*x{k})"}
+            return "".join(f", {reads[kind].format(k=k)}" for k, kind in numbered)
+
+        text = simd.template("store_vectors.h")
+        for name, value in {
+            "PARAMETERS": parameters,
+            "LINES": "".join(f"    {line}\n" for line in self.lines),
+            "RESULT": result,
+            "OUT": str(self.ptr0),
+            "COLS": str(self.int0),
+            "POINTERS": pointers,
+            "ROW_WHOLE": values("j", "j", "vf_load({})"),
+            "ROW_TAIL": values("j", "j", "vf_loadm({}, m)"),
+            "TILE_WHOLE": values("i * step + j * VL", "j * VL", "vf_load({})"),
+            "TILE_TAIL": values("i * step + j * VL", "j * VL", "vf_loadm({}, m)"),
+        }.items():
+            text = text.replace(f"@{name}@", value)
+        return StoreCode(text, tuple(self.args))
 
     def value(self, e: ex.Expr) -> str:
         """A name for `e`; each shared node is printed once."""
         if id(e) not in self.names:
             text = self.print(e)
             self.names[id(e)] = name = f"t{len(self.names)}"
-            self.inner.append(f"const vf {name} = {text};")
+            self.lines.append(f"const vf {name} = {text};")
         return self.names[id(e)]
 
     def print(self, e: ex.Expr) -> str:
         match e:
             case ex.Acc(dtype=dt.f32):
-                return "vf_load(acc + j)"
+                return "acc"
             case ex.Lit(dtype=dt.f32):
                 return f"vf_set({literal(float(e.value))})"
             case ex.Load(dtype=dt.f32):
@@ -107,17 +120,9 @@ class _VectorStore:
 
     def load(self, e: ex.Load) -> str:
         shape, out = self.problem.operands[e.operand].type.shape, self.problem.outputs[0].shape
-        axes = ex.out_axes(len(out))
-        offset = _offset(e.index, shape, out, axes)
-        pointer = f"(const float *)p[{self.ptr0 + self.pointers}]"
+        self.loads.append(_offset(e.index, shape, out, ex.out_axes(len(out))))
         self.args.append(Ptr(e.operand))
-        name = f"x{self.pointers}"
-        self.pointers += 1
-        if offset == "scalar":
-            self.outer.append(f"const vf {name} = vf_set(*({pointer}));")
-            return name
-        self.outer.append(f"const float *restrict {name} = {pointer} + {offset};")
-        return f"LOAD({name} + j, M)"
+        return f"x{len(self.loads) - 1}"
 
 
 def _offset(index: tuple[ex.Expr, ...], shape: tuple[Dim, ...], out: tuple[Dim, ...], axes: tuple[ex.Axis, ...]) -> str:

@@ -1,5 +1,6 @@
 /* A [batch, rows, depth] and B of a matrix product. BATCH_RANK dims of batch, each (size, step of A, step of B): steps
    count matrices, 0 where the operand broadcasts. A_TRANSPOSED and B_PACKED, B_TRANSPOSED say how they are stored. */
+#define ROWS_ADJACENT 1
 struct source {
     const float *a, *b;
     float *scratch;

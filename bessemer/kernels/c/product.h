@@ -3,7 +3,8 @@
    The kernel defines before this text: TILES, the tile functions by [rows][vecs]; `store_row`, the epilogue; and of its
    A and B `struct source`, `source_rows` (pointers to the rows of tiles, [tile][tap][TILE_ROWS]), `source_panel` (a
    packed panel of B), `source_taps` (the taps of a group, at least one), and where a group's row and column lie in the
-   output (`source_out_row`, negative for none, and `source_out_col`). */
+   output (`source_out_row`, negative for none, and `source_out_col`), and ROWS_ADJACENT where a tile's rows follow each
+   other there. */
 static void product_block(const struct product *s, const struct source *src, int64_t group, int64_t tile0,
                           int64_t tile1, int64_t panel, const float *const *rows, const float *b, float *c,
                           void *const *p, const int64_t *d) {
@@ -11,6 +12,7 @@ static void product_block(const struct product *s, const struct source *src, int
     const int64_t vec0 = part(vectors, s->panels, panel), vecs = part(vectors, s->panels, panel + 1) - vec0;
     const int64_t col = vec0 * VL, n = smaller(vecs * VL, s->cols - col);
     const int whole = s->tap_block >= s->taps && s->depth_block >= s->depth;
+    const int64_t out_col = source_out_col(src, s, group, col);
     const int64_t all_taps = source_taps(src, s, group);
     for (int64_t t = 0; t < all_taps; t += s->tap_block) {
         int64_t k = 0;
@@ -21,12 +23,14 @@ static void product_block(const struct product *s, const struct source *src, int
             for (int64_t i = tile0; i < tile1; i++, a += s->taps * TILE_ROWS) {
                 const int64_t row0 = part(s->rows, s->row_tiles, i), row1 = part(s->rows, s->row_tiles, i + 1);
                 float *acc = whole ? c : c + (i - tile0) * TILE_ROWS * TILE_VECS * VL;
+                const struct tile_out out = {p, d, source_out_row(src, s, group, row0), out_col, n};
+                const int direct = last && STORES_TILES && ROWS_ADJACENT;
                 TILES[row1 - row0][vecs](a, taps, k, depth, b + (t * s->depth + k) * vecs * VL,
-                                         s->depth * vecs * VL, acc, !t && !k);
-                if (last)
+                                         s->depth * vecs * VL, acc, !t && !k, direct ? &out : 0);
+                if (last && !direct)
                     for (int64_t r = row0; r < row1; r++, acc += vecs * VL) {
                         const int64_t row = source_out_row(src, s, group, r);
-                        if (row >= 0) store_row(p, d, row, source_out_col(src, s, group, col), n, acc);
+                        if (row >= 0) store_row(p, d, row, out_col, n, acc);
                     }
             }
         } while ((k += s->depth_block) < s->depth);

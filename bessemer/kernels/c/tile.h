@@ -1,21 +1,13 @@
 /* Register-tiled products on packed panels. TILE_ROWS x TILE_VECS bound the tile; every count below is at most those.
 
    A is read through row pointers, one per tile row and tap, so that a convolution needs no im2col; B is a packed
-   panel, [taps * depth][vecs * VL]. Rows and columns are split evenly: `part` says where piece i of n starts, and
-   pieces differ by at most one, so that no piece is a thin rest. */
-#define UNROLL _Pragma("GCC unroll 32")
-#define INLINE static inline __attribute__((always_inline))
+   panel, [taps * depth][vecs * VL]. With `out` the result goes from the registers to
+   the output (`store_tile`), else to c. */
 
-static inline int64_t part(int64_t total, int64_t pieces, int64_t i) {
-    const int64_t base = total / pieces, extra = total % pieces;
-    return i * base + (i < extra ? i : extra);
-}
-
-static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
-/* c[rows][vecs] (+)= sum over taps and k of a[tap][row][from + k] * b[tap][k][vecs]. */
+/* c[rows][vecs] (+)= sum over taps and k of a[tap][row][from + k] * b[tap][k][vecs]; c is read unless `first`. */
 INLINE void tile_product(const int rows, const int vecs, const float *const *a, int64_t taps, int64_t from,
-                         int64_t depth, const float *b, int64_t tap_step, float *c, int first) {
+                         int64_t depth, const float *b, int64_t tap_step, float *c, int first,
+                         const struct tile_out *out) {
     vf acc[TILE_ROWS][TILE_VECS];
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int j = 0; j < vecs; j++) acc[i][j] = first ? vf_zero() : vf_load(c + (i * vecs + j) * VL);
@@ -31,14 +23,19 @@ INLINE void tile_product(const int rows, const int vecs, const float *const *a, 
             }
         }
     }
+    if (STORES_TILES && out) {
+        store_tile(out, rows, vecs, acc);
+        return;
+    }
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int j = 0; j < vecs; j++) vf_store(c + (i * vecs + j) * VL, acc[i][j]);
 }
 
-typedef void tile_fn(const float *const *, int64_t, int64_t, int64_t, const float *, int64_t, float *, int);
+typedef void tile_fn(const float *const *, int64_t, int64_t, int64_t, const float *, int64_t, float *, int,
+                     const struct tile_out *);
 #define TILE(ROWS, VECS)                                                                                          \
     static __attribute__((noinline)) void tile_##ROWS##_##VECS(const float *const *a, int64_t taps, int64_t from, \
                                                                int64_t depth, const float *b, int64_t tap_step,   \
-                                                               float *c, int first) {                             \
-        tile_product(ROWS, VECS, a, taps, from, depth, b, tap_step, c, first);                                    \
+                                                               float *c, int first, const struct tile_out *out) { \
+        tile_product(ROWS, VECS, a, taps, from, depth, b, tap_step, c, first, out);                               \
     }

@@ -106,3 +106,11 @@ TRANSPOSED = [
     Case((1, 6, 11), 4, (5,), strides=(2,), pads=(2, 2), op="conv_transpose"),
     Case((1, 6, 3, 4, 5), 4, (3, 3, 3), strides=(1, 2, 2), pads=(1,) * 6, op="conv_transpose"),
 ]
+LINES = [
+    Case((2, 3, 15, 17), 20, (7, 7), strides=(2, 2), pads=(3, 3, 3, 3), bias=True),
+    Case((1, 4, 16, 16), 33, (3, 3), strides=(2, 2), pads=(0, 0, 1, 1)),
+    Case((1, 1, 9, 9), 8, (3, 5), dilations=(2, 1), pads=(2, 1, 0, 4)),
+    Case((1, 3, 9, 9), 8, (3, 3), strides=(1, 4)),
+    Case((2, 2, 19), 10, (5,), strides=(2,), pads=(2, 1)),
+    Case((1, 3, 4, 5, 6), 7, (2, 3, 3), pads=(1, 1, 1, 0, 1, 1)),
+]

@@ -64,9 +64,14 @@ def library(text: str, arch: str) -> ctypes.CDLL:
 
 
 class Guarded:
-    """`nbytes` that end at an unreadable page; the bytes before them are a canary."""
+    """`nbytes` that end `slack` bytes before an unreadable page; the bytes before them are a canary.
 
-    def __init__(self, nbytes: int) -> None:
+    With slack the start is aligned to a cache line: what to time with, since a masked load next to an unreadable page
+    traps inside the processor.
+    """
+
+    def __init__(self, nbytes: int, slack: int = 0) -> None:
+        nbytes += -nbytes % 64 + slack if slack else 0
         pages = -(-(nbytes + 64) // PAGE)
         self.map = mmap.mmap(-1, (pages + 1) * PAGE)
         start = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
@@ -104,9 +109,10 @@ class Call:
 
 
 def bind(
-    problem: Problem, code: KernelCode, arrays: Sequence[np.ndarray], arch: str, env: Mapping[str, int] | None = None
+    problem: Problem, code: KernelCode, arrays: Sequence[np.ndarray], arch: str, env: Mapping[str, int] | None = None,
+    slack: int = 0,
 ) -> Call:
-    """`code` on copies of `arrays` (one per operand), constants packed."""
+    """`code` on copies of `arrays` (one per operand), constants packed; see Guarded for `slack`."""
     env = env or {}
     arrays = list(arrays)
     for pack in code.packs:
@@ -115,13 +121,14 @@ def bind(
         assert arrays[pack.operand].shape == pack.type.shape, (pack, arrays[pack.operand].shape)
     buffers = []
     for array in arrays:
-        buffers.append(Guarded(array.nbytes))
-        buffers[-1].bytes[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        buffers.append(Guarded(array.nbytes, slack))
+        buffers[-1].bytes[: array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     out_type = problem.outputs[0]
     shape = tuple(evaluate(d, env) for d in out_type.shape)
-    out = Guarded(int(np.prod(shape)) * out_type.dtype.itemsize)
+    nbytes = int(np.prod(shape)) * out_type.dtype.itemsize
+    out = Guarded(nbytes, slack)
     buffers.append(out)
-    work = Guarded(evaluate(code.workspace, env))
+    work = Guarded(evaluate(code.workspace, env), slack)
     buffers.append(work)
     lib = library(code.text, arch)
     launches = []
@@ -133,7 +140,7 @@ def bind(
         entry.restype = None
         p, d = (ctypes.c_void_p * max(1, len(pointers)))(*pointers), (ctypes.c_int64 * max(1, len(ints)))(*ints)
         launches.append((entry, p, d, evaluate(launch.grid[0], env)))
-    return Call(launches, out.bytes.view(out_type.dtype.numpy).reshape(shape), buffers, lib)
+    return Call(launches, out.bytes[:nbytes].view(out_type.dtype.numpy).reshape(shape), buffers, lib)
 
 
 def compute(

@@ -9,8 +9,9 @@ import pytest
 from bessemer.kernels.c.conv_depthwise import ConvDepthwise
 from bessemer.kernels.c.conv_direct import ConvDirect
 from bessemer.kernels.c.conv_igemm import ConvIgemm
+from bessemer.kernels.c.conv_lines import ConvLines
 from bessemer.kernels.c.conv_transpose import ConvTransposeIgemm
-from tests.kernels.c.cases import DENSE, DEPTHWISE, GROUPED, OTHER_RANKS, TRANSPOSED, Case, check
+from tests.kernels.c.cases import DENSE, DEPTHWISE, GROUPED, LINES, OTHER_RANKS, TRANSPOSED, Case, check
 from tests.kernels.c.harness import Machine, supported
 
 
@@ -45,3 +46,9 @@ def test_direct(case: Case, layout: str) -> None:
 def test_transposed(arch: str, case: Case) -> None:
     for config in ConvTransposeIgemm().configs(case.build()[0], Machine(arch)):
         check(ConvTransposeIgemm(), case, arch, dict(config))
+
+
+@pytest.mark.parametrize("arch", supported())
+@pytest.mark.parametrize("case", LINES, ids=str)
+def test_lines(arch: str, case: Case) -> None:
+    check(ConvLines(), case, arch)
