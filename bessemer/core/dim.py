@@ -19,8 +19,8 @@ from bessemer.core.errors import ShapeError
 
 Dim = Union[int, "DimExpr"]
 INF = 2**62
-TEXT_LIMIT = 1 << 16  # characters that `parse` takes
-TERMS_LIMIT = 1 << 12  # terms of a product that `parse` expands
+TEXT_LIMIT = 1 << 14  # characters that `parse` takes
+TERMS_LIMIT = 1 << 8  # terms that `parse` lets an expression have
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,15 +235,32 @@ def ceildiv(a: Dim, b: Dim) -> Dim:
 
 
 def _extreme(kind: str, a: Dim, b: Dim) -> Dim:
-    if a == b:
-        return a
-    if isinstance(a, int) and isinstance(b, int):
-        return min(a, b) if kind == "min" else max(a, b)
+    """min or max in normal form: nested ones of a kind are one, and an operand that another one bounds falls away."""
+    kept: list[Dim] = []
+    for operand in (*_operands(kind, a), *_operands(kind, b)):
+        if any(_bounded(kind, operand, other) for other in kept):
+            continue
+        kept = [other for other in kept if not _bounded(kind, other, operand)]
+        kept.append(operand)
+    first, *rest = sorted(kept, key=str)
+    for operand in rest:
+        first = DimExpr((((Atom(kind, "", (first, operand)),), 1),))
+    return first
+
+
+def _operands(kind: str, d: Dim) -> tuple[Dim, ...]:
+    atom = _single_atom(d)
+    if atom is None or atom.kind != kind:
+        return (d,)
+    return tuple(o for arg in atom.args for o in _operands(kind, arg))
+
+
+def _bounded(kind: str, a: Dim, b: Dim) -> bool:
+    """Whether `b` always is the extreme of the two: max(x, x + 1), max(min(x, y), x)."""
     difference = a - b
     if isinstance(difference, int):
-        first = (difference < 0) == (kind == "min")
-        return a if first else b
-    return _atom(kind, *sorted((a, b), key=str))
+        return difference <= 0 if kind == "max" else difference >= 0
+    return b in _operands("min" if kind == "max" else "max", a)
 
 
 def minimum(a: Dim, b: Dim) -> Dim:
@@ -392,15 +409,11 @@ def _parse(node: ast.expr, text: str) -> Dim:
             return sym(name)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -1 * _parse(operand, text)
-        case ast.BinOp(left=left, op=ast.Add(), right=right):
-            return _parse(left, text) + _parse(right, text)
-        case ast.BinOp(left=left, op=ast.Sub(), right=right):
-            return _parse(left, text) - _parse(right, text)
-        case ast.BinOp(left=left, op=ast.Mult(), right=right):
+        case ast.BinOp(left=left, op=ast.Add() | ast.Sub() | ast.Mult() as op, right=right):
             a, b = _parse(left, text), _parse(right, text)
             if len(_terms(a)) * len(_terms(b)) > TERMS_LIMIT:
-                raise ValueError(f"a product of too many terms: {text!r}")
-            return a * b
+                raise ValueError(f"a dimension expression of too many terms: {text[:80]!r}...")
+            return a + b if isinstance(op, ast.Add) else a - b if isinstance(op, ast.Sub) else a * b
         case ast.Call(func=ast.Name(id=fn), args=[a, b], keywords=[]) if fn in _FUNCTIONS:
             return _FUNCTIONS[fn](_parse(a, text), _parse(b, text))
     raise ValueError(f"not a dimension expression: {text!r}")

@@ -68,6 +68,11 @@ def read_table(data: memoryview | bytes) -> tuple[Section, ...]:
     except (ValueError, TypeError, RecursionError) as error:
         raise EngineFormatError(f"the section table is damaged: {error}") from None
     _check_layout(table, HEADER.size + length, size)
+    end = HEADER.size + length
+    for section in table:
+        if any(data[end : section.offset]):
+            raise EngineFormatError(f"the padding before section {section.name} is not zero")
+        end = section.offset + section.length
     return table
 
 

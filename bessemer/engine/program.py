@@ -30,7 +30,8 @@ STEP_KINDS = ("kernel", "host", "copy", "branch", "jump", "loop")
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A region of memory. `offset` is in bytes within its space (for "input"/"output": the binding's number)."""
+    """A region of memory. `offset` is in bytes within its space; for "input" and "output" it is the binding's number,
+    for "dynamic" the number of the allocation (a view has that of the tensor it looks into)."""
 
     name: str
     dtype: DType
@@ -42,7 +43,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Arg:
-    """A kernel argument: kind "tensor" (value: tensor number), "workspace" (value: arena offset) or "int" (a dim)."""
+    """A kernel argument: kind "tensor" (value: tensor number), "int" (a dim) or "workspace" (0: the step's own)."""
 
     kind: str
     value: Dim
@@ -212,6 +213,8 @@ def _kernel_from_json(k: Mapping[str, Any]) -> Kernel:
 def _int(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"an integer was expected, not {value!r}")
+    if abs(value) >= 2**63:
+        raise ValueError(f"{value} does not fit 64 bits")
     return value
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from bessemer.core.errors import EngineFormatError
 from bessemer.engine.engine import Engine, Weights
-from bessemer.engine.format import Section, check_digest, read_table
+from bessemer.engine.format import Section, align, check_digest, read_table
 from bessemer.engine.program import from_json
 from bessemer.engine.verify import verify
 
@@ -30,7 +30,7 @@ def read(source: str | Path | bytes | memoryview) -> Engine:
         program = from_json(program_data)
         blobs = _blobs(data, table["kernels"], manifest)
         str(manifest["target"]["name"]), str(manifest["target"]["arch"])
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
         raise EngineFormatError(f"the engine's program is malformed: {error!r}") from None
     weights = table["weights"]
     verify(program, len(blobs), weights.length)
@@ -60,9 +60,13 @@ def _json(data: memoryview, section: Section) -> dict[str, Any]:
 
 
 def _blobs(data: memoryview, section: Section, manifest: dict[str, Any]) -> tuple[memoryview, ...]:
-    out = []
+    """The kernel binaries: one after the other, each at the next multiple of ALIGN, nothing between or behind."""
+    out, end = [], 0
     for offset, length in manifest["blobs"]:
-        if not (0 <= offset and 0 <= length and offset + length <= section.length):
-            raise ValueError(f"kernel binary at {offset}+{length} lies outside its section of {section.length} bytes")
-        out.append(data[section.offset + offset : section.offset + offset + length])
+        if offset != align(end) or length < 0 or offset + length > section.length:
+            raise ValueError(f"kernel binary at {offset}+{length} is out of place in its {section.length} bytes")
+        end = offset + length
+        out.append(data[section.offset + offset : section.offset + end])
+    if end != section.length:
+        raise ValueError(f"kernel binaries end at {end}, their section at {section.length}")
     return tuple(out)

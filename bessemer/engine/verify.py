@@ -2,17 +2,21 @@
 
 Every number of a tensor, kernel, step or symbol is in range; every tensor lies inside its space at the largest shape;
 every step reads only what an earlier step, an input or the weights wrote; no two arena tensors that live at the same
-time overlap, unless one is declared as a view (the same bytes, or inside) of the other.
+time overlap, unless one is a view (the same bytes, or inside) of the other: see engine.liveness.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import NoReturn
 
-from bessemer.core.dim import INF, Dim, bounds, symbols
+from bessemer.core.dim import INF, Dim, Range, bounds, product, symbols
 from bessemer.core.errors import EngineFormatError
 from bessemer.engine.format import WEIGHT_ALIGN
-from bessemer.engine.program import SPACES, STEP_KINDS, Arg, Program, Step, Tensor
+from bessemer.engine.liveness import broken_read
+from bessemer.engine.program import SPACES, STEP_KINDS, Arg, Program, Step, Symbol, Tensor
+
+BYTES_LIMIT = 1 << 48  # no machine has more: sizes beyond are nonsense
 
 
 def verify(program: Program, n_blobs: int, weights_bytes: int) -> None:
@@ -20,61 +24,29 @@ def verify(program: Program, n_blobs: int, weights_bytes: int) -> None:
     ranges = {name: s.range for name, s in program.symbols.items()}
     if program.weights_bytes > weights_bytes:
         _fail(program, f"it needs {program.weights_bytes} bytes of weights, the file has {weights_bytes}")
-    if program.arena_bytes < 0 or program.weights_bytes < 0:
-        _fail(program, "a size is negative")
+    if not 0 <= program.arena_bytes < BYTES_LIMIT or program.weights_bytes < 0:
+        _fail(program, f"it needs an arena of {program.arena_bytes} and weights of {program.weights_bytes} bytes")
+    for io, space in ((program.inputs, "input"), (program.outputs, "output")):
+        _check_bindings(program, io, space)
+    for name, symbol in program.symbols.items():
+        _check_symbol(program, name, symbol)
     for number, tensor in enumerate(program.tensors):
         _check_tensor(program, number, tensor, ranges)
     for kernel in program.kernels:
         if not 0 <= kernel.blob < n_blobs:
             _fail(program, f"kernel {kernel.entry} is in binary {kernel.blob} of {n_blobs}")
-    for name, symbol in program.symbols.items():
-        _check_symbol(program, name, symbol.input, symbol.axis)
-    for io, space in ((program.inputs, "input"), (program.outputs, "output")):
-        _check_bindings(program, io, space)
     for number, step in enumerate(program.steps):
         _check_step(program, number, step)
         for sub in step.subprograms:
             verify(sub, n_blobs, weights_bytes)
     _check_written(program)
+    problem = broken_read(program)
+    if problem is not None:
+        _fail(program, problem)
 
 
-def _fail(program: Program, what: str) -> None:
+def _fail(program: Program, what: str) -> NoReturn:
     raise EngineFormatError(f"the engine's program {program.name!r} is unsafe: {what}")
-
-
-def _check_tensor(program: Program, number: int, t: Tensor, ranges: Mapping[str, object]) -> None:
-    where = f"tensor {number} ({t.name})"
-    if t.space not in SPACES:
-        _fail(program, f"{where} is in unknown space {t.space!r}")
-    if t.offset < 0 or t.nbytes < 0:
-        _fail(program, f"{where} has a negative offset or size")
-    unknown = {s for d in t.shape for s in symbols(d)} - set(program.symbols)
-    if unknown:
-        _fail(program, f"{where} has unknown symbols {sorted(unknown)}")
-    size: Dim = t.dtype.itemsize
-    for d in t.shape:
-        size = size * d
-    largest = bounds(size, ranges)[1]  # type: ignore[arg-type]
-    limit = {"arena": program.arena_bytes, "weights": program.weights_bytes}.get(t.space)
-    if limit is not None:
-        if t.offset + t.nbytes > limit:
-            _fail(program, f"{where} ends at {t.offset + t.nbytes}, its space at {limit}")
-        if largest > t.nbytes and t.dtype.kind != "s":
-            _fail(program, f"{where} can grow to {largest} bytes, it has {t.nbytes}")
-    if t.space == "weights" and t.offset % WEIGHT_ALIGN:
-        _fail(program, f"{where} is not aligned to {WEIGHT_ALIGN} bytes")
-    if t.space in ("arena", "weights") and largest >= INF:
-        _fail(program, f"{where} has no largest size")
-
-
-def _check_symbol(program: Program, name: str, binding: int, axis: int) -> None:
-    if (binding, axis) == (-1, -1):
-        return
-    if not 0 <= binding < len(program.inputs):
-        _fail(program, f"symbol {name} is bound to input {binding} of {len(program.inputs)}")
-    rank = len(program.tensors[program.inputs[binding]].shape) if program.inputs[binding] < len(program.tensors) else 0
-    if not 0 <= axis < rank:
-        _fail(program, f"symbol {name} is bound to axis {axis} of an input of rank {rank}")
 
 
 def _check_bindings(program: Program, numbers: tuple[int, ...], space: str) -> None:
@@ -82,8 +54,59 @@ def _check_bindings(program: Program, numbers: tuple[int, ...], space: str) -> N
         if not 0 <= number < len(program.tensors):
             _fail(program, f"{space} {position} is tensor {number} of {len(program.tensors)}")
         t = program.tensors[number]
-        if t.space == space and t.offset != position:
-            _fail(program, f"{space} {position} ({t.name}) is bound to number {t.offset}")
+        if (t.space, t.offset) != (space, position):
+            _fail(program, f"{space} {position} ({t.name}) lies in space {t.space!r} at number {t.offset}")
+
+
+def _check_symbol(program: Program, name: str, symbol: Symbol) -> None:
+    r = symbol.range
+    if not 0 <= r.lo <= r.hi <= INF or r.multiple < 1 or not (r.opt is None or r.lo <= r.opt <= r.hi):
+        _fail(program, f"symbol {name} has no valid range: {r}")
+    if (symbol.input, symbol.axis) == (-1, -1):
+        return
+    if not 0 <= symbol.input < len(program.inputs):
+        _fail(program, f"symbol {name} is bound to input {symbol.input} of {len(program.inputs)}")
+    rank = len(program.tensors[program.inputs[symbol.input]].shape)
+    if not 0 <= symbol.axis < rank:
+        _fail(program, f"symbol {name} is bound to axis {symbol.axis} of an input of rank {rank}")
+
+
+def _check_tensor(program: Program, number: int, t: Tensor, ranges: Mapping[str, Range]) -> None:
+    where = f"tensor {number} ({t.name})"
+    if t.space not in SPACES:
+        _fail(program, f"{where} is in unknown space {t.space!r}")
+    if t.offset < 0 or t.nbytes < 0:
+        _fail(program, f"{where} has a negative offset or size")
+    if any(isinstance(d, int) and not 0 <= d < BYTES_LIMIT for d in t.shape):
+        _fail(program, f"{where} has an impossible shape {[str(d) for d in t.shape]}")
+    _check_symbols(program, where, t.shape)
+    _check_size(program, where, t, bounds(product(t.shape) * t.dtype.itemsize, ranges)[1])
+    if t.space == "weights" and t.offset % WEIGHT_ALIGN:
+        _fail(program, f"{where} is not aligned to {WEIGHT_ALIGN} bytes")
+
+
+def _check_size(program: Program, where: str, t: Tensor, largest: int) -> None:
+    """Whether the tensor lies in its space at the largest shape."""
+    bindings = {"input": program.inputs, "output": program.outputs}.get(t.space)
+    if bindings is not None:
+        if t.offset >= len(bindings):
+            _fail(program, f"{where} views {t.space} {t.offset} of {len(bindings)}")
+        if t.nbytes > program.tensors[bindings[t.offset]].nbytes:
+            _fail(program, f"{where} is larger than {t.space} {t.offset}, which it views")
+    limit = {"arena": program.arena_bytes, "weights": program.weights_bytes}.get(t.space)
+    if limit is not None and t.offset + t.nbytes > limit:
+        _fail(program, f"{where} ends at {t.offset + t.nbytes}, its space at {limit}")
+    if t.dtype.kind == "s":
+        if t.space not in ("input", "output", "dynamic"):
+            _fail(program, f"{where} holds strings, which live on the host")
+    elif t.space != "dynamic" and largest > t.nbytes:
+        _fail(program, f"{where} can grow to {largest} bytes, it has {t.nbytes}")
+
+
+def _check_symbols(program: Program, where: str, dims: Iterable[Dim]) -> None:
+    unknown = {s for d in dims for s in symbols(d)} - set(program.symbols)
+    if unknown:
+        _fail(program, f"{where} uses unknown symbols {sorted(unknown)}")
 
 
 def _check_step(program: Program, number: int, step: Step) -> None:
@@ -96,6 +119,7 @@ def _check_step(program: Program, number: int, step: Step) -> None:
     for n in step.writes:
         if program.tensors[n].space in ("weights", "input"):
             _fail(program, f"{where} writes to {program.tensors[n].space}")
+    _check_symbols(program, where, (*step.grid, step.flops, step.nbytes))
     if step.kind == "kernel":
         if not 0 <= step.kernel < len(program.kernels):
             _fail(program, f"{where} uses kernel {step.kernel} of {len(program.kernels)}")
@@ -103,10 +127,14 @@ def _check_step(program: Program, number: int, step: Step) -> None:
             _fail(program, f"{where} has a grid of {len(step.grid)} dims")
     if step.kind in ("branch", "jump") and not number < step.target <= len(program.steps):
         _fail(program, f"{where} goes to step {step.target} of {len(program.steps)}")
-    if step.kind == "branch" and len(step.reads) != 1:
-        _fail(program, f"{where} branches on {len(step.reads)} tensors")
-    if step.kind == "copy" and (len(step.reads), len(step.writes)) != (1, 1):
-        _fail(program, f"{where} copies {len(step.reads)} tensors to {len(step.writes)}")
+    tensors = [program.tensors[n] for n in (*step.reads, *step.writes)]
+    if step.kind == "branch" and [t.dtype.kind for t in tensors] != ["b"]:
+        _fail(program, f"{where} does not branch on one bool")
+    if step.kind == "copy":
+        if (len(step.reads), len(step.writes)) != (1, 1):
+            _fail(program, f"{where} copies {len(step.reads)} tensors to {len(step.writes)}")
+        if (tensors[0].dtype, tensors[0].shape) != (tensors[1].dtype, tensors[1].shape):
+            _fail(program, f"{where} copies between tensors of different types")
     offset, size = step.workspace
     if offset < 0 or size < 0 or offset + size > program.arena_bytes:
         _fail(program, f"{where} has a workspace at {offset}+{size}, the arena has {program.arena_bytes} bytes")
@@ -115,35 +143,27 @@ def _check_step(program: Program, number: int, step: Step) -> None:
 
 
 def _check_arg(program: Program, where: str, step: Step, arg: Arg) -> None:
-    if arg.kind == "tensor":
-        if arg.value not in step.reads and arg.value not in step.writes:
-            _fail(program, f"{where} passes tensor {arg.value}, which it neither reads nor writes")
-    elif arg.kind == "int":
-        unknown = symbols(arg.value) - set(program.symbols)
-        if unknown:
-            _fail(program, f"{where} uses unknown symbols {sorted(unknown)}")
-    elif arg.kind != "workspace":
-        _fail(program, f"{where} has an argument of unknown kind {arg.kind!r}")
+    match arg.kind:
+        case "tensor":
+            if arg.value not in step.reads and arg.value not in step.writes:
+                _fail(program, f"{where} passes tensor {arg.value}, which it neither reads nor writes")
+        case "int":
+            if arg.bits not in (32, 64):
+                _fail(program, f"{where} has an integer argument of {arg.bits} bits")
+            _check_symbols(program, where, (arg.value,))
+        case "workspace":
+            if arg.value != 0:
+                _fail(program, f"{where} has its workspace at {arg.value} of itself")
+        case _:
+            _fail(program, f"{where} has an argument of unknown kind {arg.kind!r}")
 
 
 def _check_written(program: Program) -> None:
-    """Every read is of something written before it in step order."""
-    written = {n for n, t in enumerate(program.tensors) if t.space in ("input", "weights")}
-    spans = {(program.tensors[n].space, program.tensors[n].offset) for n in written}
+    """Outside the arena, every read is of something written before it in step order, or of a view of that."""
+    written = {("input", k) for k in range(len(program.inputs))}
     for number, step in enumerate(program.steps):
         for n in step.reads:
             t = program.tensors[n]
-            if n not in written and (t.space, t.offset) not in spans and t.space != "dynamic":
-                if not any(_inside(t, program.tensors[w]) or _inside(program.tensors[w], t) for w in written):
-                    _fail(program, f"step {number} ({step.name}) reads tensor {n} ({t.name}) before anything writes it")
-        for n in step.writes:
-            written.add(n)
-            spans.add((program.tensors[n].space, program.tensors[n].offset))
-
-
-def _inside(inner: Tensor, outer: Tensor) -> bool:
-    return (
-        inner.space == outer.space
-        and outer.offset <= inner.offset
-        and inner.offset + inner.nbytes <= outer.offset + outer.nbytes
-    )
+            if t.space in ("output", "dynamic") and (t.space, t.offset) not in written:
+                _fail(program, f"step {number} ({step.name}) reads tensor {n} ({t.name}) before anything writes it")
+        written.update((program.tensors[n].space, program.tensors[n].offset) for n in step.writes)

@@ -17,22 +17,24 @@ from bessemer.engine.program import to_json
 
 
 def write(engine: Engine, path: Path) -> Path:
-    """Write to a temporary file beside `path`, sync, and rename. BuildError where the disk is full."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    """Write to a temporary file beside `path`, sync, and rename. BuildError where the disk is full or not writable."""
     try:
-        with os.fdopen(handle, "wb") as file:
-            write_to(engine, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                write_to(engine, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise BuildError(
             f"the engine could not be written: {error.strerror}", where=str(path), fix="free space or choose another -o"
         ) from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
     return path
 
 

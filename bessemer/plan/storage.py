@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bessemer.core.dim import INF, bounds
 from bessemer.ir.graph import TensorType
-from bessemer.lower.items import AliasItem, CopyItem, Item, LabelItem, Lowered, read, written
+from bessemer.lower.items import AliasItem, CopyItem, Item, Lowered, read, written
 from bessemer.plan.memory import Interval, aligned, peak, place
 
 DYNAMIC_LIMIT = 1 << 40  # a tensor that may grow beyond this is allocated when its size is known
@@ -22,6 +23,7 @@ class Storage:
     roots: dict[str, str] = field(default_factory=dict)
     space: dict[str, str] = field(default_factory=dict)  # by root
     offset: dict[str, int] = field(default_factory=dict)  # by root
+    block: dict[str, int] = field(default_factory=dict)  # bytes by root: enough for every view of it
     arena_bytes: int = 0
     peak_bytes: int = 0
 
@@ -79,8 +81,10 @@ def _intervals(storage: Storage) -> list[Interval]:
     first: dict[str, int] = {}
     last: dict[str, int] = {}
     size: dict[str, int] = {}
+    views: dict[str, list[str]] = {}
     for number, item in enumerate(storage.items):
-        if isinstance(item, (AliasItem, LabelItem)):
+        if isinstance(item, AliasItem):
+            views.setdefault(storage.root(item.value), []).append(item.value)
             continue
         for value in written(item):
             root = storage.root(value)
@@ -89,12 +93,15 @@ def _intervals(storage: Storage) -> list[Interval]:
             size[root] = max(size.get(root, 0), storage.nbytes(value))
         for value in read(item):
             last[storage.root(value)] = number
-    blocks = []
+    blocks: list[Interval] = []
+    dynamic = itertools.count()
     for root, start in first.items():
         if root in storage.space:
             continue
-        if size[root] >= min(INF, DYNAMIC_LIMIT):
-            storage.space[root], storage.offset[root] = "dynamic", 0
+        nbytes = max(size[root], *(storage.nbytes(v) for v in views.get(root, ())), 0)
+        if nbytes >= min(INF, DYNAMIC_LIMIT) or storage.lowered.types[root].dtype.kind == "s":
+            storage.space[root], storage.offset[root] = "dynamic", next(dynamic)
         else:
-            blocks.append(Interval(root, aligned(size[root]), start, last[root]))
+            storage.block[root] = nbytes
+            blocks.append(Interval(root, aligned(nbytes), start, last[root]))
     return blocks
