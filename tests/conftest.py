@@ -1,8 +1,8 @@
 """What a machine lacks is skipped by marker, with the reason; pytest lists it at the end.
 
-    torch     needs PyTorch            triton    needs Triton (no GPU)
-    gpu       needs an NVIDIA GPU      slow      takes minutes; runs with --slow
-    download  needs model packages; skipped with --offline
+torch     needs PyTorch            triton    needs Triton (no GPU)
+gpu       needs an NVIDIA GPU      slow      takes minutes; runs with --slow
+download  needs model packages; skipped with --offline
 """
 
 from __future__ import annotations
@@ -62,4 +62,3 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for marker, reason in why.items():
             if reason is not None and item.get_closest_marker(marker) is not None:
                 item.add_marker(pytest.mark.skip(reason=f"{marker}: {reason}"))
-

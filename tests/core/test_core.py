@@ -88,7 +88,9 @@ def test_registry_refuses_duplicates_and_names_what_is_known(tmp_path: Path, mon
 
 
 def test_a_module_that_fails_to_import_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    registry: Registry[int] = Registry("op", package(tmp_path, monkeypatch, "broken", bad="raise OSError('broken module')"))
+    registry: Registry[int] = Registry(
+        "op", package(tmp_path, monkeypatch, "broken", bad="raise OSError('broken module')")
+    )
     for _ in range(2):
         with pytest.raises(OSError, match="broken module"):
             registry.get("anything")

@@ -13,8 +13,7 @@ import pytest
 import bessemer
 
 BUILDER = [
-    f"bessemer.{name}"
-    for name in "ir ops frontend passes quant kernels targets lower tune plan builder cli".split()
+    f"bessemer.{name}" for name in "ir ops frontend passes quant kernels targets lower tune plan builder cli".split()
 ]
 HEAVY = ["onnx", "onnxruntime", "triton", "torch", "cuda", "typer", "rich", "hypothesis", *BUILDER]
 PROBE = """
@@ -28,12 +27,16 @@ print(json.dumps([seconds, sorted(sys.modules)]))
 
 
 def probe(module: str) -> tuple[float, set[str]]:
-    result = subprocess.run([sys.executable, "-c", PROBE.format(module=module)], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", PROBE.format(module=module)], capture_output=True, text=True, check=True
+    )
     seconds, modules = json.loads(result.stdout)
     return seconds, set(modules)
 
 
-@pytest.mark.parametrize("module", ["bessemer", "bessemer.engine.reader", "bessemer.runtime", "bessemer.runtime.session"])
+@pytest.mark.parametrize(
+    "module", ["bessemer", "bessemer.engine.reader", "bessemer.runtime", "bessemer.runtime.session"]
+)
 def test_the_runtime_imports_no_builder_and_no_framework(module: str) -> None:
     _, modules = probe(module)
     assert not modules & set(HEAVY)

@@ -1,0 +1,343 @@
+"""The engine file: bytes that never change, round trips, and every kind of damage."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bessemer.core import canon
+from bessemer.core.errors import EngineFormatError, EngineMismatchError
+from bessemer.engine import format as fmt
+from bessemer.engine.engine import Engine, Weights
+from bessemer.engine.program import from_json, renumber_blobs, to_json
+from bessemer.engine.reader import read
+from tests.engine.engines import engine, file_of, program
+
+GOLDEN = Path(__file__).parent / "golden_v1.txt"  # base64 of zlib of a version 1 file: every later reader must refuse
+FILE = file_of(engine())  # or read it, and this one must read it
+
+
+def test_golden_file() -> None:
+    """Old engines stay readable, and the same engine gives the same bytes on every machine."""
+    golden = zlib.decompress(base64.b64decode(GOLDEN.read_text()))
+    assert FILE == golden
+    assert read(golden).program == program()
+
+
+def test_layout_is_as_documented() -> None:
+    assert FILE[:8] == b"BESSEMR\n"
+    version, length = np.frombuffer(FILE[8:16], "<u4")
+    assert version == 1
+    rows = json.loads(FILE[16 : 16 + int(length)])
+    assert [r[0] for r in rows] == ["manifest", "program", "kernels", "weights"]
+    for _, offset, size, digest in rows:
+        assert offset % 4096 == 0
+        assert hashlib.sha256(FILE[offset : offset + size]).hexdigest() == digest
+    assert rows[-1][1] + rows[-1][2] == len(FILE)
+    manifest = json.loads(FILE[rows[0][1] : rows[0][1] + rows[0][2]])
+    assert manifest["blobs"] == [[0, 12], [4096, 6]]
+
+
+def test_write_of_read_is_the_same_bytes(tmp_path: Path) -> None:
+    opened = read(FILE)
+    assert file_of(opened) == FILE
+    path = engine().save(tmp_path / "tiny.engine")
+    assert path.read_bytes() == FILE
+    mapped = read(path)
+    assert mapped.path == path and mapped.program == program()
+    assert file_of(mapped) == FILE
+    assert [bytes(b) for b in mapped.blobs] == [b"first binary", b"second"]
+
+
+def test_weights_are_where_the_program_says() -> None:
+    out = np.full(70, 255, np.uint8)
+    read(FILE).weights.fill(out)
+    assert list(out[:16].view(np.float32)) == [1, 2, 3, 4]
+    assert not out[16:64].any(), "gaps are zeros"
+    assert list(out[64:].view(np.uint16)) == [0x3F80, 0x4000, 0x4040]
+
+
+def test_signature_and_facts() -> None:
+    e = read(FILE)
+    assert [(i.name, i.dtype.name, [str(d) for d in i.shape]) for i in e.inputs] == [("x", "f32", ["n", "4"])]
+    assert [o.name for o in e.outputs] == ["y"]
+    assert e.target == "cpu:avx2"
+    assert e.memory == {"weights": 70, "arena": 256, "peak": 193}
+
+
+def test_an_engine_without_weights_kernels_or_steps() -> None:
+    bare = replace(
+        program(), steps=(), kernels=(), tensors=program().tensors[:1], outputs=(), arena_bytes=0, weights_bytes=0
+    )
+    empty = Engine(engine().manifest, bare, (), Weights(0))
+    data = file_of(empty)
+    assert file_of(read(data)) == data
+
+
+def test_nested_programs_round_trip_and_renumber() -> None:
+    outer = replace(program(), steps=(replace(program().steps[0], kind="loop", subprograms=(program(),)),))
+    assert from_json(json.loads(canon.dumps(to_json(outer)))) == outer
+    moved = renumber_blobs(outer, {0: 5, 1: 6})
+    assert [k.blob for k in moved.kernels] == [5, 6]
+    assert [k.blob for k in moved.steps[0].subprograms[0].kernels] == [5, 6]
+
+
+def test_truncation_at_every_length() -> None:
+    lengths = {*range(600), *(b + d for b in range(0, len(FILE), 512) for d in (-1, 0, 1)), len(FILE) - 1}
+    for length in sorted(n for n in lengths if 0 <= n < len(FILE)):
+        with pytest.raises(EngineFormatError):
+            read(FILE[:length])
+
+
+def test_appended_bytes_are_refused() -> None:
+    for extra in (b"\0", b"x" * 4096):
+        with pytest.raises(EngineFormatError, match="truncated or padded"):
+            read(FILE + extra)
+
+
+def test_every_flipped_byte_is_refused() -> None:
+    """All of the header, the table and the sections with both a single bit and a whole byte, padding included."""
+    for position in range(len(FILE)):
+        for mask in (0x01, 0xFF) if FILE[position] or position < 1024 or position % 16 == 0 else (0x20,):
+            damaged = bytearray(FILE)
+            damaged[position] ^= mask
+            with pytest.raises(EngineFormatError):
+                read(bytes(damaged))
+
+
+@given(st.binary(max_size=300))
+def test_noise_is_refused(noise: bytes) -> None:
+    for data in (noise, FILE[:8] + noise, FILE[:16] + noise):
+        with pytest.raises(EngineFormatError):
+            read(data)
+
+
+@pytest.mark.parametrize(
+    "start", [b"", b"\x7fELF\x02\x01\x01", b"PK\x03\x04", b"\x08\x07\x12\x07pytorch", b"BESSEMR\r\n", b"bessemr\n"]
+)
+def test_foreign_files(start: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "foreign.engine"
+    path.write_bytes(start and start.ljust(9000, b"\0"))
+    with pytest.raises(EngineFormatError, match="empty" if not start else "not a Bessemer engine: it starts with"):
+        read(path)
+
+
+def test_missing_files_and_folders(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.engine", tmp_path):
+        with pytest.raises(EngineFormatError, match="cannot be read") as caught:
+            read(path)
+        assert caught.value.where == str(path)
+
+
+@pytest.mark.parametrize("version", [0, 2, 2**32 - 1])
+def test_other_versions_name_both_sides(version: int) -> None:
+    data = FILE[:8] + version.to_bytes(4, "little") + FILE[12:]
+    with pytest.raises(EngineMismatchError, match=f"format version {version}, this runtime reads version 1"):
+        read(data)
+
+
+# -- files that are consistent but say nonsense -----------------------------------------------------------------------
+
+
+def forged(
+    manifest: Callable[[dict[str, Any]], object] = lambda m: m,
+    program: Callable[[dict[str, Any]], object] = lambda p: p,
+    kernels: bytes | None = None,
+    rows: Callable[[list[list[Any]]], object] = lambda r: r,
+) -> bytes:
+    """The file with sections changed and all digests put right, as somebody with this source could write it."""
+    table = json.loads(FILE[16 : 16 + int.from_bytes(FILE[12:16], "little")])
+    parts = {name: FILE[offset : offset + size] for name, offset, size, _ in table}
+    for name, change in (("manifest", manifest), ("program", program)):
+        data = json.loads(parts[name])
+        changed = change(data)
+        parts[name] = (
+            changed if isinstance(changed, bytes) else json.dumps(data if changed is None else changed).encode()
+        )
+    parts["kernels"] = parts["kernels"] if kernels is None else kernels
+    length = 0
+    while True:
+        end, out = 16 + length, []
+        for name, data in parts.items():
+            out.append([name, fmt.align(end), len(data), hashlib.sha256(data).hexdigest()])
+            end = fmt.align(end) + len(data)
+        changed = rows(out)
+        text = changed if isinstance(changed, bytes) else json.dumps(out if changed is None else changed).encode()
+        if len(text) == length:
+            break
+        length = len(text)
+    data = FILE[:12] + length.to_bytes(4, "little") + text
+    end = 16 + length
+    for body in parts.values():
+        data = data.ljust(fmt.align(end), b"\0") + body
+        end = len(data)
+    return data
+
+
+def set_(*path: Any, to: Any) -> Callable[[Any], None]:
+    def change(data: Any) -> None:
+        for key in path[:-1]:
+            data = data[key]
+        data[path[-1]] = to
+
+    return change
+
+
+def drop(*path: Any) -> Callable[[Any], None]:
+    def change(data: Any) -> None:
+        for key in path[:-1]:
+            data = data[key]
+        del data[path[-1]]
+
+    return change
+
+
+def test_a_forgery_without_changes_is_read() -> None:
+    assert read(forged()).program == program()
+
+
+HUGE = 10**30
+DEEP = b"[" * 100_000 + b"]" * 100_000
+FLAT = canon.dumps({k: v for k, v in to_json(program()).items() if k != "steps"})[:-1]
+NESTED = ((FLAT + ',"steps":[{"kind":"loop","name":"l","subprograms":[') * 2000 + FLAT + "}" + "]}]}" * 2000).encode()
+
+PROGRAMS: dict[str, Callable[[Any], Any]] = {
+    "not an object": lambda p: [p],
+    "not json": lambda p: b"{",
+    "not utf-8": lambda p: b'{"a": "\xff"}',
+    "deep lists": lambda p: DEEP,
+    "deep objects": lambda p: b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+    "nested programs": lambda p: NESTED,
+    "empty": lambda p: {},
+    "null": lambda p: b"null",
+    "NaN size": set_("arena_bytes", to=float("nan")),
+    "float size": set_("arena_bytes", to=256.0),
+    "bool size": set_("arena_bytes", to=True),
+    "text size": set_("arena_bytes", to="256"),
+    "huge arena": set_("arena_bytes", to=HUGE),
+    "arena of a petabyte": set_("arena_bytes", to=2**50),
+    "huge offset": set_("tensors", 2, 4, to=HUGE),
+    "negative offset": set_("tensors", 2, 4, to=-64),
+    "huge dim": set_("tensors", 0, 2, to=[str(HUGE)]),
+    "number with 5000 digits": set_("tensors", 0, 2, to=["9" * 5000]),
+    "dim is a number": set_("tensors", 0, 2, to=[4]),
+    "dim is code": set_("tensors", 0, 2, to=["__import__('os').getpid()"]),
+    "dim divides by zero": set_("tensors", 0, 2, to=["floordiv(n,0)"]),
+    "dim is deep": set_("tensors", 0, 2, to=["(" * 9000 + "n" + ")" * 9000]),
+    "dim is a deep minus": set_("tensors", 0, 2, to=["-" * 60_000 + "n"]),
+    "dim explodes": set_("tensors", 0, 2, to=["*".join(["(n+u0+1)"] * 400)]),
+    "dim is an endless sum": set_("tensors", 0, 2, to=["+".join(f"s{k}" for k in range(100_000))]),
+    "dim is a long sum": set_("tensors", 0, 2, to=["+".join(f"s{k}" for k in range(2500))]),
+    "dim is a long product": set_("tensors", 0, 2, to=["*".join(f"s{k}" for k in range(2500))]),
+    "unknown dtype": set_("tensors", 0, 1, to="f8"),
+    "short tensor": set_("tensors", 0, to=["x", "f32"]),
+    "tensors are an object": set_("tensors", to={"a": 1}),
+    "steps are null": set_("steps", to=None),
+    "step is a string": set_("steps", 0, to="kernel"),
+    "step without a kind": drop("steps", 0, "kind"),
+    "args are numbers": set_("steps", 0, "args", to=[1, 2]),
+    "workspace is short": set_("steps", 0, "workspace", to=[1]),
+    "workspace is text": set_("steps", 0, "workspace", to="ab"),
+    "symbols are a list": set_("symbols", to=[]),
+    "symbol is short": set_("symbols", "n", to=[1]),
+    "kernel without abi": drop("kernels", 0, "abi"),
+    "kernel time is text": set_("kernels", 0, "time_us", to="fast"),
+    "kernel time is huge": set_("kernels", 0, "time_us", to=10**400),
+    "rejected is flat": set_("kernels", 0, "rejected", to=["a"]),
+    "attrs are a number": set_("steps", 1, "attrs", to=5),
+}
+
+
+@pytest.mark.parametrize("change", PROGRAMS.values(), ids=PROGRAMS)
+def test_nonsense_programs(change: Callable[[Any], Any]) -> None:
+    started = time.process_time()
+    with pytest.raises(EngineFormatError):
+        read(forged(program=change))
+    assert time.process_time() - started < 5
+
+
+MANIFESTS: dict[str, Callable[[Any], Any]] = {
+    "not an object": lambda m: [],
+    "deep": lambda m: DEEP,
+    "no blobs": drop("blobs"),
+    "blobs are text": set_("blobs", to="ab"),
+    "blobs are an object": set_("blobs", to={"ab": 1}),
+    "blob outside": set_("blobs", to=[[0, 12], [4096, 7]]),
+    "negative blob": set_("blobs", to=[[0, -12], [0, 6]]),
+    "huge blob": set_("blobs", to=[[0, HUGE]]),
+    "float blob": set_("blobs", to=[[0.0, 12.0], [4096.0, 6.0]]),
+    "overlapping blobs": set_("blobs", to=[[0, 12], [0, 6]]),
+    "hole between blobs": set_("blobs", to=[[0, 10], [4096, 6]]),
+    "bytes behind the blobs": set_("blobs", to=[[0, 12]]),
+    "no target": drop("target"),
+    "target is text": set_("target", to="cpu"),
+    "target without arch": drop("target", "arch"),
+}
+
+
+@pytest.mark.parametrize("change", [v for k, v in MANIFESTS.items() if k != "hole between blobs"],
+                         ids=[k for k in MANIFESTS if k != "hole between blobs"])  # fmt: skip
+def test_nonsense_manifests(change: Callable[[Any], Any]) -> None:
+    with pytest.raises(EngineFormatError):
+        read(forged(manifest=change))
+
+
+def test_holes_between_kernels_are_refused() -> None:
+    blobs = [[0, 12], [8192, 6]]
+    with pytest.raises(EngineFormatError, match="out of place"):
+        read(forged(manifest=set_("blobs", to=blobs), kernels=b"first binary".ljust(8192, b"x") + b"second"))
+
+
+TABLES: dict[str, Callable[[Any], Any]] = {
+    "not json": lambda r: b"[[",
+    "not a list": lambda r: {"manifest": 1},
+    "null": lambda r: b"null",
+    "deep": lambda r: b"[" * 30_000 + b"]" * 30_000,
+    "too long": lambda r: b" " * (fmt.TABLE_LIMIT + 1),
+    "missing section": lambda r: r[:3],
+    "twice": lambda r: [*r, r[0]],
+    "unknown section": set_(0, 0, to="secrets"),
+    "other order": lambda r: [r[1], r[0], *r[2:]],
+    "negative offset": set_(0, 1, to=-4096),
+    "unaligned offset": set_(0, 1, to=4097),
+    "hole": set_(1, 1, to=1 << 20),
+    "overlap": set_(1, 1, to=4096),
+    "huge length": set_(3, 2, to=HUGE),
+    "float length": set_(3, 2, to=70.0),
+    "bool offset": set_(0, 1, to=True),
+    "wrong digest": set_(2, 3, to="0" * 64),
+    "digest is null": set_(2, 3, to=None),
+    "short row": set_(0, to=["manifest", 4096]),
+}
+
+
+@pytest.mark.parametrize("change", TABLES.values(), ids=TABLES)
+def test_nonsense_section_tables(change: Callable[[Any], Any]) -> None:
+    with pytest.raises(EngineFormatError):
+        read(forged(rows=change))
+
+
+def test_a_hundred_megabytes_load_in_a_third_of_a_second(tmp_path: Path) -> None:
+    size = 100 << 20
+    big = replace(engine(weights_bytes=size), weights=Weights(size, buffer=memoryview(bytes(size))))
+    path = big.save(tmp_path / "big.engine")
+    seconds = []
+    for _ in range(3):
+        started = time.process_time()
+        read(path)
+        seconds.append(time.process_time() - started)
+    os.unlink(path)
+    assert min(seconds) < 0.3
