@@ -6,23 +6,25 @@
         if isinstance(k, str): ...                     # the compiler's error: this candidate is dropped
         else: k.cubin, k.symbol, k.abi
 
-`target.compile_one(request)` raises CompilerError instead. Nothing here needs a GPU; `cuda_target()` alone asks the
-driver which one there is.
+`target.compile_one(request)` raises CompilerError instead; `target.link` does so for a whole engine. Nothing here
+needs a GPU; `cuda_target` asks the driver which one there is, if any.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bessemer.core import canon
 from bessemer.core import dtype as dt
 from bessemer.core.dim import divisor
 from bessemer.core.dtype import DType
 from bessemer.core.errors import BuildError, CompilerError
 from bessemer.kernels.base import WORKSPACE, Int, KernelCode, Launch, Problem
 from bessemer.targets import triton_pool
+from bessemer.targets.base import Placement
 from bessemer.targets.triton_pool import TIMEOUT, Job
 
 ALIGN = 16  # of every pointer, in bytes: what the planner and the device's allocator give, and run() checks
@@ -98,7 +100,7 @@ class CudaTarget:
     gpu: Gpu
     name: str = "cuda"
     languages: tuple[str, ...] = ("triton",)
-    folder: Path | None = field(default=None, compare=False)
+    folder: Path | None = field(default=None, compare=False)  # of compiled kernels; None: the user's cache
 
     @property
     def limits(self) -> Mapping[str, int]:
@@ -134,6 +136,16 @@ class CudaTarget:
             raise CompilerError(f"Triton could not compile {request.label}:\n{found}", where=self.arch)
         return found
 
+    def link(self, codes: Iterable[tuple[Problem, KernelCode]]) -> LinkedCubins:
+        """All launches of these kernels as cubins; CompilerError lists those that do not compile."""
+        requests = [Request(problem, code, launch) for problem, code in codes for launch in code.launches]
+        found = self.compile(requests)
+        failed = [f"{r.label}:\n{k}" for r, k in zip(requests, found) if isinstance(k, str)]
+        if failed:
+            raise CompilerError("Triton could not compile " + "\n".join(failed), where=self.arch)
+        kernels = {self.job(r): k for r, k in zip(requests, found) if isinstance(k, CompiledKernel)}
+        return LinkedCubins(self, kernels, tuple(sorted({k.cubin for k in kernels.values()}, key=canon.digest)))
+
     def job(self, request: Request) -> Job:
         """The request as the compiler takes it: types and divisors of its arguments, constants, options."""
         launch = request.launch
@@ -152,6 +164,20 @@ class CudaTarget:
         if abi["shared"] > self.gpu.shared_bytes:
             return f"needs {abi['shared']} bytes of shared memory; {self.arch} has {self.gpu.shared_bytes}"
         return CompiledKernel(cubin, abi["symbol"], {k: v for k, v in abi.items() if k != "symbol"})
+
+
+@dataclass(frozen=True)
+class LinkedCubins:
+    """The cubins of an engine, equal ones once, in the order of their hashes."""
+
+    target: CudaTarget
+    kernels: Mapping[Job, CompiledKernel]
+    blobs: tuple[bytes, ...]
+
+    def placement(self, problem: Problem, code: KernelCode, launch: Launch) -> Placement:
+        """Where a launch of `code` for `problem` is; its `abi` is what Module.kernel of device/cuda takes."""
+        kernel = self.kernels[self.target.job(Request(problem, code, launch))]
+        return Placement(self.blobs.index(kernel.cubin), kernel.symbol, kernel.abi)
 
 
 def _parameter(request: Request, arg: Any) -> tuple[str, int]:
