@@ -76,9 +76,17 @@ def epilogue(problem: Problem, splits: Sequence[int] | None = None) -> tuple[str
             acc = body.let(f"acc.to({scalar.TL[kind]})", kind, deps) if kind != "i1" else Value("acc", kind, deps)
             body.results[id(node)] = (node, acc)
     value = body.value(expr)
-    body.store(number, out.dtype, body.offset(out.shape, ex.out_axes(out.rank)), value, "mask")
+    body.store(number, out.dtype, _over_tile(body, body.offset(out.shape, ex.out_axes(out.rank))), value, "mask")
     head = f"@triton.jit\ndef epilogue_store(acc, {', '.join(names)}, mask, {', '.join(params.args)}):\n"
     return head + "\n".join(body.lines) + "\n", params, tuple(body.helpers)
+
+
+def _over_tile(body: Body, offset: Value) -> Value:
+    """`offset` with the tile's shape, also where a group of the output has one element and takes no part in it."""
+    for var in body.groups:
+        if var not in offset.deps:
+            offset = body.let(f"{offset.text} + {var} * 0", offset.kind, offset.deps | {var})
+    return offset
 
 
 def assemble(source: str, helpers: Iterable[str] = ()) -> str:

@@ -58,7 +58,7 @@ class Pool:
     def estimate(self, problem: Problem, target: Limits, config: Config) -> float:
         """Microseconds at the opt shape: bytes through L1 per multiprocessor, or device memory."""
         pixels, channels = (problem.typical(d) for d in _view(problem))
-        bm, bn, taps = int(config["bm"]), int(config["bn"]), math.prod(problem.attr("kernel"))
+        bm, bn, taps = int(config["bm"]), int(config["bn"]), int(math.prod(problem.attr("kernel")))
         per_sm = math.ceil(-(-pixels // bm) * -(-channels // bn) / sms(target))
         through = per_sm * bm * bn * taps * problem.operands[0].type.dtype.itemsize / (2 * SM_BYTES_PER_US)
         memory = problem.typical(problem.operands[0].type.nbytes + problem.outputs[0].nbytes) / MEMORY_BYTES_PER_US

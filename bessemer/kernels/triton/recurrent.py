@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bessemer.core.dim import Dim, ceildiv
-from bessemer.kernels.base import WORKSPACE, Config, Int, KernelCode, Launch, Limits, Problem, Ptr, Reason, register
+from bessemer.kernels.base import WORKSPACE, Arg, Config, KernelCode, Launch, Limits, Problem, Ptr, Reason, register
 from bessemer.kernels.triton import emit
 from bessemer.kernels.triton.shapes import (
     LATENCY_US,
@@ -40,7 +40,7 @@ class _Cell:
     itemsize: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class Recurrent:
     """lstm or gru in ONNX's layout, default activations, all states in f32."""
 
@@ -88,7 +88,7 @@ class Recurrent:
             ("num_warps", 4), ("num_stages", 3), ("BM", 64), ("BN", 64), ("BK", 32), ("BIAS", cell.bias is not None),
             ("PRECISION", precision(problem)),
         )  # fmt: skip
-        args = (
+        args: tuple[Arg, ...] = (
             Ptr(0), Ptr(1), Ptr(cell.bias or 1), Ptr(WORKSPACE), *sizes(problem, (rows, cell.inputs, columns, biased)),
         )  # fmt: skip
         return Launch("inputs", (ceildiv(rows, 64) * ceildiv(columns, 64), cell.directions), args, options)
@@ -106,7 +106,7 @@ class Recurrent:
         lengths = sizes(problem, (cell.steps, cell.batch, cell.hidden))
         grid = (cell.directions, ceildiv(cell.batch, BATCH))
         if self.op == "lstm":
-            args: tuple[Ptr | Int, ...] = (Ptr(2), *initial, Ptr(WORKSPACE), *outputs, *lengths)
+            args: tuple[Arg, ...] = (Ptr(2), *initial, Ptr(WORKSPACE), *outputs, *lengths)
             return Launch("lstm", grid, args, (*options, ("HAS_C", len(cell.states) > 1)))
         bias = Ptr(cell.bias or 2)
         args = (Ptr(2), bias, initial[0], Ptr(WORKSPACE), *outputs, *lengths)

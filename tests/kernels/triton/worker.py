@@ -19,8 +19,20 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 import numpy as np
 import torch
+import triton.runtime.interpreter as interpreter
 
 GUARD = 256  # bytes of 0xFF (NaN, -1) on either side of every buffer
+
+
+def let_tensors_bound_loops() -> None:
+    """Triton 3.6 makes an int of a one-element array where a tensor bounds a `range`, which numpy 2.4 refuses."""
+    patch = interpreter._patch_lang_tensor
+
+    def patched(tensor: Any, scope: Any) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = patched
 
 
 def tensor(data: bytes, dtype: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -57,6 +69,7 @@ def run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
 def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what kernels print must not reach the answers
+    let_tensors_bound_loops()
     with tempfile.TemporaryDirectory() as folder:
         while True:
             try:
