@@ -82,7 +82,10 @@ def _if(ctx: ImportContext) -> Values:
     branches = {name: ctx.subgraph(name, ()) for name in ("then_branch", "else_branch")}
     for a, b in zip(*([g.types[o] for o in g.outputs] for g in branches.values())):
         if a.dtype != b.dtype or a.rank != b.rank:
-            ctx.unsupported(f"the branches give {a} and {b}; element type and rank must agree")
+            ctx.unsupported(
+                f"the branches give {a} and {b}, of different type or rank (where a dynamic dimension decides the "
+                "condition, a fixed size or a narrower profile leaves one branch)"
+            )
     return ctx.emit_all("if", cond, **branches)
 
 

@@ -35,6 +35,12 @@ def test_names_of_dimensions_become_identifiers(name: str, symbol: str):
     assert graph.types["x"].shape == (sym(symbol),)
 
 
+@pytest.mark.parametrize("unknown", ["?", "-1", "None", "*"])
+def test_placeholders_of_exporters_name_no_dimension(unknown: str):
+    graph = import_model(_two_inputs([unknown, unknown], [1, 1]))
+    assert graph.types["a"].shape == (sym("a_0"), sym("a_1"))
+
+
 def test_different_names_that_look_alike_stay_apart():
     graph = import_model(_two_inputs(["a b", "a_b"], ["a-b", 1]))
     assert len(graph.ranges) == 3
