@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from bessemer.lower.items import (
     LabelItem,
     Lowered,
 )  # fmt: skip
+from bessemer.plan.host import host_attrs, host_reads
 from bessemer.plan.storage import Storage, assign
 from bessemer.targets.base import Placement
 from bessemer.tune.choice import Choice
@@ -150,12 +150,9 @@ class _Planner:
             case KernelItem():
                 return self._kernel_steps(number, item)
             case HostItem(node=node):
-                attrs = {k: encode(v) for k, v in node.attrs.items()}
-                attrs["captured"] = list(item.captured)
-                attrs["absent"] = [not i for i in node.inputs]
-                reads = tuple(self.tensor(v) for v in (*node.inputs, *item.captured) if v)
+                attrs = host_attrs(node, self.lowered.types, self.lowered.ranges)
+                reads = tuple(self.tensor(v) for v in host_reads(node))
                 writes = tuple(self.tensor(v) for v in node.outputs if v)
-                attrs["wanted"] = [bool(o) for o in node.outputs]
                 step = Step("host", node.name or node.op, node.op, node.origin, reads, writes, attrs=attrs)
                 return [step]
             case CopyItem():
