@@ -136,8 +136,8 @@ def _axis(name: str, k: int, dim: onnx.TensorShapeProto.Dimension) -> Axis:
         if not 0 <= dim.dim_value < 2**31:
             raise InvalidModel(f"input {name!r}, dimension {k}: the size {dim.dim_value} is impossible")
         return Axis(dim.dim_value)
-    # Exporters write "?", "-1" or "None" for what they do not know: such dimensions are not one. The separator, which no
-    # dim_param carries, keeps unnamed dimensions apart from named ones.
+    # Exporters write "?", "-1" or "None" for what they do not know: such dimensions are not one. The separator, which
+    # no dim_param carries, keeps unnamed dimensions apart from named ones.
     named = any(c.isalpha() for c in dim.dim_param) and dim.dim_param.lower() != "none"
     return Axis(None, dim.dim_param if named else f"{name}\0{k}")
 

@@ -13,6 +13,8 @@ from bessemer.ir.graph import Attr, TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
 from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register
 
+MAX_RANK = 32  # of a shape that is known at run time only
+
 
 def _reshape_infer(ctx: InferContext) -> tuple[TensorType, ...]:
     x, shape = ctx.type(0), tuple(ctx.attr("shape"))
@@ -116,6 +118,8 @@ def _reshape_dynamic_infer(ctx: InferContext) -> tuple[TensorType, ...]:
     x, target = ctx.type(0), ctx.type(1)
     if target.rank != 1 or not isinstance(target.shape[0], int):
         raise ValueError(f"the target shape must be a vector of known length, not {target}")
+    if target.shape[0] > MAX_RANK:
+        raise ValueError(f"a target shape of {target.shape[0]} dimensions")
     assert ctx.fresh is not None
     upper = x.numel if bounds(x.numel, ctx.ranges)[0] > 0 else None  # an empty tensor has axes of any size
     return (TensorType(x.dtype, tuple(ctx.fresh("reshape", upper) for _ in range(target.shape[0]))),)
