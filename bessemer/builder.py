@@ -198,6 +198,7 @@ class _Build:
             "bessemer": __version__,
             "target": {
                 "name": self.target.name, "arch": self.target.arch, "fingerprint": dict(self.target.fingerprint()),
+                "threads": self.target.limits.get("threads", 1), "isa": list(getattr(self.target, "isa", ())),
             },
             "model": {"name": graph.name, "nodes": len(graph.nodes), "metadata": dict(graph.metadata)},
             "precision": self.options.precision,

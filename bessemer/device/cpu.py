@@ -127,6 +127,7 @@ class StepTable:
             self._kernels.ctypes.data, self._host, None, self._pool,
         )  # fmt: skip
         self._reference = ctypes.byref(self._table)
+        self.keep: object = None  # what the addresses in the table belong to, if nobody else keeps it
 
     def run(self, first: int = 0, last: int | None = None) -> int:
         """Run the steps [first, last); 0, or what a host step returned when it failed."""
@@ -135,6 +136,10 @@ class StepTable:
     def timed(self, on: bool) -> None:
         """Whether runs add each step's time to `nanoseconds`."""
         self._table.nanoseconds = self.nanoseconds.ctypes.data if on else None
+
+    def single(self) -> None:
+        """Run without workers from now on: for a forked child, which has none of its parent's threads."""
+        self._table.pool = self.library.pool_create(1, 0)
 
     def close(self) -> None:
         """End the pool's threads."""

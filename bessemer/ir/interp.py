@@ -24,12 +24,17 @@ from bessemer.ir.text import print_node
 Arrays = Mapping[str, np.ndarray]
 
 
-def run(graph: Graph, inputs: Arrays, *, keep: MutableMapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+def run(
+    graph: Graph, inputs: Arrays, *, keep: MutableMapping[str, np.ndarray] | None = None,
+    symbols: Mapping[str, int] | None = None,
+) -> dict[str, np.ndarray]:  # fmt: skip
     """Run `graph`; outputs by the model's names. `keep` receives every value of the outermost graph by its IR name.
+
+    `symbols` are values of dims that the inputs' shapes do not tell.
 
     InputError for an input that is missing, unknown, or of another dtype or shape than the graph's.
     """
-    frame = _Frame(graph, symbols={})
+    frame = _Frame(graph, symbols=dict(symbols or {}))
     _bind_inputs(graph, inputs, frame)
     results = _run(frame)
     if keep is not None:

@@ -104,6 +104,11 @@ class CpuTarget:
             "mflops": MFLOPS[self.arch] * self.threads, "mbytes_per_s": 40_000,
         }  # fmt: skip
 
+    @property
+    def isa(self) -> tuple[str, ...]:
+        """CPU flags that the code needs."""
+        return tuple(sorted(NEEDS[self.arch]))
+
     def fingerprint(self) -> Mapping[str, Any]:
         return {"target": self.name, "arch": self.arch, "cpu": cpu_model(), "threads": self.threads,
                 "compiler": find_compiler().version}  # fmt: skip

@@ -1,0 +1,246 @@
+"""A program on the CPU: addresses, integers and steps in the native table; a run is one C call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from bessemer.core.dim import evaluate, product, substitute
+from bessemer.core.errors import BessemerError, DeviceError
+from bessemer.device.cpu import BRANCH, COPY, HOST, JUMP, KERNEL, Library, NativeStep, StepTable, aligned_block
+from bessemer.engine.engine import Engine
+from bessemer.engine.program import Program, Step, Tensor
+from bessemer.runtime.host import HostStep
+from bessemer.runtime.shapes import Bound, Integers, bind, learn, shape_of
+
+SERIAL_BYTES = 48 << 10  # a step that moves less and computes less than this is not worth waking a thread for
+SERIAL_FLOPS = 400_000
+
+
+class CpuEngine:
+    """What all contexts share: the loaded code and the weights, once."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.program = engine.program
+        self.library = Library(engine.blobs[0])
+        weights = engine.weights
+        if weights.buffer is not None and _address(weights.buffer) % 64 == 0:
+            self.weights = np.frombuffer(weights.buffer, np.uint8)
+        else:
+            self.weights = aligned_block(weights.nbytes)
+            weights.fill(self.weights)
+        self.hosts = {k: HostStep(s) for k, s in enumerate(self.program.steps) if s.kind == "host"}
+
+
+def _address(buffer: memoryview) -> int:
+    return int(np.frombuffer(buffer, np.uint8).ctypes.data) if len(buffer) else 0
+
+
+class CpuContext:
+    """One arena and one step table with its threads; not for two threads at once."""
+
+    def __init__(self, shared: CpuEngine, threads: int) -> None:
+        self.shared, self.program = shared, shared.program
+        self.arena = aligned_block(max(1, self.program.arena_bytes))
+        self.integers = Integers()
+        self._pointers: list[int] = []  # fixed addresses, 0 where patched
+        self._patches: dict[tuple[str, int], list[int]] = {}  # (space, offset) -> pointer slots
+        steps = [self._step(s) for s in self.program.steps]
+        kernels = [k.entry for k in self.program.kernels]
+        self.table = StepTable(
+            shared.library, steps, kernels, len(self._pointers), len(self.integers.values), threads, self._host
+        )
+        self.table.pointers[: len(self._pointers)] = self._pointers
+        self.table.integers[: len(self.integers.values)] = self.integers.values
+        self._slots = {place: np.array(slots, np.int64) for place, slots in self._patches.items()}
+        none = np.zeros(0, np.int64)
+        self._input_slots = [self._slots.get(("input", k), none) for k in range(len(self.program.inputs))]
+        self._output_slots = [self._slots.get(("output", k), none) for k in range(len(self.program.outputs))]
+        self._bound: dict[tuple[tuple[int, ...], ...], Bound] = {}
+        self._current: Bound | None = None
+        self._env: dict[str, int] = {}
+        self._arrays: dict[str, list[np.ndarray | None]] = {"input": [], "output": []}
+        self._dynamic: dict[int, np.ndarray] = {}  # by offset
+        self._failure: BaseException | None = None
+
+    # -- building the table ---------------------------------------------------------------------------------------
+
+    def _step(self, s: Step) -> NativeStep:
+        pointer = len(self._pointers)
+        match s.kind:
+            case "kernel":
+                for arg in s.args:
+                    if arg.kind == "tensor":
+                        self._point(int(arg.value))  # type: ignore[call-overload]
+                    elif arg.kind == "workspace":
+                        self._pointers.append(self.arena.ctypes.data + s.workspace[0])
+                integer = len(self.integers.values)
+                for arg in s.args:
+                    if arg.kind == "int":
+                        self.integers.add(arg.value)
+                items = self.integers.add(product(s.grid))
+                return NativeStep(KERNEL, s.kernel, pointer, integer, items, serial=self._small(s))
+            case "copy":
+                self._point(s.writes[0])
+                self._point(s.reads[0])
+                t = self.program.tensors[s.reads[0]]
+                return NativeStep(COPY, pointer=pointer, integer=self.integers.add(product(t.shape) * t.dtype.itemsize))
+            case "branch":
+                self._point(s.reads[0])
+                return NativeStep(BRANCH, pointer=pointer, target=s.target)
+            case "jump":
+                return NativeStep(JUMP, target=s.target)
+            case "host":
+                return NativeStep(HOST)
+        raise DeviceError(f"the cpu runtime has no step of kind {s.kind!r}")
+
+    def _point(self, number: int) -> None:
+        t = self.program.tensors[number]
+        base = {"weights": self.shared.weights, "arena": self.arena}.get(t.space)
+        if base is None:
+            self._patches.setdefault((t.space, t.offset), []).append(len(self._pointers))
+            self._pointers.append(0)
+        else:
+            self._pointers.append(base.ctypes.data + t.offset)
+
+    def _small(self, s: Step) -> bool:
+        env = {name: symbol.range.typical for name, symbol in self.program.symbols.items()}
+        nbytes, flops = substitute(s.nbytes, env), substitute(s.flops, env)
+        return isinstance(nbytes, int) and nbytes < SERIAL_BYTES and isinstance(flops, int) and flops < SERIAL_FLOPS
+
+    # -- running --------------------------------------------------------------------------------------------------
+
+    def bind(self, shapes: tuple[tuple[int, ...], ...], env: dict[str, int] | None = None) -> Bound | None:
+        """Make these input shapes current; None where they are new and `env` (their symbols) is not given."""
+        bound = self._bound.get(shapes)
+        if bound is None:
+            if env is None:
+                return None
+            bound = bind(self.program, self.integers, env)
+            self._bound[shapes] = bound
+        if bound is not self._current or bound.later:
+            self.table.integers[bound.slots] = bound.values
+            self._current = bound
+            self._env = dict(bound.env)
+        return bound
+
+    def run(self, inputs: Sequence[np.ndarray], outputs: list[np.ndarray | None]) -> list[np.ndarray]:
+        """Run at the current shapes; an output that is None has a shape that depends on data, and is made."""
+        pointers = self.table.pointers
+        for slots, array in zip(self._input_slots, inputs):
+            pointers[slots] = array.ctypes.data
+        for slots, out in zip(self._output_slots, outputs):
+            if out is not None:
+                pointers[slots] = out.ctypes.data
+        self._arrays["input"], self._arrays["output"] = list(inputs), outputs
+        if self.table.run():
+            self._raise()
+        return self._arrays["output"]  # type: ignore[return-value]
+
+    def trace(self, inputs: Sequence[np.ndarray], outputs: list[np.ndarray | None]) -> Iterator[tuple[int, np.ndarray]]:
+        """Run step by step; yields (tensor number, a copy of its value) for everything each step wrote."""
+        self._arrays["input"], self._arrays["output"] = list(inputs), outputs
+        for slots, array in zip((*self._input_slots, *self._output_slots), (*inputs, *outputs)):
+            if array is not None:
+                self.table.pointers[slots] = array.ctypes.data
+        k = 0
+        while k < len(self.program.steps):
+            step = self.program.steps[k]
+            if step.kind == "branch":
+                k = k + 1 if bool(self._view(step.reads[0])) else step.target
+                continue
+            if step.kind == "jump":
+                k = step.target
+                continue
+            if self.table.run(k, k + 1):
+                self._raise()
+            for n in step.writes:
+                yield n, self._view(n).copy()
+            k += 1
+
+    def profile(self, inputs: Sequence[np.ndarray], outputs: list[np.ndarray | None], runs: int) -> list[float]:
+        """Mean microseconds of every step over `runs` runs."""
+        self.run(inputs, outputs)
+        self.table.nanoseconds[:] = 0
+        self.table.timed(True)
+        try:
+            for _ in range(runs):
+                self.run(inputs, outputs)
+        finally:
+            self.table.timed(False)
+        return [float(ns) / runs / 1e3 for ns in self.table.nanoseconds[: len(self.program.steps)]]
+
+    # -- host steps -----------------------------------------------------------------------------------------------
+
+    def _view(self, number: int) -> np.ndarray:
+        """A tensor's memory as an array of its current shape."""
+        t = self.program.tensors[number]
+        if t.space in ("input", "output"):
+            array = self._arrays[t.space][t.offset]
+            assert array is not None
+            shape = shape_of(t, self._env)
+            return array if shape is None else array.reshape(shape)
+        if t.space == "dynamic":
+            if t.offset not in self._dynamic:
+                raise DeviceError(f"tensor {t.name} is read before its size is known")
+            return self._dynamic[t.offset].reshape([evaluate(d, self._env) for d in t.shape])
+        base = self.shared.weights if t.space == "weights" else self.arena
+        shape = tuple(evaluate(d, self._env) for d in t.shape)
+        nbytes = int(np.prod(shape)) * t.dtype.itemsize
+        return base[t.offset : t.offset + nbytes].view(t.dtype.numpy).reshape(shape)
+
+    def _host(self, k: int) -> int:
+        """Called by the interpreter; an exception is kept and raised after the C call."""
+        try:
+            step = self.program.steps[k]
+            results = self.shared.hosts[k].run([self._view(n) for n in step.reads], self._env)
+            for n, result in zip(step.writes, results, strict=True):
+                self._deliver(n, result)
+        except BaseException as error:
+            self._failure = error
+            return 1
+        return 0
+
+    def _deliver(self, number: int, result: np.ndarray) -> None:
+        t = self.program.tensors[number]
+        if learn(result.shape, t, self._env):
+            self._refresh()
+        if t.space == "dynamic" or (t.space == "output" and self._arrays["output"][t.offset] is None):
+            self._place(t, np.ascontiguousarray(result))
+        else:
+            self._view(number)[...] = result.reshape(shape_of(t, self._env) or result.shape)
+
+    def _refresh(self) -> None:
+        """New symbols are known: evaluate what waited for them, and allocate what they size."""
+        assert self._current is not None
+        for slot, d in self._current.later:
+            value = substitute(d, self._env)
+            if isinstance(value, int):
+                self.table.integers[slot] = value
+        for t in self.program.tensors:
+            made = t.space == "dynamic" or (t.space == "output" and self._arrays["output"][t.offset] is None)
+            shape = shape_of(t, self._env) if made else None
+            if shape is not None:
+                self._place(t, np.empty(shape, t.dtype.numpy))
+
+    def _place(self, t: Tensor, array: np.ndarray) -> None:
+        """Make `array` the memory of a tensor whose size was not known."""
+        if t.space == "dynamic":
+            self._dynamic[t.offset] = array
+        else:
+            self._arrays["output"][t.offset] = array
+        slots = self._slots.get((t.space, t.offset))
+        if slots is not None:
+            self.table.pointers[slots] = array.ctypes.data
+
+    def _raise(self) -> None:
+        failure, self._failure = self._failure, None
+        if isinstance(failure, BessemerError) or failure is None:
+            raise failure or DeviceError("a host step failed")
+        raise DeviceError(f"a host step failed: {type(failure).__name__}: {failure}") from failure
+
+    def close(self) -> None:
+        """End the threads."""
+        self.table.close()
+

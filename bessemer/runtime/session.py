@@ -1,0 +1,160 @@
+"""Sessions: an engine loaded once, run from any thread.
+
+    session = bessemer.load("model.engine", threads=2)
+    outputs = session.run({"x": array})                  # or session.run([array]), or session.run(feeds, out={...})
+
+A Session is immutable and shared. Each run takes a context (an arena, a step table, threads) from the session's free
+ones, or makes one; weights and code are loaded once for all.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bessemer.core.dim import Dim, evaluate
+from bessemer.core.errors import InputError
+from bessemer.engine.engine import Engine, TensorInfo
+from bessemer.engine.program import Step
+from bessemer.runtime.bindings import Signature, check_out
+from bessemer.runtime.cpu import CpuContext, CpuEngine
+from bessemer.runtime.machine import check_machine
+
+Feeds = Mapping[str, Any] | Sequence[Any]
+
+
+def load(source: str | Path | bytes | Engine, *, threads: int | None = None) -> Session:
+    """Load an engine (a path, its bytes, or an Engine just built).
+
+    `threads` is for CPU engines: at most as many as the engine was built for, which is also the default.
+    Raises EngineFormatError (not a whole engine), EngineMismatchError (made for another machine), DeviceError.
+    """
+    if isinstance(source, Engine):
+        engine = source
+    else:
+        from bessemer.engine.reader import read
+
+        engine = read(source)
+    check_machine(engine)
+    if engine.manifest["target"]["name"] == "cuda":
+        from bessemer.runtime.cuda import CudaSession
+
+        return CudaSession(engine)
+    return Session(engine, threads)
+
+
+class Session:
+    """A loaded engine."""
+
+    def __init__(self, engine: Engine, threads: int | None = None) -> None:
+        built = int(engine.manifest["target"]["threads"])
+        if threads is not None and not 1 <= threads <= built:
+            raise InputError(
+                f"{threads} threads were asked for, the engine was built for 1 to {built}",
+                fix=f"build it with threads={threads}" if threads > 0 else None,
+            )
+        self.engine, self.threads = engine, threads or built
+        self.signature = Signature.of(engine.program)
+        self._shared = CpuEngine(engine)
+        self._free: list[CpuContext] = []
+        self._lock = threading.Lock()
+        self._names = [t.name for t in self.signature.outputs]
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """The inputs in signature order."""
+        return self.engine.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """The outputs in signature order."""
+        return self.engine.outputs
+
+    def run(self, feeds: Feeds, *, out: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+        """Run once; {output: array}.
+
+        feeds: {input: array}, or arrays in signature order; anything with DLPack or numpy's array interface is taken
+        without a copy if it is C-contiguous. out: buffers for some or all outputs; others are new arrays.
+        Raises InputError (names, dtypes) and ShapeError (a shape outside the engine's range).
+        """
+        with self._ready(feeds, out) as (context, arrays, outputs):
+            return dict(zip(self._names, context.run(arrays, outputs)))
+
+    def trace(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        """Run once and return every tensor that the engine stores, by its value's name; nothing is fused otherwise."""
+        with self._ready(feeds, None) as (context, arrays, outputs):
+            return {self.engine.program.tensors[n].name: value for n, value in context.trace(arrays, outputs)}
+
+    def profile(self, feeds: Feeds, runs: int = 20) -> list[tuple[Step, float]]:
+        """Every step with its mean time in microseconds."""
+        with self._ready(feeds, None) as (context, arrays, outputs):
+            return list(zip(self.engine.program.steps, context.profile(arrays, outputs, runs)))
+
+    def evaluate(self, d: Dim, feeds: Feeds) -> int:
+        """A dim of the program at the shapes of `feeds`; 0 where it depends on data."""
+        arrays = [as_array(a) for a in self.signature.ordered(feeds)]
+        try:
+            return evaluate(d, self.signature.bind([a.shape for a in arrays]))
+        except Exception:
+            return 0
+
+    @contextmanager
+    def _ready(
+        self, feeds: Feeds, out: Mapping[str, np.ndarray] | None
+    ) -> Iterator[tuple[CpuContext, list[np.ndarray], list[np.ndarray | None]]]:
+        """A context with the inputs' shapes bound, and the arrays to run it on."""
+        arrays = [as_array(a) for a in self.signature.ordered(feeds)]
+        for k, array in enumerate(arrays):
+            self.signature.check_dtype(k, array.dtype)
+        shapes = tuple(a.shape for a in arrays)
+        context = self._acquire()
+        try:
+            bound = context.bind(shapes) or context.bind(shapes, self.signature.bind(shapes))
+            assert bound is not None
+            yield context, arrays, self._output_arrays(bound.outputs, out)
+        finally:
+            with self._lock:
+                self._free.append(context)
+
+    def _output_arrays(
+        self, shapes: Sequence[tuple[int, ...] | None], out: Mapping[str, np.ndarray] | None
+    ) -> list[np.ndarray | None]:
+        if out:
+            unknown = [n for n in out if n not in self._names]
+            if unknown:
+                raise InputError(f"unknown outputs in out: {', '.join(unknown)}", fix=f"they are {', '.join(self._names)}")
+        arrays: list[np.ndarray | None] = []
+        for t, shape in zip(self.signature.outputs, shapes):
+            if shape is None:
+                arrays.append(None)
+            elif out and t.name in out:
+                arrays.append(check_out(out[t.name], t, shape))
+            else:
+                arrays.append(np.empty(shape, t.dtype.numpy))
+        return arrays
+
+    def _acquire(self) -> CpuContext:
+        with self._lock:
+            if self._free:
+                return self._free.pop()
+        return CpuContext(self._shared, self.threads)
+
+
+def as_array(value: Any) -> np.ndarray:
+    """A C-contiguous numpy array over the caller's memory where that is possible."""
+    if type(value) is np.ndarray:
+        return value if value.flags.c_contiguous else np.ascontiguousarray(value)
+    if hasattr(value, "__dlpack__") and not isinstance(value, np.generic):
+        try:
+            return np.ascontiguousarray(np.from_dlpack(value))
+        except (BufferError, RuntimeError, TypeError, AssertionError):
+            pass  # read-only or of a dtype that DLPack lacks: the array protocol may still have it
+    array = np.asarray(value)
+    if array.dtype == object:
+        raise InputError(f"an input of type {type(value).__name__} is not an array")
+    return array if array.ndim == 0 else np.ascontiguousarray(array)
