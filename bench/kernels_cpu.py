@@ -30,11 +30,12 @@ from bessemer.kernels.c.conv_depthwise import ConvDepthwise  # noqa: E402
 from bessemer.kernels.c.conv_igemm import ConvIgemm  # noqa: E402
 from bessemer.kernels.c.conv_lines import ConvLines  # noqa: E402
 from bessemer.kernels.c.conv_transpose import ConvTransposeIgemm  # noqa: E402
+from bessemer.kernels.c.conv_winograd import ConvWinograd  # noqa: E402
 from bessemer.kernels.c.gemm import Gemm  # noqa: E402
 from tests.kernels.c.cases import Case  # noqa: E402
 from tests.kernels.c.harness import PAGE, Call, Machine, bias_relu, bind, f32, matmul_problem  # noqa: E402
 
-TACTICS: list[Tactic] = [Gemm(), ConvIgemm(), ConvLines(), ConvDepthwise(), ConvTransposeIgemm()]
+TACTICS: list[Tactic] = [Gemm(), ConvIgemm(), ConvLines(), ConvWinograd(), ConvDepthwise(), ConvTransposeIgemm()]
 
 
 class Launch(ctypes.Structure):

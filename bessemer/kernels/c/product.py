@@ -78,20 +78,11 @@ class Split:
 
         `source` defines `struct source` and `read_source(p, d)`, whose integers follow the product's.
         """
-        rows = _counts(self.extent.rows, self.tile_rows)
-        vecs = _counts(_vectors(self.extent.cols, self.lanes), self.tile_vecs)
-        tiles = [(r, v) for r in rows for v in vecs]
+        rows = counts(self.extent.rows, self.tile_rows)
+        vecs = counts(ceildiv(self.extent.cols, self.lanes), self.tile_vecs)
         return "\n".join(
             (
-                f"#define TILE_ROWS {self.tile_rows}",
-                f"#define TILE_VECS {self.tile_vecs}",
-                simd.template("tile_base.h"),
-                store,
-                simd.template("tile.h"),
-                *(f"TILE({r}, {v})" for r, v in tiles),
-                "static tile_fn *const TILES[TILE_ROWS + 1][TILE_VECS + 1] = {",
-                *(f"    [{r}][{v}] = tile_{r}_{v}," for r, v in tiles),
-                "};",
+                tile_text((self.tile_rows, self.tile_vecs), rows, vecs, store),
                 simd.template("product_struct.h"),
                 source,
                 simd.template("product.h"),
@@ -108,12 +99,26 @@ class Split:
 FIELDS = 10  # integers of `struct product`
 
 
-def _vectors(cols: Dim, lanes: int) -> Dim:
-    return ceildiv(cols, lanes)
+def tile_text(bound: tuple[int, int], rows: Sequence[int], vecs: Sequence[int], store: str) -> str:
+    """Tile functions of `rows` x `vecs` vectors, at most `bound`, over the text of the store, and their table TILES."""
+    tiles = [(r, v) for r in rows for v in vecs]
+    return "\n".join(
+        (
+            f"#define TILE_ROWS {bound[0]}",
+            f"#define TILE_VECS {bound[1]}",
+            simd.template("tile_base.h"),
+            store,
+            simd.template("tile.h"),
+            *(f"TILE({r}, {v})" for r, v in tiles),
+            "static tile_fn *const TILES[TILE_ROWS + 1][TILE_VECS + 1] = {",
+            *(f"    [{r}][{v}] = tile_{r}_{v}," for r, v in tiles),
+            "};",
+        )
+    )
 
 
-def _counts(total: Dim, piece: int) -> Sequence[int]:
-    """Sizes that the even pieces of `total` may have: two where it is known."""
+def counts(total: Dim, piece: int) -> Sequence[int]:
+    """Sizes that the even pieces of `total`, at most `piece` each, may have: two where it is known."""
     if not isinstance(total, int):
         return range(1, piece + 1)
     pieces = max(1, -(-total // piece))

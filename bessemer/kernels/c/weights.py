@@ -49,6 +49,18 @@ def transpose_matrix(a: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.swapaxes(a, -1, -2))
 
 
+@transform("panels_of_winograd")
+def panels_of_winograd(w: np.ndarray, lanes: int, count: int) -> np.ndarray:
+    """[OC, IC, 3, 3] -> panels of the 36 products of F(4x4, 3x3), transformed in f64; see conv_winograd.h."""
+    points = (0.0, 0.75, -0.75, 1.5, -1.5)
+    g = np.zeros((6, 3))
+    for i, p in enumerate(points):
+        g[i] = np.array([1.0, p, p * p]) / math.prod(p - q for q in points if q != p)
+    g[5, 2] = 1.0
+    u = np.einsum("pi,qj,ocij->pqco", g, g, w.reshape(w.shape[0], w.shape[1], 3, 3).astype(np.float64))
+    return panels(u.reshape(1, 36 * w.shape[1], w.shape[0]), lanes, count)
+
+
 @transform("taps_by_channel")
 def taps_by_channel(w: np.ndarray, padded: int) -> np.ndarray:
     """[C, 1, *kernel] -> flat [taps, padded], zero past channel C."""

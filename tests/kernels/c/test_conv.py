@@ -11,7 +11,8 @@ from bessemer.kernels.c.conv_direct import ConvDirect
 from bessemer.kernels.c.conv_igemm import ConvIgemm
 from bessemer.kernels.c.conv_lines import ConvLines
 from bessemer.kernels.c.conv_transpose import ConvTransposeIgemm
-from tests.kernels.c.cases import DENSE, DEPTHWISE, GROUPED, LINES, OTHER_RANKS, TRANSPOSED, Case, check
+from bessemer.kernels.c.conv_winograd import ConvWinograd
+from tests.kernels.c.cases import DENSE, DEPTHWISE, GROUPED, LINES, OTHER_RANKS, TRANSPOSED, WINOGRAD, Case, check
 from tests.kernels.c.harness import Machine, supported
 
 
@@ -52,3 +53,10 @@ def test_transposed(arch: str, case: Case) -> None:
 @pytest.mark.parametrize("case", LINES, ids=str)
 def test_lines(arch: str, case: Case) -> None:
     check(ConvLines(), case, arch)
+
+
+@pytest.mark.parametrize("arch", supported())
+@pytest.mark.parametrize("case", WINOGRAD, ids=str)
+def test_winograd(arch: str, case: Case) -> None:
+    for config in ConvWinograd().configs(case.build()[0], Machine(arch)):
+        check(ConvWinograd(), case, arch, dict(config), tolerance=1e-5)
