@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
 import os
 import tempfile
@@ -67,9 +68,14 @@ class Library:
         finally:
             if self._path is not None:
                 self._path.unlink(missing_ok=True)
-            if self._handle >= 0:
-                os.close(self._handle)
         self._declare()
+
+    def __del__(self) -> None:
+        """Unload. The descriptor stays open until here: the loader knows objects by path, and its number is the path."""
+        if getattr(self, "_library", None) is not None:
+            _ctypes.dlclose(self._library._handle)
+        if getattr(self, "_handle", -1) >= 0:
+            os.close(self._handle)
 
     def address(self, symbol: str) -> int:
         """The address of a function; DeviceError where the object has none of that name."""
