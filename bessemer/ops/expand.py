@@ -12,6 +12,7 @@ from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
 from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register
 from bessemer.ops.broadcasting import broadcast_index, broadcast_shapes
+from bessemer.ops.dynamic import length, vector
 
 
 def _expand_infer(ctx: InferContext) -> tuple[TensorType, ...]:
@@ -60,16 +61,14 @@ def emit_expand(ctx: ImportContext, x: str, shape: Sequence[Any]) -> str:
 def _expand(ctx: ImportContext) -> Values:
     x, wanted = ctx.input(0), ctx.dims(ctx.input(1))
     if wanted is None:
-        return ctx.emit("expand_dynamic", x, ctx.input(1))
+        return ctx.emit("expand_dynamic", x, vector(ctx, 1))
     return emit_expand(ctx, x, broadcast_shapes([ctx.shape(x), wanted], ctx.ranges))
 
 
 def _expand_dynamic_infer(ctx: InferContext) -> tuple[TensorType, ...]:
-    x, target = ctx.type(0), ctx.type(1)
-    if target.rank != 1 or not isinstance(target.shape[0], int):
-        raise ValueError(f"the target shape must be a vector of known length, not {target}")
+    x = ctx.type(0)
     assert ctx.fresh is not None
-    return (TensorType(x.dtype, tuple(ctx.fresh("expand", None) for _ in range(max(x.rank, target.shape[0])))),)
+    return (TensorType(x.dtype, tuple(ctx.fresh("expand", None) for _ in range(max(x.rank, length(ctx, 1))))),)
 
 
 def _expand_dynamic_reference(inputs: Sequence[np.ndarray | None], attrs: Mapping[str, Any]) -> tuple[np.ndarray, ...]:

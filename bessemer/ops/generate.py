@@ -14,6 +14,7 @@ from bessemer.ir import expr as ex
 from bessemer.ir.graph import Attr, TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
 from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register
+from bessemer.ops.dynamic import length, vector
 from bessemer.ops.slice import greater
 
 CONSTANT_LIMIT = 1 << 20  # elements up to which a tensor of known shape becomes a constant, which then folds
@@ -157,16 +158,13 @@ def _constant_of_shape(ctx: ImportContext) -> Values:
     value = 0.0 if given is None else (dt.from_bf16(given) if dtype == dt.bf16 else given).item()
     shape = ctx.dims(ctx.input(0))
     if shape is None:
-        return ctx.emit("fill_dynamic", ctx.input(0), value=value, dtype=dtype)
+        return ctx.emit("fill_dynamic", vector(ctx, 0), value=value, dtype=dtype)
     return emit_fill(ctx, shape, value, dtype)
 
 
 def _fill_dynamic_infer(ctx: InferContext) -> tuple[TensorType, ...]:
-    shape = ctx.type(0)
-    if shape.rank != 1 or not isinstance(shape.shape[0], int):
-        raise ValueError(f"the shape must be a vector of known length, not {shape}")
     assert ctx.fresh is not None
-    return (TensorType(ctx.attr("dtype"), tuple(ctx.fresh("fill", None) for _ in range(shape.shape[0]))),)
+    return (TensorType(ctx.attr("dtype"), tuple(ctx.fresh("fill", None) for _ in range(length(ctx, 0)))),)
 
 
 def _fill_dynamic_reference(inputs: Sequence[np.ndarray | None], attrs: Mapping[str, Any]) -> tuple[np.ndarray, ...]:

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import ceildiv
+from bessemer.core.dim import ceildiv, compare
 from bessemer.core.dtype import DType
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import Attr, TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
 from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register
 from bessemer.ops import narrow
-from bessemer.ops.broadcasting import broadcast_index, broadcast_shapes
+from bessemer.ops.broadcasting import broadcast_index
 from bessemer.ops.expand import emit_expand
 from bessemer.ops.slice import emit_slice
 
@@ -36,9 +36,10 @@ def _check(ctx: InferContext, integer: DType, real: tuple[DType, ...]) -> Tensor
         raise ValueError(f"cannot scale {x} by {scale}")
     if ctx.has(2) and ctx.type(2).dtype != integer:
         raise ValueError(f"the zero point {ctx.type(2)} is not {integer}")
-    shapes = [ctx.type(k).shape for k in range(3) if ctx.has(k)]
-    if broadcast_shapes(shapes, ctx.ranges) != x.shape:
-        raise ValueError(f"scale {scale} does not broadcast to {x}")
+    for t in [ctx.type(k) for k in (1, 2) if ctx.has(k)]:
+        tail = x.shape[x.rank - t.rank :] if t.rank <= x.rank else ()
+        if len(tail) != t.rank or any(d != 1 and compare(d, e, ctx.ranges)[0] is False for d, e in zip(t.shape, tail)):
+            raise ValueError(f"{t} does not broadcast to {x}")
     return x
 
 

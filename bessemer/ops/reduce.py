@@ -19,6 +19,7 @@ from bessemer.ir.graph import Attr, TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
 from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register
 from bessemer.ops import symbolic
+from bessemer.ops.dynamic import length, vector
 
 ONNX_KINDS: dict[str, tuple[str, tuple[int, ...]]] = {
     "ReduceSum": ("sum", (1, 11, 13)),
@@ -182,11 +183,8 @@ register(OpDef("reduce", _infer, _reference, Fusion.REDUCTION, compute=_compute,
 
 
 def _dynamic_infer(ctx: InferContext) -> tuple[TensorType, ...]:
-    x, axes = ctx.type(0), ctx.type(1)
-    if axes.rank != 1 or not isinstance(axes.shape[0], int):
-        raise ValueError(f"the axes must be a vector of known length, not {axes}")
+    x, count = ctx.type(0), length(ctx, 1)
     assert ctx.fresh is not None
-    count = axes.shape[0]
     if count == 0:
         whole = () if not ctx.attr("noop_with_empty_axes") else x.shape
         return (TensorType(x.dtype, (1,) * x.rank if not whole and ctx.attr("keepdims") else whole),)
@@ -233,7 +231,7 @@ def _import_reduce(kind: str) -> Callable[[ImportContext], Values]:
         if axes is None:
             noop = bool(ctx.attr("noop_with_empty_axes", 0))
             attrs: dict[str, Attr] = {"kind": kind, "keepdims": keepdims, "noop_with_empty_axes": noop}
-            return ctx.emit("reduce_dynamic", x, ctx.input(1), **attrs)
+            return ctx.emit("reduce_dynamic", x, vector(ctx, 1), **attrs)
         if kind == "log_sum_exp":
             return _emit_log_sum_exp(ctx, x, axes, keepdims)
         return ctx.emit("reduce", x, kind=kind, axes=axes, keepdims=keepdims)

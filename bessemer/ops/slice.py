@@ -82,13 +82,13 @@ def greater(a: Dim, b: Dim, ranges: Ranges) -> Dim:
 def _position(value: Dim, size: Dim, low: Dim, high: Dim, ranges: Ranges) -> Dim:
     """A start or end as ONNX reads it: counted from the end where negative, then clamped to [low, high]."""
     if isinstance(value, int) and abs(value) >= UNLIMITED:
-        return high if value > 0 else low
+        return high if value > 0 else lesser(low, high, ranges)
     lo, hi = bounds(value, ranges)
     if hi < 0:
         value = value + size
     elif lo < 0:
         value = value + size * minimum(maximum(-1 * value, 0), 1)  # the factor is 1 where the value is negative
-    return greater(low, lesser(value, high, ranges), ranges)
+    return lesser(greater(value, low, ranges), high, ranges)  # low > high only backwards in an empty axis
 
 
 def resolve_slice(start: Dim, end: Dim, step: int, size: Dim, ranges: Ranges) -> tuple[Dim, Dim]:

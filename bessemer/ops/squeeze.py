@@ -10,6 +10,7 @@ from bessemer.core.dim import Dim, compare
 from bessemer.ir.graph import Attr, TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
 from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register
+from bessemer.ops.dynamic import length, vector
 
 
 def _squeeze(ctx: ImportContext, given: Sequence[int] | None) -> Values:
@@ -37,7 +38,7 @@ def _squeeze_attribute(ctx: ImportContext) -> Values:
 def _squeeze_input(ctx: ImportContext) -> Values:
     axes = ctx.ints(ctx.input(1)) if ctx.has(1) else None
     if ctx.has(1) and axes is None:
-        return ctx.emit("squeeze_dynamic", ctx.input(0), ctx.input(1))
+        return ctx.emit("squeeze_dynamic", ctx.input(0), vector(ctx, 1))
     return _squeeze(ctx, axes)
 
 
@@ -61,7 +62,7 @@ def _unsqueeze_attribute(ctx: ImportContext) -> Values:
 def _unsqueeze_input(ctx: ImportContext) -> Values:
     axes = ctx.ints(ctx.input(1))
     if axes is None:
-        return ctx.emit("unsqueeze_dynamic", ctx.input(0), ctx.input(1))
+        return ctx.emit("unsqueeze_dynamic", ctx.input(0), vector(ctx, 1))
     return _unsqueeze(ctx, axes)
 
 
@@ -70,11 +71,9 @@ def _unsqueeze_input(ctx: ImportContext) -> Values:
 
 def _dynamic_infer(sign: int) -> Callable[[InferContext], tuple[TensorType, ...]]:
     def infer(ctx: InferContext) -> tuple[TensorType, ...]:
-        x, axes = ctx.type(0), ctx.type(1)
-        if axes.rank != 1 or not isinstance(axes.shape[0], int):
-            raise ValueError(f"the axes must be a vector of known length, not {axes}")
+        x = ctx.type(0)
         assert ctx.fresh is not None
-        rank = x.rank + sign * axes.shape[0]
+        rank = x.rank + sign * length(ctx, 1)
         return (TensorType(x.dtype, tuple(ctx.fresh("squeeze", None) for _ in range(rank))),)
 
     return infer
