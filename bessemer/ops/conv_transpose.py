@@ -129,19 +129,23 @@ def _import(ctx: ImportContext) -> Values:
     sizes, kernel = ctx.shape(x)[2:], ctx.shape(w)[2:]
     n, ones = len(sizes), (1,) * len(sizes)
     strides, dilations = tuple(ctx.attr("strides", ones)), tuple(ctx.attr("dilations", ones))
-    extra = tuple(ctx.attr("output_padding", (0,) * n))
+    extra = list(ctx.attr("output_padding", (0,) * n))
     given = ctx.attr("pads", (0,) * (2 * n))
     begins, ends = list(given[:n]), list(given[n:])
     mode, wanted = ctx.attr("auto_pad", "NOTSET"), ctx.attr("output_shape", None)
     if wanted is not None or mode.startswith("SAME"):
         for k in range(n):
             target = wanted[-n:][k] if wanted is not None else sizes[k] * strides[k]
-            total = maximum(_size(sizes[k], kernel[k], strides[k], dilations[k], 0, 0, extra[k]) - target, 0)
+            surplus = _size(sizes[k], kernel[k], strides[k], dilations[k], 0, 0, extra[k]) - target
+            if isinstance(surplus, int) and surplus < 0:  # a larger output is asked for: zeros at its end
+                extra[k] -= surplus
+                surplus = 0
+            total = maximum(surplus, 0)
             small = floordiv(total, 2)
             begins[k] = small if mode == "SAME_UPPER" else total - small
             ends[k] = total - begins[k]
     y = ctx.emit(
         "conv_transpose", x, w, layout="NCHW", strides=strides, dilations=dilations, pads=(*begins, *ends),
-        output_padding=extra, groups=ctx.attr("group", 1),
+        output_padding=tuple(extra), groups=ctx.attr("group", 1),
     )  # fmt: skip
     return emit_bias(ctx, y, ctx.input(2)) if ctx.has(2) else y
