@@ -3,45 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from bessemer.core import canon
 from bessemer.core.errors import BuildError
+from bessemer.core.files import replacing
 from bessemer.engine.engine import Buffer, Engine
 from bessemer.engine.format import ALIGN, HEADER, MAGIC, VERSION, Section, align
 from bessemer.engine.program import to_json
 
 
 def write(engine: Engine, path: Path) -> Path:
-    """Write to a temporary file beside `path`, sync, and rename. BuildError where the disk is full or not writable."""
+    """Write the file whole or not at all. BuildError where the disk is full or the place not writable."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                write_to(engine, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as file:
+            write_to(engine, file)
     except OSError as error:
         raise BuildError(
             f"the engine could not be written: {error.strerror}", where=str(path), fix="free space or choose another -o"
         ) from error
     return path
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def write_to(engine: Engine, file: BinaryIO) -> None:

@@ -8,8 +8,6 @@ two entries with one key the faster wins, a time beats a failure, and equal time
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 
 from bessemer.core import canon
 from bessemer.core.errors import TimingCacheError
+from bessemer.core.files import replacing
 from bessemer.kernels.base import Config, Problem, Tactic
 
 MODES = ("off", "read", "append", "require")
@@ -92,35 +91,39 @@ class TimingCache:
             return
         if self.path.exists():
             self.merge(read_entries(self.path))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
         try:
-            with os.fdopen(handle, "w") as file:
-                file.writelines(self.entries[key].to_line() + "\n" for key in sorted(self.entries))
-            os.replace(temporary, self.path)
+            with replacing(self.path) as file:
+                file.writelines(self.entries[key].to_line().encode() + b"\n" for key in sorted(self.entries))
         except OSError as error:
             raise TimingCacheError(f"cannot be written: {error.strerror}", where=str(self.path)) from error
-        finally:
-            Path(temporary).unlink(missing_ok=True)
         self._changed = False
 
 
 def read_entries(path: Path) -> list[Entry]:
     """All entries of a file. A damaged last line (a killed build) is dropped; any other is an error naming the line."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_bytes().rstrip(b"\n").split(b"\n")
+    except OSError as error:
+        raise TimingCacheError(f"cannot be read: {error.strerror}", where=str(path)) from error
     entries = []
     for number, line in enumerate(lines, 1):
         try:
-            data = json.loads(line)
-            us, error = data["us"], data["error"]
-            entries.append(
-                Entry(str(data["key"]), None if us is None else float(us), None if error is None else str(error),
-                      str(data["tactic"]), dict(data["config"]), str(data["op"]), str(data["device"]))
-            )  # fmt: skip
-        except (ValueError, KeyError, TypeError) as problem:
+            if line:
+                entries.append(_entry(json.loads(line)))
+        except (ValueError, KeyError, TypeError, RecursionError) as problem:
             if number == len(lines):
                 break
             raise TimingCacheError(
                 f"line {number} is damaged: {problem!r}", where=str(path), fix="delete the line or the file"
             ) from None
     return entries
+
+
+def _entry(data: Mapping[str, Any]) -> Entry:
+    us, error = data["us"], data["error"]
+    if (us is None) == (error is None) or (us is not None and not 0 <= float(us) < float("inf")):
+        raise ValueError(f"a time or an error is needed, not us={us!r} and error={error!r}")
+    return Entry(
+        str(data["key"]), None if us is None else float(us), None if error is None else str(error), str(data["tactic"]),
+        dict(data["config"]), str(data["op"]), str(data["device"]),
+    )  # fmt: skip

@@ -63,6 +63,7 @@ class Tuner:
     max_candidates: int = 24
     progress: Callable[[int, int, str], None] | None = None
     log: Callable[[str], None] | None = None
+    clock: Callable[[], float] = time.monotonic
     untuned: int = 0  # problems left to the model because the budget ran out
 
     def supports(self, problem: Problem) -> str | None:
@@ -81,13 +82,13 @@ class Tuner:
         counts: dict[Problem, int] = {}
         for problem in problems:
             counts[problem] = counts.get(problem, 0) + 1
-        started = time.monotonic()
+        started = self.clock()
         order = sorted(counts, key=lambda p: (-counts[p] * estimate_us(p, self.target), p.key))
         out = {}
         for number, problem in enumerate(order):
             if self.progress is not None:
                 self.progress(number, len(order), problem.op)
-            spent = self.budget is not None and time.monotonic() - started > self.budget
+            spent = self.budget is not None and self.clock() - started > self.budget
             out[problem] = self._choose(problem, measure=self.mode == "device" and not spent)
         if self.progress is not None:
             self.progress(len(order), len(order), "")
@@ -128,7 +129,8 @@ class Tuner:
             for config in tactic.configs(problem, self.target)[: self.max_candidates]:
                 code = tactic.emit(problem, self.target, config)
                 if self.workspace is not None and problem.typical(code.workspace) > self.workspace:
-                    rejected.append((tactic.name, f"needs {code.workspace} bytes of workspace, {self.workspace} allowed"))
+                    why = f"needs {code.workspace} bytes of workspace, {self.workspace} allowed"
+                    rejected.append((tactic.name, why))
                     continue
                 found.append(Candidate(tactic, config, code))
         return found, rejected
@@ -149,13 +151,15 @@ class Tuner:
                 known[candidate.label] = Measured(entry.us, entry.error)
         if not missing:
             return known, "cache"
+        if len(candidates) == 1:  # nothing to choose: never timed, so never in a cache
+            return known, "model"
         if self.cache.mode == "require":
             raise TimingCacheError(
                 f"{len(missing)} of {len(candidates)} candidates for {problem.op} are not in the timing cache",
                 where=problem.key, fix="build once with mode 'append' on the device",
             )  # fmt: skip
-        if not measure or self.measurer is None or len(candidates) == 1:
-            self.untuned += self.mode == "device" and self.measurer is not None and len(candidates) > 1
+        if not measure or self.measurer is None:
+            self.untuned += self.mode == "device" and self.measurer is not None
             return known, "cache" if known else "model"
         for candidate, result in zip(missing, self.measurer.measure(problem, missing), strict=True):
             known[candidate.label] = result
