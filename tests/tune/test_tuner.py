@@ -1,0 +1,190 @@
+"""The tuner's logic, with fakes for the clock, the device and the kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bessemer.core.dim import Range, sym
+from bessemer.core.errors import NoTacticError, TimingCacheError
+from bessemer.tune.cache import TimingCache
+from bessemer.tune.model import estimate_us, flops, nbytes
+from bessemer.tune.tuner import Tuner
+from tests.tune.fakes import FakeClock, FakeMeasurer, FakeTactic, FakeTarget, problem
+
+TWO = [FakeTactic("a", tiles=(8, 16)), FakeTactic("b")]
+A8, A16, B = 'a{"tile":8}', 'a{"tile":16}', "b"
+
+
+def tuner(tactics: list[FakeTactic] | None = None, cache: TimingCache | None = None, **options: Any) -> Tuner:
+    return Tuner(FakeTarget(), {"cpu": "fake"}, tactics or TWO, cache or TimingCache(), **options)
+
+
+def test_the_fastest_wins_and_the_others_keep_their_reasons() -> None:
+    asked = FakeMeasurer({A8: 30.0, A16: 10.0, B: 20.0})
+    choice = tuner(measurer=asked).choose([problem()])[problem()]
+    assert (choice.tactic, dict(choice.config), choice.time_us, choice.chosen_by) == (
+        "a",
+        {"tile": 16},
+        10.0,
+        "measured",
+    )
+    assert dict(choice.rejected) == {A8: "30.0 us against 10.0 us", B: "20.0 us against 10.0 us"}
+    assert choice.code.text == "a 16"
+
+
+def test_within_the_noise_the_least_workspace_wins_then_the_name() -> None:
+    scratch = FakeTactic("a", tiles=(8, 16), workspace={8: 4096, 16: 64})
+    measurer = FakeMeasurer({A8: 100.0, A16: 101.9, B: 102.1})
+    assert dict(tuner([scratch, TWO[1]], measurer=measurer).choose([problem()])[problem()].config) == {"tile": 16}
+    level = FakeMeasurer({A8: 100.0, A16: 100.0, B: 101.0})
+    assert tuner(measurer=level).choose([problem()])[problem()].config == {"tile": 16}, "by label"
+    outside = FakeMeasurer({A8: 100.0, A16: 102.1, B: 103.0})
+    assert dict(tuner([scratch, TWO[1]], measurer=outside).choose([problem()])[problem()].config) == {"tile": 8}
+
+
+def test_symbolic_workspace_is_compared_at_the_opt_shape() -> None:
+    n = sym("n")
+    p = problem(n, n=Range(1, 1024, 4))
+    a = FakeTactic("a", tiles=(8, 16), workspace={8: n * 16, 16: 65})
+    chosen = tuner([a], measurer=FakeMeasurer({A8: 1.0, A16: 1.0})).choose([p])[p]
+    assert dict(chosen.config) == {"tile": 8}
+
+
+def test_equal_problems_are_measured_once() -> None:
+    measurer = FakeMeasurer({A8: 1.0, A16: 2.0, B: 3.0})
+    chosen = tuner(measurer=measurer).choose([problem(), problem(), problem(16), problem()])
+    assert len(chosen) == 2 and len(measurer.asked) == 2
+
+
+def test_failed_candidates_are_dropped_logged_cached_and_never_retried() -> None:
+    cache, lines = TimingCache(), list[str]()
+    broken = FakeMeasurer({A8: 5.0, A16: "crashed: SIGSEGV", B: "wrong result: error 0.3"})
+    first = tuner(cache=cache, measurer=broken, log=lines.append).choose([problem()])[problem()]
+    assert dict(first.config) == {"tile": 8}
+    assert dict(first.rejected)[B] == "failed: wrong result: error 0.3"
+    assert lines == [f"dropped {A16} for matmul: crashed: SIGSEGV", "dropped b for matmul: wrong result: error 0.3"]
+    again = FakeMeasurer({})
+    second = tuner(cache=cache, measurer=again).choose([problem()])[problem()]
+    assert again.asked == []
+    assert (second.tactic, dict(second.config), second.chosen_by, second.rejected) == (
+        "a", {"tile": 8}, "cache", first.rejected)  # fmt: skip
+
+
+def test_only_what_the_cache_lacks_is_measured() -> None:
+    cache = TimingCache()
+    tuner([FakeTactic("a", tiles=(8,)), TWO[1]], cache, measurer=FakeMeasurer({A8: 5.0, B: 6.0})).choose([problem()])
+    measurer = FakeMeasurer({A16: 1.0})
+    assert tuner(cache=cache, measurer=measurer).choose([problem()])[problem()].config == {"tile": 16}
+    assert measurer.asked == [(A16,)]
+
+
+def test_all_failed_is_an_error_with_every_reason() -> None:
+    measurer = FakeMeasurer({A8: "hangs", A16: "crashes", B: "wrong"})
+    with pytest.raises(NoTacticError, match="every kernel for matmul failed") as caught:
+        tuner(measurer=measurer).choose([problem()])
+    assert all(word in str(caught.value) for word in ("hangs", "crashes", "wrong"))
+
+
+def test_nothing_applies_is_an_error_with_every_reason() -> None:
+    tactics = [FakeTactic("a", reason="needs sm_90"), FakeTactic("c", op="conv")]
+    with pytest.raises(NoTacticError, match=r"a: needs sm_90") as caught:
+        tuner(tactics).choose([problem()])
+    assert "computes conv" not in str(caught.value), "kernels of other ops are noise"
+    assert tuner(tactics).supports(problem()) == "a: needs sm_90"
+    assert "computes conv" in str(tuner(tactics[1:]).supports(problem()))
+    assert tuner().supports(problem()) is None
+
+
+def test_a_workspace_limit_rejects_and_says_so() -> None:
+    scratch = FakeTactic("a", tiles=(8, 16), workspace={8: 4096})
+    measurer = FakeMeasurer({A16: 9.0, B: 10.0})
+    choice = tuner([scratch, TWO[1]], measurer=measurer, workspace=1024).choose([problem()])[problem()]
+    assert measurer.asked == [(A16, B)]
+    assert ("a", "needs 4096 bytes of workspace, 1024 allowed") in choice.rejected
+    with pytest.raises(NoTacticError, match="needs 4096 bytes of workspace"):
+        tuner([FakeTactic("a", tiles=(8,), workspace={8: 4096})], workspace=0).choose([problem()])
+
+
+def test_the_budget_ends_measuring_and_the_costly_problems_come_first() -> None:
+    clock = FakeClock()
+    measurer = FakeMeasurer({A8: 3.0, A16: 2.0, B: 1.0}, clock, seconds=10)
+    sizes = [problem(m) for m in (8, 4096, 64, 512)]
+    run = tuner(measurer=measurer, budget=15, clock=clock)
+    chosen = run.choose(sizes)
+    measured = {p.operands[0].type.shape[0] for p, c in chosen.items() if c.chosen_by == "measured"}
+    assert measured == {4096, 512}
+    assert run.untuned == 2
+    assert [chosen[sizes[k]].tactic for k in (0, 2)] == ["a", "a"], "the rest takes the first candidate"
+    assert chosen[sizes[0]].time_us is None
+
+
+def test_a_repeated_problem_counts_as_often_as_it_occurs() -> None:
+    clock = FakeClock()
+    measurer = FakeMeasurer({A8: 3.0, A16: 2.0, B: 1.0}, clock, seconds=10)
+    chosen = tuner(measurer=measurer, budget=5, clock=clock).choose([problem(512), *[problem(64)] * 20])
+    assert chosen[problem(64)].chosen_by == "measured" and chosen[problem(512)].chosen_by == "model"
+
+
+def test_modes() -> None:
+    measurer = FakeMeasurer({A8: 3.0, A16: 2.0, B: 1.0})
+    cache = TimingCache()
+    off = tuner(cache=cache, mode="off", measurer=measurer).choose([problem()])[problem()]
+    assert (off.tactic, dict(off.config), off.chosen_by, measurer.asked) == ("a", {"tile": 8}, "model", [])
+    empty = tuner(cache=cache, mode="cache", measurer=measurer).choose([problem()])[problem()]
+    assert (empty.chosen_by, measurer.asked) == ("model", [])
+    tuner(cache=cache, measurer=measurer).choose([problem()])
+    cached = tuner(cache=cache, mode="cache").choose([problem()])[problem()]
+    assert (cached.tactic, cached.time_us, cached.chosen_by) == ("b", 1.0, "cache")
+    ignored = tuner(cache=cache, mode="off").choose([problem()])[problem()]
+    assert ignored.tactic == "a", "off does not look at the cache"
+
+
+def test_a_tactics_own_estimate_orders_without_times() -> None:
+    class Estimated(FakeTactic):
+        def estimate(self, problem: Any, target: Any, config: Any) -> float:
+            return 100.0 - config["tile"]
+
+    assert tuner([Estimated("a", tiles=(8, 16))], mode="off").choose([problem()])[problem()].config == {"tile": 16}
+
+
+def test_require_names_what_is_missing_and_lets_single_candidates_pass(tmp_path: Any) -> None:
+    path = tmp_path / "cache.jsonl"
+    cache = TimingCache(path)
+    tuner(cache=cache, measurer=FakeMeasurer({A8: 3.0, A16: 2.0, B: 1.0})).choose([problem()])
+    cache.save()
+    required = TimingCache(path, "require")
+    assert tuner(cache=required).choose([problem()])[problem()].tactic == "b"
+    with pytest.raises(TimingCacheError, match="3 of 3 candidates for matmul are not in the timing cache"):
+        tuner(cache=required).choose([problem(16)])
+    assert tuner([FakeTactic("only")], required).choose([problem(16)])[problem(16)].tactic == "only"
+
+
+def test_a_single_candidate_is_not_timed() -> None:
+    measurer = FakeMeasurer({})
+    run = tuner([FakeTactic("only")], measurer=measurer)
+    assert run.choose([problem()])[problem()].chosen_by == "model"
+    assert measurer.asked == [] and run.untuned == 0
+
+
+def test_at_most_so_many_configurations_of_a_tactic_are_tried() -> None:
+    many = FakeTactic("a", tiles=tuple(range(1, 100)))
+    measurer = FakeMeasurer({f'a{{"tile":{k}}}': float(100 - k) for k in range(1, 100)})
+    tuner([many], measurer=measurer, max_candidates=5).choose([problem()])
+    assert len(measurer.asked[0]) == 5
+
+
+def test_progress_runs_from_nothing_to_all() -> None:
+    seen: list[tuple[int, int, str]] = []
+    tuner(mode="off", progress=lambda *at: seen.append(at)).choose([problem(), problem(16)])
+    assert seen == [(0, 2, "matmul"), (1, 2, "matmul"), (2, 2, "")]
+
+
+def test_the_roofline() -> None:
+    p = problem(100)
+    assert flops(p) == 2 * 100 * 8 * 8
+    assert nbytes(p) == 4 * (800 + 64 + 800)
+    slow = FakeTarget(limits={"mflops": 1, "mbytes_per_s": 10**9})
+    assert estimate_us(p, slow) == pytest.approx(12800)
+    assert estimate_us(p, FakeTarget(limits={"mflops": 10**9, "mbytes_per_s": 2})) == pytest.approx(3328)
