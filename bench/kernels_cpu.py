@@ -30,12 +30,13 @@ from bessemer.kernels.c.conv_depthwise import ConvDepthwise  # noqa: E402
 from bessemer.kernels.c.conv_igemm import ConvIgemm  # noqa: E402
 from bessemer.kernels.c.conv_lines import ConvLines  # noqa: E402
 from bessemer.kernels.c.conv_transpose import ConvTransposeIgemm  # noqa: E402
+from bessemer.kernels.c.conv_transpose_patches import ConvTransposePatches  # noqa: E402
 from bessemer.kernels.c.conv_winograd import ConvWinograd  # noqa: E402
 from bessemer.kernels.c.gemm import Gemm  # noqa: E402
 from tests.kernels.c.cases import Case  # noqa: E402
 from tests.kernels.c.harness import PAGE, Call, Machine, bias_relu, bind, f32, matmul_problem  # noqa: E402
 
-TACTICS: list[Tactic] = [Gemm(), ConvIgemm(), ConvLines(), ConvWinograd(), ConvDepthwise(), ConvTransposeIgemm()]
+TACTICS: list[Tactic] = [Gemm(), ConvIgemm(), ConvLines(), ConvWinograd(), ConvDepthwise(), ConvTransposeIgemm(), ConvTransposePatches()]
 
 
 class Launch(ctypes.Structure):

@@ -1,6 +1,5 @@
 /* x [batch, depth, height, width, channels] of a convolution, read in place: one pointer per output pixel and tap, to
    `zero_row` where the tap falls into the padding. A convolution of fewer spatial dims has extents of 1. */
-#define ROWS_ADJACENT 1
 static const float zero_row[ZERO_ROW];
 
 struct source {
@@ -75,4 +74,10 @@ static int64_t source_out_row(const struct source *src, const struct product *s,
 static int64_t source_out_col(const struct source *src, const struct product *s, int64_t group, int64_t col) {
     (void)src;
     return group * s->cols + col;
+}
+
+static void source_store(const struct source *src, const struct product *s, int64_t group, int64_t row0, int64_t row1,
+                         int64_t col, int64_t n, const float *acc, int64_t step, void *const *p, const int64_t *d) {
+    for (int64_t r = row0; r < row1; r++, acc += step)
+        store_row(p, d, source_out_row(src, s, group, r), source_out_col(src, s, group, col), n, acc);
 }

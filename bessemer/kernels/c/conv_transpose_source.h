@@ -1,7 +1,6 @@
 /* x [batch, depth, height, width, channels] of a transposed convolution. Outputs are cut into phases, one per residue of
    their coordinates by the strides: within a phase every output gathers the same taps. A group of the product is
    (phase, channel group), its rows the phase's outputs, as if all phases were as large as the first. */
-#define ROWS_ADJACENT 0
 static const float zero_row[ZERO_ROW];
 
 struct source {
@@ -86,19 +85,27 @@ static const float *source_panel(const struct source *src, const struct product 
 }
 
 static int64_t source_out_row(const struct source *src, const struct product *s, int64_t group, int64_t row) {
-    int64_t phase[3], q[4], at;
-    (void)s;
-    phase_of(src, group, phase);
-    coordinates(src, row, q);
-    at = q[0];
-    for (int i = 0; i < 3; i++) {
-        const int64_t o = q[i + 1] * src->stride[i] + phase[i];
-        if (o >= src->out[i]) return -1;
-        at = at * src->out[i] + o;
-    }
-    return at;
+    (void)src, (void)s, (void)group, (void)row;
+    return -1;
 }
 
 static int64_t source_out_col(const struct source *src, const struct product *s, int64_t group, int64_t col) {
     return group % src->groups * s->cols + col;
+}
+
+static void source_store(const struct source *src, const struct product *s, int64_t group, int64_t row0, int64_t row1,
+                         int64_t col, int64_t n, const float *acc, int64_t step, void *const *p, const int64_t *d) {
+    int64_t phase[3], q[4];
+    phase_of(src, group, phase);
+    for (int64_t r = row0; r < row1; r++, acc += step) {
+        int inside = 1;
+        coordinates(src, r, q);
+        int64_t at = q[0];
+        for (int i = 0; i < 3; i++) {
+            const int64_t o = q[i + 1] * src->stride[i] + phase[i];
+            inside &= o < src->out[i];
+            at = at * src->out[i] + o;
+        }
+        if (inside) store_row(p, d, at, source_out_col(src, s, group, col), n, acc);
+    }
 }

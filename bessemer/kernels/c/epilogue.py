@@ -20,6 +20,7 @@ from bessemer.core.dim import Dim
 from bessemer.ir import expr as ex
 from bessemer.kernels.base import Arg, Int, Problem, Ptr
 from bessemer.kernels.c import simd
+from bessemer.kernels.c.emit import row_epilogue
 
 _BINARY = {"add": "vf_add", "sub": "vf_sub", "mul": "vf_mul", "div": "vf_div"}
 _EXTREME = {"min": "vf_min", "max": "vf_max"}
@@ -42,8 +43,6 @@ def store_code(problem: Problem, *, ptr0: int, int0: int) -> StoreCode:
     try:
         return _VectorStore(problem, ptr0, int0).code()
     except _NotVector:
-        from bessemer.kernels.c.emit import row_epilogue
-
         code = row_epilogue(problem, "store_row", ptr0=ptr0, int0=int0)
         return StoreCode(simd.template("store_rows.h") + code.text, code.args)
 

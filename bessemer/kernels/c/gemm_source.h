@@ -1,6 +1,5 @@
 /* A [batch, rows, depth] and B of a matrix product. BATCH_RANK dims of batch, each (size, step of A, step of B): steps
    count matrices, 0 where the operand broadcasts. A_TRANSPOSED and B_PACKED, B_TRANSPOSED say how they are stored. */
-#define ROWS_ADJACENT 1
 struct source {
     const float *a, *b;
     float *scratch;
@@ -89,4 +88,10 @@ static int64_t source_out_row(const struct source *src, const struct product *s,
 static int64_t source_out_col(const struct source *src, const struct product *s, int64_t group, int64_t col) {
     (void)src, (void)s, (void)group;
     return col;
+}
+
+static void source_store(const struct source *src, const struct product *s, int64_t group, int64_t row0, int64_t row1,
+                         int64_t col, int64_t n, const float *acc, int64_t step, void *const *p, const int64_t *d) {
+    for (int64_t r = row0; r < row1; r++, acc += step)
+        store_row(p, d, source_out_row(src, s, group, r), source_out_col(src, s, group, col), n, acc);
 }

@@ -2,9 +2,9 @@
 
    The kernel defines before this text: TILES, the tile functions by [rows][vecs]; `store_row`, the epilogue; and of its
    A and B `struct source`, `source_rows` (pointers to the rows of tiles, [tile][tap][TILE_ROWS]), `source_panel` (a
-   packed panel of B), `source_taps` (the taps of a group, at least one), and where a group's row and column lie in the
-   output (`source_out_row`, negative for none, and `source_out_col`), and ROWS_ADJACENT where a tile's rows follow each
-   other there. */
+   packed panel of B), `source_taps` (the taps of a group, at least one), where a tile's first row and column lie in the
+   output when its rows follow each other there (`source_out_row`, else negative, and `source_out_col`), and
+   `source_store`, which stores the rows of a tile one by one. */
 static void product_block(const struct product *s, const struct source *src, int64_t group, int64_t tile0,
                           int64_t tile1, int64_t panel, const float *const *rows, const float *b, float *c,
                           void *const *p, const int64_t *d) {
@@ -24,14 +24,10 @@ static void product_block(const struct product *s, const struct source *src, int
                 const int64_t row0 = part(s->rows, s->row_tiles, i), row1 = part(s->rows, s->row_tiles, i + 1);
                 float *acc = whole ? c : c + (i - tile0) * TILE_ROWS * TILE_VECS * VL;
                 const struct tile_out out = {p, d, source_out_row(src, s, group, row0), out_col, n};
-                const int direct = last && STORES_TILES && ROWS_ADJACENT;
+                const int direct = last && STORES_TILES && out.row >= 0;
                 TILES[row1 - row0][vecs](a, taps, k, depth, b + (t * s->depth + k) * vecs * VL,
                                          s->depth * vecs * VL, acc, !t && !k, direct ? &out : 0);
-                if (last && !direct)
-                    for (int64_t r = row0; r < row1; r++, acc += vecs * VL) {
-                        const int64_t row = source_out_row(src, s, group, r);
-                        if (row >= 0) store_row(p, d, row, out_col, n, acc);
-                    }
+                if (last && !direct) source_store(src, s, group, row0, row1, col, n, acc, vecs * VL, p, d);
             }
         } while ((k += s->depth_block) < s->depth);
     }

@@ -49,6 +49,14 @@ def transpose_matrix(a: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.swapaxes(a, -1, -2))
 
 
+@transform("panels_of_patches")
+def panels_of_patches(w: np.ndarray, lanes: int, count: int) -> np.ndarray:
+    """[C, OC, *kernel] -> panels of the product of channels by (tap, output channel)."""
+    taps = math.prod(w.shape[2:])
+    b = w.reshape(w.shape[0], w.shape[1], taps).transpose(0, 2, 1)
+    return panels(b.reshape(1, w.shape[0], taps * w.shape[1]), lanes, count)
+
+
 @transform("panels_of_winograd")
 def panels_of_winograd(w: np.ndarray, lanes: int, count: int) -> np.ndarray:
     """[OC, IC, 3, 3] -> panels of the 36 products of F(4x4, 3x3), transformed in f64; see conv_winograd.h."""

@@ -121,3 +121,10 @@ WINOGRAD = [
     Case((1, 200, 6, 50), 24, (3, 3)),
     Case((0, 16, 6, 6), 16, (3, 3)),
 ]
+PATCHES = [
+    Case((1, 24, 8, 9), 24, (2, 2), strides=(2, 2), op="conv_transpose", bias=True),
+    Case((2, 12, 5, 7), 1, (2, 2), strides=(2, 2), op="conv_transpose", bias=True),
+    Case((1, 5, 4, 6), 3, (3, 4), strides=(3, 4), op="conv_transpose"),
+    Case((1, 4, 2, 3, 5), 1, (2, 1, 3), strides=(2, 1, 3), op="conv_transpose"),
+    Case((1, 6, 11), 9, (8,), strides=(8,), op="conv_transpose"),
+]

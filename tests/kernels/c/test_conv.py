@@ -11,8 +11,9 @@ from bessemer.kernels.c.conv_direct import ConvDirect
 from bessemer.kernels.c.conv_igemm import ConvIgemm
 from bessemer.kernels.c.conv_lines import ConvLines
 from bessemer.kernels.c.conv_transpose import ConvTransposeIgemm
+from bessemer.kernels.c.conv_transpose_patches import ConvTransposePatches
 from bessemer.kernels.c.conv_winograd import ConvWinograd
-from tests.kernels.c.cases import DENSE, DEPTHWISE, GROUPED, LINES, OTHER_RANKS, TRANSPOSED, WINOGRAD, Case, check
+from tests.kernels.c.cases import DENSE, DEPTHWISE, GROUPED, LINES, OTHER_RANKS, PATCHES, TRANSPOSED, WINOGRAD, Case, check
 from tests.kernels.c.harness import Machine, supported
 
 
@@ -60,3 +61,10 @@ def test_lines(arch: str, case: Case) -> None:
 def test_winograd(arch: str, case: Case) -> None:
     for config in ConvWinograd().configs(case.build()[0], Machine(arch)):
         check(ConvWinograd(), case, arch, dict(config), tolerance=1e-5)
+
+
+@pytest.mark.parametrize("arch", supported())
+@pytest.mark.parametrize("case", PATCHES, ids=str)
+def test_patches(arch: str, case: Case) -> None:
+    for config in ConvTransposePatches().configs(case.build()[0], Machine(arch)):
+        check(ConvTransposePatches(), case, arch, dict(config))
