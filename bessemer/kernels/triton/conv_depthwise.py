@@ -18,7 +18,6 @@ from bessemer.kernels.triton.shapes import (
     power_of_two,
     sizes,
     sms,
-    upper,
 )
 
 TILES = (  # pixels, channels, warps
@@ -74,7 +73,6 @@ class ConvDepthwise:
             ("num_warps", int(config["warps"])), ("num_stages", 1), ("BM", bm), ("BN", bn),
             *zip(("KD", "KH", "KW"), win.kernel), *zip(("SD", "SH", "SW"), win.strides),
             *zip(("DD", "DH", "DW"), win.dilations),
-            ("WIDE", upper(problem, problem.operands[0].type.numel) >= 2**31),
         )  # fmt: skip
         launch = Launch("kernel", (ceildiv(win.pixels, bm) * ceildiv(channels, bn),), args, options)
         pack = Pack(1, "channels_by_tap", (), TensorType(problem.operands[1].type.dtype, (taps, channels)))

@@ -9,7 +9,7 @@ from bessemer.core.dim import ceildiv, product
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Arg, Config, KernelCode, Launch, Limits, Pack, Problem, Ptr, Reason, register
 from bessemer.kernels.triton import emit
-from bessemer.kernels.triton.shapes import Tiling, element_types, other_op, precision, shared_bytes, sizes, upper
+from bessemer.kernels.triton.shapes import Tiling, element_types, other_op, precision, shared_bytes, sizes
 from bessemer.kernels.triton.window import Window, window_of
 
 # (BM, BN, BK, stages, warps) for 2-byte elements
@@ -157,12 +157,11 @@ def conv_launch(
         Ptr(0), Ptr(1), partial,
         *sizes(problem, (win.pixels, oc // groups, *win.input, *win.output, *win.pads)), *epilogue,
     )  # fmt: skip
-    wide = upper(problem, problem.operands[0].type.numel) >= 2**31
     options: tuple[tuple[str, Any], ...] = (
         ("num_warps", t.warps), ("num_stages", t.stages), ("BM", t.bm), ("BN", t.bn), ("BK", t.bk), ("SPLIT", t.split),
         ("GROUPS", groups), ("IC", ic), *zip(("KD", "KH", "KW"), win.kernel), *zip(("SD", "SH", "SW"), win.strides),
         *zip(("DD", "DH", "DW"), win.dilations), ("LAST", win.last), ("CHUNKED", chunked(ic)), ("PACKED", constant),
-        ("WIDE", wide), ("SWAP", bool(config["swap"])), ("PRECISION", precision(problem)),
+        ("SWAP", bool(config["swap"])), ("PRECISION", precision(problem)),
     )  # fmt: skip
     grid = (ceildiv(win.pixels, t.bm) * ceildiv(oc // groups, t.bn), t.split, groups)
     return Launch("kernel", grid, args, options), packs

@@ -10,7 +10,7 @@ from bessemer.core.dim import Dim, ceildiv, product
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Config, KernelCode, Launch, Limits, Pack, Problem, Ptr, Reason, register
 from bessemer.kernels.triton import emit
-from bessemer.kernels.triton.shapes import Tiling, element_types, other_op, precision, shared_bytes, sizes, upper
+from bessemer.kernels.triton.shapes import Tiling, element_types, other_op, precision, shared_bytes, sizes
 from bessemer.kernels.triton.window import Window, window_of
 
 TILES = (
@@ -72,7 +72,7 @@ class ConvTranspose:
             ("num_warps", int(config["warps"])), ("num_stages", int(config["stages"])), ("BM", bm), ("BN", bn),
             ("BK", bk), ("GROUPS", groups), ("IC", ic), *zip(("KD", "KH", "KW"), window.kernel),
             *zip(("SD", "SH", "SW"), window.strides), *zip(("DD", "DH", "DW"), window.dilations),
-            ("LAST", window.last), ("WIDE", upper(problem, problem.outputs[0].numel) >= 2**31),
+            ("LAST", window.last),
             ("PRECISION", precision(problem)),
         )  # fmt: skip
         grid = (ceildiv(pixels, bm) * ceildiv(oc, bn), math.prod(window.strides), groups)

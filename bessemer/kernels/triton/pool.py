@@ -14,11 +14,11 @@ from bessemer.kernels.triton.shapes import (
     MEMORY_BYTES_PER_US,
     SM_BYTES_PER_US,
     element_types,
+    huge,
     other_op,
     power_of_two,
     sizes,
     sms,
-    upper,
 )
 from bessemer.kernels.triton.window import Window, window_of
 
@@ -79,7 +79,7 @@ class Pool:
             *zip(("KD", "KH", "KW"), window.kernel), *zip(("SD", "SH", "SW"), window.strides),
             *zip(("DD", "DH", "DW"), window.dilations), ("LAST", window.last), ("KIND", attrs["kind"]),
             ("INCLUDE_PAD", bool(attrs.get("count_include_pad", False))), ("POWER", int(attrs.get("p", 2))),
-            ("WIDE", upper(problem, problem.operands[0].type.numel) >= 2**31),
+            ("WIDE", huge(problem)),
         )  # fmt: skip
         grid = (ceildiv(pixels, bm) * ceildiv(channels, bn),)
         return KernelCode("triton", code.text, (Launch("kernel", grid, args, options),))

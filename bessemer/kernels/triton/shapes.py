@@ -15,19 +15,21 @@ FLOATS = (dt.f16, dt.bf16, dt.f32)
 SMS, SHARED_BYTES = 132, 101376  # where a target does not say
 FILL_US = 1.0  # a launch, the first loads and the last stores of one program
 LATENCY_US = 0.7  # a load from device memory
+STEP_US = 0.03  # one step of a sum: barriers and addresses, hidden by other programs
 SM_BYTES_PER_US = 42_000.0  # what one multiprocessor draws from L2
 MEMORY_BYTES_PER_US = 4_200_000.0
 TENSOR_FLOP_PER_US = {2: 5_500_000.0, 4: 200_000.0}  # of one multiprocessor, by bytes per element
 
 
-def size(problem: Problem, value: Dim) -> Int:
-    """An integer argument, 32 bits wide where it always fits."""
-    return Int(value, 32 if bounds(value, problem.range_map)[1] < 2**31 else 64)
-
-
 def sizes(problem: Problem, values: Iterable[Dim]) -> tuple[Int, ...]:
-    """`size` of each."""
-    return tuple(size(problem, v) for v in values)
+    """Integer arguments of 32 bits, or of 64 where a tensor may have 2^31 elements: then all offsets have 64."""
+    bits = 64 if huge(problem) else 32
+    return tuple(Int(v, bits) for v in values)
+
+
+def huge(problem: Problem) -> bool:
+    """Whether a tensor may have more elements than 32 bits count."""
+    return any(upper(problem, t.numel) >= 2**31 for t in (*(o.type for o in problem.operands), *problem.outputs))
 
 
 def divides(problem: Problem, value: Dim, by: int) -> bool:
@@ -107,7 +109,7 @@ class Tiling:
         per_sm = -(-programs // count)
         steps = -(-self.k // (self.bk * self.split))
         rate = TENSOR_FLOP_PER_US[4 if self.itemsize == 4 else 2] * self._tensor_share()
-        compute = per_sm * steps * 2 * self.bm * self.bn * self.bk / rate
+        compute = per_sm * steps * (2 * self.bm * self.bn * self.bk / rate + STEP_US / resident)
         l2 = per_sm * steps * self.stage_bytes / SM_BYTES_PER_US
         in_flight = min(self.stages - 1 or 1, steps) * self.stage_bytes * min(resident, per_sm)
         latency = per_sm * steps * self.stage_bytes / in_flight * LATENCY_US

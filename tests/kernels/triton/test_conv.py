@@ -121,6 +121,16 @@ def test_symbolic_batch_and_size() -> None:
     check(ConvIgemm(), c, TILE, {"n": 2, "h": 6})
 
 
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+def test_offsets_of_64_bits(layout: str) -> None:
+    n = sym("n")
+    same: dict[str, Any] = {"pads": (1, 1, 1, 1)}
+    x, y = ((n, 6, 5, 8), (n, 6, 5, 12)) if layout == "NHWC" else ((n, 8, 6, 5), (n, 12, 6, 5))
+    c = symbolic(conv((2, 8, 6, 5), (12, 8, 3, 3), dt.f16, layout, **same), {0: x}, y, {"n": Range(1, 2**31, 2)})
+    check(ConvIgemm(), c, TILE, {"n": 2})
+    compiles(ConvIgemm(), [c.problem], first)
+
+
 @pytest.mark.parametrize("dtype", [dt.f32, dt.f16])
 def test_split_sums(dtype: DType) -> None:
     c = with_bias_relu(conv((1, 32, 7, 7), (24, 32, 3, 3), dtype, pads=(1, 1, 1, 1)), -1)

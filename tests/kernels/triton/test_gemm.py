@@ -10,6 +10,7 @@ from bessemer.core import dtype as dt
 from bessemer.core.dim import Range, sym
 from bessemer.kernels.triton.gemm import Gemm
 from bessemer.kernels.triton.gemm_splitk import GemmSplitK
+from bessemer.kernels.triton.gemm_tma import GemmTma
 from bessemer.kernels.triton.gemv import Gemv
 from tests.kernels.triton.problems import H200, check, compiles, first, matmul, reason, symbolic, with_bias_relu
 
@@ -56,6 +57,14 @@ def test_symbolic_rows() -> None:
     check(Gemm(), c, SMALL, {"n": 21})
 
 
+def test_offsets_of_64_bits() -> None:
+    rows = sym("n")
+    c = symbolic(matmul((21, 24), (24, 30), dt.f16), {0: (rows, 24)}, (rows, 30), {"n": Range(1, 2**31, 16)})
+    check(Gemm(), c, SMALL, {"n": 21})
+    compiles(Gemm(), [c.problem], first)
+    assert "32 bits" in reason(GemmTma(), c.problem)
+
+
 @pytest.mark.parametrize("split", [2, 5])
 def test_split_sums(split: int) -> None:
     c = with_bias_relu(matmul((35, 300), (300, 40), dt.f16), -1)
@@ -65,6 +74,14 @@ def test_split_sums(split: int) -> None:
 
 def test_split_sums_of_batches() -> None:
     check(GemmSplitK(), matmul((2, 10, 300), (2, 300, 20), constant=False), {**SMALL, "split": 3})
+
+
+@pytest.mark.parametrize("dtype", [dt.f16])
+@pytest.mark.parametrize("order", ["kn", "nk"])
+def test_the_copy_engine(dtype: dt.DType, order: str) -> None:
+    config = {**SMALL, "bm": 64, "bk": 64, "flatten": 0, "b": order}
+    check(GemmTma(), with_bias_relu(matmul((3, 30, 40), (40, 32), dtype), -1), config)
+    check(GemmTma(), matmul((70, 24), (24, 40), dtype), {**config, "bm": 16, "bn": 64, "swap": 1})
 
 
 @pytest.mark.parametrize("dtype", [dt.f32, dt.f16, dt.bf16])
@@ -80,6 +97,7 @@ def test_reasons() -> None:
     assert "mix" in reason(Gemm(), replace(whole, operands=(whole.operands[0], half.operands[1])))
     assert "two batch strides" in reason(Gemm(), matmul((2, 1, 3, 4, 8), (3, 1, 8, 4), constant=False).problem)
     assert "fill 132" in reason(GemmSplitK(), matmul((2048, 512), (512, 2048)).problem)
+    assert "whole 16 bytes" in reason(GemmTma(), matmul((64, 33), (33, 64), dt.f16).problem)
     assert "at most 4 rows" in reason(Gemv(), matmul((5, 8), (8, 4)).problem)
 
 
@@ -94,4 +112,5 @@ def test_compiles_for_every_architecture() -> None:
     problems = [matmul((128, 256), (256, 192), dtype).problem for dtype in (dt.f16, dt.bf16, dt.f32)]
     compiles(Gemm(), problems, first)
     compiles(GemmSplitK(), problems[:1], first)
+    compiles(GemmTma(), problems[:2], first)
     compiles(Gemv(), [matmul((1, 256), (256, 192), dt.f16).problem], first)

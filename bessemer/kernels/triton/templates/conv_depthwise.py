@@ -6,7 +6,7 @@ import triton.language as tl
 def kernel(
     x_ptr, w_ptr, P, C, ID, IH, IW, OD, OH, OW, PD, PH, PW, EPILOGUE,
     BM: tl.constexpr, BN: tl.constexpr, KD: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, SD: tl.constexpr,
-    SH: tl.constexpr, SW: tl.constexpr, DD: tl.constexpr, DH: tl.constexpr, DW: tl.constexpr, WIDE: tl.constexpr,
+    SH: tl.constexpr, SW: tl.constexpr, DD: tl.constexpr, DH: tl.constexpr, DW: tl.constexpr,
 ):  # fmt: skip
     """Depthwise convolution: x [N, spatial, C], w [taps, C]. One program: BM output pixels of BN channels."""
     tiles_n = tl.cdiv(C, BN)
@@ -19,8 +19,6 @@ def kernel(
     d0 = (rest % OD) * SD - PD
     h0 = oh * SH - PH
     w0 = ow * SW - PW
-    if WIDE:
-        n = n.to(tl.int64)
     base = (((n * ID + d0) * IH + h0) * IW + w0) * C
     at = x_ptr + (base[:, None] + c[None, :])
     live = p < P

@@ -8,7 +8,7 @@ def kernel(
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, GROUPS: tl.constexpr, IC: tl.constexpr,
     KD: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, SD: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
     DD: tl.constexpr, DH: tl.constexpr, DW: tl.constexpr, LAST: tl.constexpr, CHUNKED: tl.constexpr,
-    PACKED: tl.constexpr, WIDE: tl.constexpr, SWAP: tl.constexpr, PRECISION: tl.constexpr,
+    PACKED: tl.constexpr, SWAP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Convolution as a product [P, taps * IC] x [taps * IC, OC]; P counts output pixels, OC and IC are of one group.
 
@@ -34,8 +34,6 @@ def kernel(
     h0 = oh * SH - PH
     w0 = ow * SW - PW
     live = p < P
-    if WIDE:
-        n = n.to(tl.int64)
     if LAST:
         base = (((n * ID + d0) * IH + h0) * IW + w0) * (GROUPS * IC) + group * IC
         across = 1

@@ -7,7 +7,7 @@ def kernel(
     x_ptr, w_ptr, P, OC, ID, IH, IW, OD, OH, OW, PD, PH, PW, EPILOGUE,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUPS: tl.constexpr, IC: tl.constexpr,
     KD: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, SD: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
-    DD: tl.constexpr, DH: tl.constexpr, DW: tl.constexpr, LAST: tl.constexpr, WIDE: tl.constexpr,
+    DD: tl.constexpr, DH: tl.constexpr, DW: tl.constexpr, LAST: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Transposed convolution, gathered: output o reads input i through tap k where o + P = i * S + k * D.
@@ -35,8 +35,6 @@ def kernel(
     od = (rest % across_d) * SD + fd
     n = rest // across_d
     live = (p < P) & (od < OD) & (oh < OH) & (ow < OW)
-    if WIDE:
-        n = n.to(tl.int64)
     if LAST:
         along = GROUPS * IC
         across = 1
