@@ -229,7 +229,7 @@ def _ocr() -> list[Model]:
             "a1-cls",
             "text direction",
             wheel("ch_ppocr_mobile_v2.0_cls_infer"),
-            _one_input("x", (1, 3, 48, 192), (6, 3, 48, 192), (2, 3, 32, 100)),
+            _one_input("x", (1, 3, 48, 192), (6, 3, 48, 192), (2, 3, 48, 100)),
             _centred_page,
             Tolerance(classes=("save_infer_model/scale_0.tmp_1",)),
         ),

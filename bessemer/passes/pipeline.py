@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 from bessemer.ir.graph import Graph
 from bessemer.ir.verify import verify
-from bessemer.passes import fold_affine, layout, lift_conv1d, precision, simplify
+from bessemer.passes import fold_affine, fold_pad, layout, lift_conv1d, precision, simplify
 from bessemer.passes.base import Pass, PassOptions, apply
 from bessemer.passes.fusion import PATTERNS
 
-FUSE: tuple[Pass, ...] = (simplify.PASS, *PATTERNS, simplify.PASS, fold_affine.PASS, simplify.PASS)
-LAYOUT: tuple[Pass, ...] = (lift_conv1d.PASS, layout.PASS, simplify.PASS)
+FOLD: tuple[Pass, ...] = (fold_affine.PASS, fold_pad.PASS, simplify.PASS)
+FUSE: tuple[Pass, ...] = (simplify.PASS, *PATTERNS, simplify.PASS, *FOLD)
+LAYOUT: tuple[Pass, ...] = (lift_conv1d.PASS, layout.PASS, simplify.PASS, *FOLD)
 PRECISION: tuple[Pass, ...] = (precision.PASS, simplify.PASS)
 
 STAGES: tuple[tuple[str, tuple[Pass, ...]], ...] = (("fuse", FUSE), ("layout", LAYOUT), ("precision", PRECISION))

@@ -98,6 +98,30 @@ def _pow(e: Editor, n: Node) -> str | None:
     return e.emit("sqrt", (x,), like=(n,)) if exponent == 0.5 else x if exponent == 1.0 else None
 
 
+def _sub(e: Editor, n: Node) -> str | None:
+    """x - 0 -> x; x - c -> x + (-c), so that constants are only ever added."""
+    same = _neutral(0.0, (1,))(e, n)
+    if same is not None or e.constant_of(n.inputs[1]) is None or not e.type(n.inputs[1]).dtype.is_float:
+        return same
+    return e.emit("add", (n.inputs[0], e.emit("neg", (n.inputs[1],), like=(n,))), like=(n,))
+
+
+def _add(e: Editor, n: Node) -> str | None:
+    """x + 0 -> x; (x + c) + d -> x + (c + d)."""
+    same = _neutral(0.0, (0, 1))(e, n)
+    if same is not None or not e.type(n.outputs[0]).dtype.is_float:
+        return same
+    for k in (0, 1):
+        inner, second = e.producer(n.inputs[1 - k], "add"), n.inputs[k]
+        if inner is None or e.constant_of(second) is None or e.only_user(inner.outputs[0]) is None:
+            continue
+        for j in (0, 1):
+            first, x = inner.inputs[j], inner.inputs[1 - j]
+            if e.constant_of(first) is not None and e.constant_of(x) is None and e.type(x) == e.type(n.outputs[0]):
+                return e.emit("add", (x, e.emit("add", (first, second), like=(n,))), like=(inner, n))
+    return None
+
+
 RULES: Mapping[str, Callable[[Editor, Node], str | None]] = {
     "cast": _cast,
     "reshape": _reshape,
@@ -106,8 +130,8 @@ RULES: Mapping[str, Callable[[Editor, Node], str | None]] = {
     "slice": _slice,
     "concat": _concat,
     "pow": _pow,
-    "add": _neutral(0.0, (0, 1)),
-    "sub": _neutral(0.0, (1,)),
+    "add": _add,
+    "sub": _sub,
     "mul": _neutral(1.0, (0, 1)),
     "div": _neutral(1.0, (1,)),
 }
