@@ -1,0 +1,81 @@
+"""Scaled dot-product attention: op `attention`. (ONNX's Attention is a function, inlined and recognised by a pass.)"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bessemer.core.dim import Dim
+from bessemer.ir.graph import TensorType
+from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register
+from bessemer.ops.broadcasting import same_dim
+
+
+def _heads_first(t: TensorType, layout: str) -> tuple[Dim, Dim, Dim, Dim]:
+    """(batch, heads, length, size) of a tensor in `layout`."""
+    if t.rank != 4:
+        raise ValueError(f"attention takes tensors of rank 4, not {t}")
+    b, x, y, d = t.shape
+    return (b, x, y, d) if layout == "BHSD" else (b, y, x, d)
+
+
+def _infer(ctx: InferContext) -> tuple[TensorType, ...]:
+    layout = ctx.attr("layout")
+    (b, h, s, d), (kb, kh, t, kd), (vb, vh, vt, vd) = (_heads_first(ctx.type(k), layout) for k in range(3))
+    for a, other in ((b, kb), (b, vb), (kh, vh), (t, vt), (d, kd)):
+        same_dim(a, other, ctx.ranges)
+    if isinstance(h, int) and isinstance(kh, int) and h % kh:
+        raise ValueError(f"{h} query heads do not divide into {kh} key heads")
+    shape = (b, h, s, vd) if layout == "BHSD" else (b, s, h, vd)
+    return (TensorType(ctx.type(0).dtype, shape),)
+
+
+def _reference(inputs: Sequence[np.ndarray | None], attrs: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
+    """Computed in f64. A row whose scores are all -inf gives zeros."""
+    q, k, v = (np.asarray(a, np.float64) for a in inputs[:3])
+    if attrs["layout"] == "BSHD":
+        q, k, v = (a.transpose(0, 2, 1, 3) for a in (q, k, v))
+    groups = q.shape[1] // max(1, k.shape[1])
+    k, v = (np.repeat(a, groups, axis=1) for a in (k, v))
+    scores = q @ np.swapaxes(k, -1, -2) * attrs["scale"]
+    if attrs["has_mask"]:
+        scores = scores + inputs[3]
+    if attrs["causal"]:
+        s, t = scores.shape[-2:]
+        scores = np.where(np.tril(np.ones((s, t), bool), t - s), scores, -np.inf)
+    peak = scores.max(axis=-1, keepdims=True, initial=-np.inf)
+    weights = np.exp(scores - np.where(np.isfinite(peak), peak, 0))
+    total = weights.sum(axis=-1, keepdims=True)
+    out = (weights / np.where(total == 0, 1, total)) @ v
+    if attrs["layout"] == "BSHD":
+        out = out.transpose(0, 2, 1, 3)
+    assert inputs[0] is not None
+    return (np.ascontiguousarray(out).astype(inputs[0].dtype),)
+
+
+def _flops(ctx: InferContext) -> Dim:
+    b, h, s, d = _heads_first(ctx.type(0), ctx.attr("layout"))
+    _, _, t, vd = _heads_first(ctx.type(2), ctx.attr("layout"))
+    return 2 * b * h * s * t * (d + vd)
+
+
+def _samples(rng: np.random.Generator) -> Sequence[Sample]:
+    def x(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    def attrs(layout: str, mask: bool = False, causal: bool = False) -> dict[str, Any]:
+        return {"scale": 0.25, "causal": causal, "has_mask": mask, "layout": layout}
+
+    hidden = np.where(rng.random((2, 1, 1, 9)) < 0.3, np.float32(-np.inf), np.float32(0))
+    return (
+        Sample((x(2, 3, 7, 16), x(2, 3, 9, 16), x(2, 3, 9, 16)), attrs("BHSD")),
+        Sample((x(2, 7, 3, 32), x(2, 9, 3, 32), x(2, 9, 3, 32)), attrs("BSHD")),
+        Sample((x(2, 3, 7, 16), x(2, 3, 9, 16), x(2, 3, 9, 20), hidden), attrs("BHSD", mask=True)),
+        Sample((x(1, 2, 33, 8), x(1, 2, 33, 8), x(1, 2, 33, 8)), attrs("BHSD", causal=True)),
+        Sample((x(1, 70, 2, 64), x(1, 70, 2, 64), x(1, 70, 2, 64), x(1, 1, 70, 70)), attrs("BSHD", mask=True)),
+    )
+
+
+register(OpDef("attention", _infer, _reference, Fusion.TEMPLATE, flops=_flops, samples=_samples))
