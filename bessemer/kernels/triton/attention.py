@@ -33,8 +33,7 @@ TILES = (
     (32, 128, 2, 4), (32, 64, 2, 4), (16, 128, 2, 4), (16, 64, 3, 4), (16, 32, 2, 2), (16, 16, 2, 1),
 )  # fmt: skip
 TILES_F32 = (
-    (64, 64, 2, 8), (64, 32, 2, 8), (32, 64, 2, 8), (32, 32, 2, 4), (32, 64, 2, 4), (16, 64, 2, 4), (16, 32, 2, 4),
-    (16, 16, 2, 1),
+    (64, 32, 2, 8), (32, 64, 2, 8), (32, 32, 2, 4), (16, 64, 2, 4), (16, 32, 2, 4), (16, 16, 2, 1),
 )  # fmt: skip
 MAX_HEAD = 256
 
@@ -92,7 +91,8 @@ class Attention:
         programs = -(-s // bm) * problem.typical(heads.batch * heads.heads)
         per_sm = math.ceil(programs / sms(target))
         steps = -(-t // bn)
-        rate = TENSOR_FLOP_PER_US[4 if heads.itemsize == 4 else 2] * (0.6 if bm >= 64 else 0.6 * bm / 128)
+        short = heads.itemsize == 2 and bm < 64  # the tensor cores' long side is not filled
+        rate = TENSOR_FLOP_PER_US[heads.itemsize] * (0.6 * bm / 128 if short else 0.6)
         compute = per_sm * steps * 2 * bm * bn * sum(heads.widths) / rate
         exponentials = per_sm * steps * bm * bn / 28_000  # 16 a clock, and the arithmetic around them
         loads = per_sm * steps * bn * sum(heads.widths) * heads.itemsize / SM_BYTES_PER_US
