@@ -15,4 +15,6 @@ PATTERNS: tuple[Pass, ...] = (
     group_norm.PASS,
     simplify.PASS,
     attention.PASS,
+    simplify.PASS,
+    attention.HEADS,
 )

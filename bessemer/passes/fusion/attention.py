@@ -20,6 +20,10 @@ def fuse_attention(e: Editor, options: PassOptions) -> None:
     for node in e.nodes():
         if node.op == "matmul" and e.alive(node):
             _fuse(e, node)
+
+
+def absorb_heads(e: Editor, options: PassOptions) -> None:
+    """Read and write [B, S, H, D] where only head swaps stand between."""
     for node in e.nodes():
         if node.op == "attention" and e.alive(node) and node.attrs["layout"] == "BHSD":
             _absorb_transposes(e, node)
@@ -103,3 +107,4 @@ def _absorb_transposes(e: Editor, node: Node) -> None:
 
 
 PASS = Pass("fuse_attention", fuse_attention)
+HEADS = Pass("absorb_heads", absorb_heads)
