@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from bessemer.core.dim import product
 from bessemer.ir import expr as ex
 from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, register
-from bessemer.kernels.triton.group_kernel import flat, hoisted, rows, rows_of, tile
+from bessemer.kernels.triton.group_kernel import Rows, flat, rows, rows_of, tile
 
 SMS = 132  # where a target does not say
 MOST_TILE = 16384  # elements of a tile
+MOST_TURNS = 512  # of a loop that reduces
 MOST_OPERANDS = 100  # a kernel's parameters are at most 4 KB
 
 
@@ -35,12 +36,17 @@ class Group:
 
     def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
         sms = target.limits.get("sms", SMS)
-        tiles = _tile_configs(problem)
-        reduced = _row_configs(problem, sms)
         flats = _flat_configs(problem, sms)
-        if reduced and _rows_first(problem):
+        form = rows_of(problem)
+        if form is None:
+            return [*_tile_configs(problem), *flats]
+        reduced = _row_configs(problem, form, sms)
+        turns = max(problem.typical(product(size for _, size in axes)) for axes in form.spaces)
+        if form.free or turns > MOST_TURNS:  # a loop per element would reduce again and again, or in one long chain
+            return reduced
+        if turns > 64 or (turns >= 32 and _along_rows(problem, form.stages[0][1][0])):
             return [*reduced, *flats[:2]]
-        return [*tiles, *flats, *reduced[:4]] if not reduced else [*flats, *reduced]
+        return [*flats, *reduced]
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         n = {k: int(v) for k, v in config.items() if k != "form"}
@@ -103,11 +109,8 @@ def _fastest_axis(problem: Problem, load: ex.Load) -> int | None:
     return axis if 0 <= axis < len(out) - 1 else None
 
 
-def _row_configs(problem: Problem, sms: int) -> list[Config]:
+def _row_configs(problem: Problem, form: Rows, sms: int) -> list[Config]:
     """Rows: a whole row in one tile where it fits, else pieces; more rows per program where rows are short."""
-    form = rows_of(problem)
-    if form is None:
-        return []
     count = max(1, problem.typical(product(size for _, size in form.kept)))
     longest = max(problem.typical(product(size for _, size in axes)) for axes in form.spaces)
     whole = _power_of_two(longest)
@@ -144,18 +147,6 @@ def _along_rows(problem: Problem, reduction: ex.Reduce) -> bool:
             if inner is not None and not any(isinstance(n, ex.Axis) and n.name in own for n in ex.walk(inner)):
                 return False
     return True
-
-
-def _rows_first(problem: Problem) -> bool:
-    """Whether rows are the better guess than a loop per element: long reductions, or short ones of few results."""
-    assert problem.body is not None
-    reductions = hoisted(problem.body.expr)
-    turns = max(problem.typical(product(size for _, size in r.axes)) for r in reductions)
-    form = rows_of(problem)
-    assert form is not None
-    if form.free:
-        return True
-    return turns > 64 or (turns > 8 and _along_rows(problem, reductions[0]) and turns & (turns - 1) == 0)
 
 
 register(Group())

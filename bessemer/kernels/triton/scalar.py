@@ -138,6 +138,9 @@ def _known_power(a: str, power: float, kind: str) -> Text | None:
             return Text(f"({a} * {a})", kind)
         case 3.0:
             return Text(f"({a} * {a} * {a})", kind)
+        case 0.5:
+            root = _root("sqrt", a, kind, False)
+            return Text(f'tl.where({a} == -float("inf"), float("inf"), {root})', kind)
         case -1.0:
             return Text(_ratio(literal(1, kind), a, kind, False), kind)
     return None
@@ -196,7 +199,8 @@ def _int(fn: str, kind: str, args: Sequence[str]) -> Text:
     if fn == "sign":
         return Text(f"sign({a})", kind, ("sign",)) if signed else Text(f"({a} > 0).to({TL[kind]})", kind)
     if fn == "bitnot":
-        return Text(f"(~{a})", kind)
+        ones = literal(-1 if signed else (1 << BITS[kind]) - 1, kind)
+        return Text(f"({a} ^ {ones})", kind)
     if fn == "popcount":
         return _popcount(kind, a)
     if fn in ("isnan", "isinf"):

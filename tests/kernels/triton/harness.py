@@ -1,11 +1,14 @@
-"""Runs KernelCode without a GPU: `interpret` computes it in Triton's interpreter, `compile_for` only compiles it."""
+"""Runs KernelCode without a GPU: `interpret` computes it in Triton's interpreter, `compile_for` compiles it ahead of
+time, and `resources` and `instructions` look into what came out."""
 
 from __future__ import annotations
 
 import atexit
 import pickle
+import re
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -19,6 +22,7 @@ from bessemer.core.dim import evaluate
 from bessemer.core.dtype import DType
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import TRANSFORMS, WORKSPACE, Int, KernelCode, Launch, Problem
+from bessemer.targets.cuda import ARCHS, CompiledKernel, CudaTarget, Request
 
 TORCH = {"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16", "i64": "int64", "i32": "int32",
          "i16": "int16", "i8": "int8", "u64": "uint64", "u32": "uint32", "u16": "uint16", "u8": "uint8",
@@ -107,3 +111,44 @@ def _launch(launch: Launch, env: Mapping[str, int]) -> tuple[Any, ...]:
     args = [("int", evaluate(a.value, env)) if isinstance(a, Int) else ("ptr", a.operand) for a in launch.args]
     options = {k: v for k, v in launch.options if k not in NOT_CONSTEXPR}
     return launch.entry, (*grid, 1, 1)[:3], args, options
+
+
+def compile_for(
+    arch: str, kernels: Sequence[tuple[Problem, KernelCode]], folder: Path | None = None
+) -> list[list[CompiledKernel]]:
+    """The cubins of each kernel's launches for one architecture. AssertionError with the compiler's text."""
+    requests = [Request(problem, code, launch) for problem, code in kernels for launch in code.launches]
+    found = CudaTarget(arch, ARCHS[arch], folder=folder).compile(requests)
+    for request, kernel in zip(requests, found):
+        assert not isinstance(kernel, str), f"{arch}: {request.label}: {kernel}\n{request.code.text}"
+    rest = iter(k for k in found if not isinstance(k, str))
+    return [[next(rest) for _ in code.launches] for _, code in kernels]
+
+
+@lru_cache(maxsize=1)
+def _cuobjdump() -> str:
+    import triton
+
+    return str(Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump")
+
+
+def _dump(cubin: bytes, option: str) -> str:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        return subprocess.run([_cuobjdump(), option, file.name], capture_output=True, text=True, check=True).stdout
+
+
+def resources(kernel: CompiledKernel) -> dict[str, int]:
+    """`REG` (registers per thread), `STACK` and `LOCAL` (bytes that did not fit into them), `SHARED` (static bytes)."""
+    usage = re.findall(r"(REG|STACK|LOCAL|SHARED):(\d+)", _dump(kernel.cubin, "-res-usage"))
+    return {name: int(value) for name, value in usage}
+
+
+def instructions(kernel: CompiledKernel) -> dict[str, int]:
+    """How often each machine instruction occurs: HGMMA is wgmma, HMMA mma, LDG.E.128 a 16-byte load."""
+    out: dict[str, int] = {}
+    line = r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)"
+    for name in re.findall(line, _dump(kernel.cubin, "-sass"), re.M):
+        out[name] = out.get(name, 0) + 1
+    return out

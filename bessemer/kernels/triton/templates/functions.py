@@ -42,12 +42,14 @@ def clamp_nan(x, lo, hi):
 
 @triton.jit
 def exp(x):
-    """e^x. The product with log2(e) is kept in two parts, so large arguments lose nothing."""
+    """e^x = 2^t, corrected by what rounding took from t: with n near t, x - n * ln(2) is all but exact."""
     x = clamp_nan(x, -104.0, 89.0)
     t = x * 1.4426950408889634
-    rest = tl.fma(x, 1.4426950216293335, -t) + x * 1.925963033500e-08
+    n = round_even(t)
+    r = (x - n * 0.693145751953125) - n * 1.428606765330187e-06
+    lost = r * 1.4426950408889634 - (t - n)
     e = tl.exp2(t)
-    return tl.fma(e, rest * 0.6931471805599453, e)
+    return tl.fma(e, lost * 0.6931471805599453, e)
 
 
 @triton.jit
@@ -97,7 +99,7 @@ def log1p64(x):
 @triton.jit
 def sigmoid(x):
     """1 / (1 + e^-x)."""
-    return tl.div_rn(x * 0 + 1.0, 1.0 + exp(-x))
+    return tl.div_rn(tl.full((), 1.0, tl.float32), 1.0 + exp(-x))
 
 
 @triton.jit
@@ -127,8 +129,7 @@ def tanh_small(x):
 def tanh(x):
     """The hyperbolic tangent."""
     a = tl.abs(x)
-    big = 1.0 - tl.div_rn(a * 0 + 2.0, exp(2.0 * a) + 1.0)
-    big = tl.where(a > 10.0, 1.0, big)
+    big = 1.0 - tl.div_rn(tl.full((), 2.0, tl.float32), exp(2.0 * a) + 1.0)
     return tl.where(a < 0.625, tanh_small(x), tl.where(x < 0, -big, tl.where(x > 0, big, x)))
 
 
@@ -176,7 +177,7 @@ def asinh64(x):
 @triton.jit
 def acosh64(x):
     """The inverse hyperbolic cosine; NaN below 1."""
-    t = tl.where(x < 1e8, x, 1.0) - 1.0
+    t = tl.where(x >= 1e8, 1.0, x) - 1.0
     y = log1p64(t + tl.sqrt(t * (t + 2.0)))
     return tl.where(x >= 1e8, tl.log(x) + 0.6931471805599453, y)
 
@@ -238,12 +239,13 @@ def atan264(y, x):
     t = atan64(tl.where(ay == ax, (ay > 0).to(tl.float64), ay / ax))  # also inf / inf and 0 / 0
     t = tl.where(x < 0, 3.141592653589793 - t, t)
     t = tl.where((x != x) | (y != y), x + y, t)
-    return tl.where(y < 0, -t, t)
+    return tl.where((y < 0) | ((y == 0) & (1.0 / y < 0)), -t, t)
 
 
 @triton.jit
 def pow64(x, y):
     """x to the power y, with IEEE's special cases."""
+    y = tl.where(x == x, y, y)  # as wide as x
     a = tl.abs(x)
     r = tl.exp2(y * tl.log2(a))
     whole = truncate(y) == y
@@ -283,10 +285,8 @@ def pow_uint(x, y):
 
 
 @triton.jit
-def fmod64(x, y, ROUNDS: tl.constexpr):
-    """The remainder of x / y with the sign of x. Each round takes 50 bits off the quotient and is exact."""
-    r = tl.abs(x) + y * 0
-    d = tl.abs(y)
+def fmod_rounds(r, d, ROUNDS: tl.constexpr):
+    """r less multiples of d: each round takes 50 bits off the quotient, and is exact."""
     scale = tl.exp2(tl.full((), 50.0 * (ROUNDS - 1), tl.float64))
     for _ in tl.static_range(ROUNDS):
         step = d * scale
@@ -296,6 +296,19 @@ def fmod64(x, y, ROUNDS: tl.constexpr):
         s = tl.where(s >= step, s - step, s)
         r = tl.where((q > 0) & (step < float("inf")), s, r)
         scale = scale * 8.881784197001252e-16  # 2^-50
+    return r
+
+
+@triton.jit
+def fmod64(x, y, ROUNDS: tl.constexpr):
+    """The remainder of x / y with the sign of x; quotients are below 2^(50 * ROUNDS)."""
+    x = tl.where(y == y, x, x)  # as wide as y
+    d = tl.abs(y)
+    r = tl.abs(x)
+    if ROUNDS > 21:
+        far = tl.exp2(tl.full((), 525.0, tl.float64))
+        r = fmod_rounds(r, d * far * far, 21)
+    r = fmod_rounds(r, d, 21 if ROUNDS > 21 else ROUNDS)
     r = tl.where((d == 0.0) | (tl.abs(x) == float("inf")), float("nan"), tl.where(d == float("inf"), tl.abs(x), r))
     r = tl.where((x != x) | (y != y), x + y, r)
     return tl.where(x < 0, -r, r)
