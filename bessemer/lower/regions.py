@@ -23,6 +23,7 @@ HEAVY = frozenset(
 )
 MAX_EXPR = 400  # nodes of a fused expression
 MAX_OPERANDS = 16
+MAX_MEMBERS = 32  # composing is quadratic in them, and as deep as they are long
 
 
 @dataclass
@@ -84,6 +85,8 @@ class Grouping:
 
     def _joins(self, node: Node, group: Group) -> bool:
         kind = fusion_of(node)
+        if len(group.members) >= MAX_MEMBERS:
+            return False
         if kind in (Fusion.TEMPLATE, Fusion.REDUCTION):
             if group.core is not None or any(fusion_of(m) is not Fusion.POINTWISE for m in group.members):
                 return False
