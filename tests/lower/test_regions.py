@@ -1,0 +1,311 @@
+"""Which nodes become one kernel, and that the composed kernels compute what the nodes did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bessemer.core import dtype as dt
+from bessemer.core.dim import Range, sym
+from bessemer.ir import expr as ex
+from bessemer.ir import interp
+from bessemer.ir.graph import Graph
+from bessemer.kernels.base import Problem
+from bessemer.lower.items import AliasItem, HostItem, KernelItem, Lowered
+from bessemer.lower.lower import lower
+from tests.graphs import G, assert_close, feeds
+from tests.lower import execute
+
+
+def everything(problem: Problem) -> str | None:
+    return None
+
+
+def kernels(lowered: Lowered) -> list[str]:
+    return ["+".join(n.op for n in i.nodes) for i in lowered.items if isinstance(i, KernelItem)]
+
+
+def check(graph: Graph, supports: Callable[[Problem], str | None] = everything, tolerance: float = 1e-5) -> Lowered:
+    """Lower, run, and compare with the interpreter."""
+    lowered = lower(graph, supports)
+    env = {k: r.typical for k, r in graph.ranges.items()}
+    given_ = feeds(graph, env=env)
+    want, got = interp.run(graph, given_), execute.run(lowered, given_, env)
+    assert list(got) == list(want)
+    for name, array in want.items():
+        assert_close(got[name], array, tolerance, name)
+    return lowered
+
+
+def residual_block(g: G, x: str, w: str, bias: str) -> str:
+    return g.relu(g.add(g.add(g.conv(x, w, pad=1), bias), x))
+
+
+def test_convolution_bias_residual_and_activation_are_one_kernel() -> None:
+    g = G()
+    x = g.input(2, 4, 5, 6)
+    lowered = check(g.done(residual_block(g, x, g.weight(4, 4, 3, 3), g.weight(4, 1, 1, seed=2))))
+    assert kernels(lowered) == ["conv+add+add+relu"]
+    (item,) = lowered.items
+    assert isinstance(item, KernelItem)
+    assert item.operands[:2] == item.nodes[0].inputs and len(item.operands) == 3, "the residual is the input again"
+    p = item.problem
+    assert (p.op, p.anchors) == ("conv", 2) and [o.constant for o in p.operands] == [False, True, True]
+    assert p.epilogue is not None and any(isinstance(n, ex.Acc) for n in ex.walk(p.epilogue))
+
+
+def test_equal_blocks_are_equal_problems() -> None:
+    g = G()
+    x = g.input(2, 4, 5, 6)
+    y = residual_block(g, x, g.weight(4, 4, 3, 3), g.weight(4, 1, 1, seed=2))
+    z = residual_block(g, y, g.weight(4, 4, 3, 3, seed=3), g.weight(4, 1, 1, seed=4))
+    lowered = check(g.done(z))
+    first, second = (i.problem for i in lowered.items if isinstance(i, KernelItem))
+    assert first == second and hash(first) == hash(second)
+
+
+def test_silu_after_a_convolution_reads_the_accumulator_twice() -> None:
+    g = G()
+    y = g.conv(g.input(1, 3, 5, 5), g.weight(8, 3, 3, 3))
+    lowered = check(g.done(g.mul(y, g.sigmoid(y))))
+    assert kernels(lowered) == ["conv+sigmoid+mul"]
+
+
+def test_a_value_that_is_also_an_output_is_stored() -> None:
+    g = G()
+    y = g.conv(g.input(1, 3, 5, 5), g.weight(8, 3, 3, 3))
+    lowered = check(g.done(g.relu(y), y))
+    assert sorted(kernels(lowered)) == ["conv", "relu"]
+
+
+def test_an_output_in_the_middle_of_a_chain() -> None:
+    g = G()
+    a = g.relu(g.input(4, 5))
+    b = g.exp(a)
+    assert sorted(kernels(check(g.done(g.add(b, 1.0), b)))) == ["add", "relu+exp"]
+
+
+def test_two_consumers_in_two_kernels_keep_the_value() -> None:
+    g = G()
+    y = g.relu(g.input(4, 8))
+    a, b = g.matmul(y, g.weight(8, 3)), g.matmul(y, g.weight(8, 5, seed=2))
+    assert sorted(kernels(check(g.done(a, b)))) == ["matmul", "matmul", "relu"]
+
+
+def test_costly_code_is_not_repeated_across_a_broadcast() -> None:
+    g = G()
+    row = g.exp(g.input(1, 64))
+    lowered = check(g.done(g.add(g.input(32, 64, name="y"), row)))
+    assert sorted(kernels(lowered)) == ["add", "exp"]
+
+
+def test_cheap_code_is_repeated_across_a_broadcast() -> None:
+    g = G()
+    row = g.neg(g.input(1, 64))
+    assert kernels(check(g.done(g.add(g.input(32, 64, name="y"), row)))) == ["neg+add"]
+
+
+def test_costly_code_before_a_reduction_runs_once_per_element() -> None:
+    g = G()
+    x = g.input(4, 16)
+    assert kernels(check(g.done(g.reduce(g.exp(x), "sum", 1)))) == ["exp+reduce"]
+
+
+def test_a_reduction_takes_what_follows_at_its_own_shape() -> None:
+    g = G()
+    x = g.input(4, 16)
+    assert kernels(check(g.done(g.sqrt(g.add(g.reduce(g.mul(x, x), "mean", 1), 1e-5))))) == ["mul+reduce+add+sqrt"]
+
+
+def test_a_reduction_is_not_repeated_for_every_element() -> None:
+    g = G()
+    x = g.input(4, 16)
+    lowered = check(g.done(g.sub(x, g.reduce(x, "max", 1))))
+    assert kernels(lowered) == ["reduce", "sub"]
+
+
+def test_an_index_map_after_a_product_is_another_kernel() -> None:
+    g = G()
+    y = g.matmul(g.input(4, 8), g.weight(8, 6))
+    assert kernels(check(g.done(g.transpose(y, perm=(1, 0))))) == ["matmul", "transpose"]
+
+
+def test_index_maps_compose() -> None:
+    g = G()
+    x = g.input(4, 6)
+    y = g.slice(g.transpose(x, perm=(1, 0)), starts=(1, 0), sizes=(4, 4), steps=(1, 1))
+    z = g.concat(y, g.pad(g.relu(y), pads=(0, 0, 0, 0), mode="constant"), axis=1)
+    lowered = check(g.done(z))
+    assert len(kernels(lowered)) <= 2
+
+
+def test_views_are_no_kernels_and_end_groups() -> None:
+    g = G()
+    y = g.reshape(g.relu(g.input(4, 6)), shape=(2, 12))
+    lowered = check(g.done(g.exp(y)))
+    assert kernels(lowered) == ["relu", "exp"]
+    assert sum(isinstance(i, AliasItem) for i in lowered.items) == 1
+
+
+def test_two_products_are_never_in_one_kernel() -> None:
+    g = G()
+    x = g.input(4, 8)
+    y = g.add(g.matmul(x, g.weight(8, 8)), g.matmul(x, g.weight(8, 8, seed=2)))
+    assert sorted(kernels(check(g.done(y)))) == ["matmul", "matmul+add"]
+
+
+def test_a_product_that_is_broadcast_afterwards_stays_alone() -> None:
+    g = G()
+    y = g.matmul(g.input(1, 8), g.weight(8, 8))
+    assert kernels(check(g.done(g.add(y, g.input(4, 8, name="y"))))) == ["matmul", "add"]
+
+
+def test_a_normalised_row_keeps_its_template() -> None:
+    g = G()
+    y = g.softmax(g.input(4, 8), axis=1, log=False)
+    assert kernels(check(g.done(g.mul(y, 2.0)))) == ["softmax+mul"]
+
+
+def test_casts_in_an_epilogue() -> None:
+    g = G()
+    x = g.input(4, 8, dtype=dt.f16)
+    y = g.cast(g.matmul(x, g.cast(g.weight(8, 6), to=dt.f16)), to=dt.f32)
+    assert kernels(check(g.done(g.add(y, 1.0)), tolerance=2e-3)) == ["matmul+cast+add"]
+
+
+def test_symbolic_shapes() -> None:
+    g = G(n=Range(1, 64, 5), s=Range(1, 32, 3))
+    x = g.input(sym("n"), sym("s"), 8)
+    y = g.relu(g.add(g.matmul(x, g.weight(8, 4)), g.weight(4, seed=2)))
+    z = g.concat(y, g.transpose(g.transpose(y, perm=(1, 0, 2)), perm=(1, 0, 2)), axis=1)
+    check(g.done(z))
+
+
+def test_what_no_tactic_takes_runs_alone_and_then_on_the_host() -> None:
+    g = G()
+    x = g.input(2, 4, 5, 6)
+    graph = g.done(residual_block(g, x, g.weight(4, 4, 3, 3), g.weight(4, 1, 1, seed=2)))
+    unfused = check(graph, lambda p: "epilogues are not taken" if p.op == "conv" and p.epilogue is not None else None)
+    assert kernels(unfused) == ["conv", "add", "add", "relu"]
+    host = check(graph, lambda p: "gemm: no float32")
+    assert [i.node.op for i in host.items if isinstance(i, HostItem)] == ["conv", "add", "add", "relu"]
+    assert all("gemm: no float32" in i.why for i in host.items if isinstance(i, HostItem))
+
+
+def test_ops_without_a_kernel_are_host_steps_that_say_why() -> None:
+    g = G()
+    values, indices = g.b.emit("topk", (g.relu(g.input(4, 9)),), {"k": 3, "axis": 1, "largest": True, "sorted": True})
+    lowered = check(g.done(values, indices))
+    (host,) = (i for i in lowered.items if isinstance(i, HostItem))
+    assert host.why == "topk runs its numpy reference"
+
+
+def test_large_expressions_are_split() -> None:
+    g = G()
+    x = y = g.input(4, 4)
+    for k in range(150):
+        y = g.add(g.mul(y, 1.0 - k * 1e-3), x)
+    lowered = check(g.done(y), tolerance=1e-4)
+    assert 300 / 32 <= len(kernels(lowered)) < 12
+
+
+def test_many_operands_are_split() -> None:
+    g = G()
+    inputs = [g.input(4, name=f"x{k}") for k in range(40)]
+    y = inputs[0]
+    for x in inputs[1:]:
+        y = g.add(y, x)
+    lowered = check(g.done(y))
+    assert all(len(i.problem.operands) <= 16 for i in lowered.items if isinstance(i, KernelItem))
+
+
+# -- random graphs -----------------------------------------------------------------------------------------------------
+
+STEPS = ("relu", "exp_small", "add", "mul", "sub_row", "transpose", "matmul", "reduce", "center", "slice", "pad",
+         "concat", "softmax", "cast", "where", "reshape", "max")  # fmt: skip
+
+
+def grown(choices: list[tuple[str, int]]) -> Graph:
+    """A graph of 6x6 matrices: each step reads an earlier value or two."""
+    g = G()
+    values = [g.input(6, 6), g.input(6, 6, name="y")]
+    for k, (step, pick) in enumerate(choices):
+        a, b = values[pick % len(values)], values[(pick // 7) % len(values)]
+        match step:
+            case "exp_small":
+                out = g.exp(g.mul(a, 0.1))
+            case "add" | "mul" | "max":
+                out = getattr(g, step)(a, b)
+            case "sub_row":
+                out = g.sub(a, g.reduce(b, "max", 1))
+            case "transpose":
+                out = g.transpose(a, perm=(1, 0))
+            case "matmul":
+                out = g.mul(g.matmul(a, b), 0.1)
+            case "reduce":
+                out = g.add(g.reduce(a, ("sum", "mean", "min")[k % 3], k % 2), b)
+            case "center":
+                out = g.sub(a, g.reduce(a, "mean", 0))
+            case "slice":
+                out = g.pad(
+                    g.slice(a, starts=(5, 1), sizes=(3, 5), steps=(-2, 1)), 0.5, pads=(1, 0, 2, 1), mode="constant"
+                )
+            case "pad":
+                out = g.slice(
+                    g.pad(a, 0.5, pads=(2, 1, 0, 1), mode="constant"), starts=(0, 0), sizes=(6, 6), steps=(1, 1)
+                )
+            case "concat":
+                half = [g.slice(v, starts=(0, k % 3), sizes=(6, 3), steps=(1, 1)) for v in (a, b)]
+                out = g.concat(*half, axis=1)
+            case "softmax":
+                out = g.softmax(a, axis=1, log=False)
+            case "cast":
+                out = g.cast(g.cast(g.mul(a, 3.0), to=dt.i32), to=dt.f32)
+            case "where":
+                out = g.where(g.lt(*values[:2]), a, b)
+            case "reshape":
+                out = g.reshape(g.relu(g.reshape(a, shape=(4, 9))), shape=(6, 6))
+            case _:
+                out = g.relu(a)
+        values.append(out)
+    return g.done(*dict.fromkeys((values[-1], values[len(values) // 2])))
+
+
+@given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 500)), min_size=1, max_size=12))
+def test_random_graphs_compute_the_same_in_groups(choices: list[tuple[str, int]]) -> None:
+    graph = grown([c for c in choices if c[0] != "cast"])
+    check(graph, tolerance=1e-4)
+    check(graph, lambda p: "no templates" if p.op != "group" else None, tolerance=1e-4)
+
+
+def test_a_branch_writes_to_the_outputs_of_its_if() -> None:
+    def branch(name: str, op: str, x: str, parent: G) -> Graph:
+        from bessemer.ir.builder import GraphBuilder
+
+        b = GraphBuilder(name, parent=parent.b)
+        (out,) = b.emit(op, (x,))
+        return b.finish((out,))
+
+    for flag in (True, False):
+        g = G()
+        x, condition = g.input(4, 4), g.input(dtype=dt.bool_, name="flag")
+        h = g.neg(x)
+        then, orelse = branch("then", "relu", h, g), branch("else", "exp", h, g)
+        (y,) = g.b.emit("if", (condition,), {"then_branch": then, "else_branch": orelse})
+        graph = g.done(g.add(y, 1.0))
+        given_ = {"x": np.random.default_rng(0).standard_normal((4, 4), np.float32), "flag": np.array(flag)}
+        lowered = lower(graph, everything)
+        want = interp.run(graph, given_)
+        got = execute.run(lowered, given_, {})
+        for name in want:
+            assert_close(got[name], want[name], 1e-6)
+        assert not any(isinstance(i, HostItem) for i in lowered.items)
+
+
+def test_composition_is_named_in_errors() -> None:
+    with pytest.raises(KeyError, match="unknown op"):
+        G().no_such_op("x")
