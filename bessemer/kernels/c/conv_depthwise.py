@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim
 from bessemer.ir.graph import TensorType
 from bessemer.kernels import base
 from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Pack, Problem, Ptr, Reason
 from bessemer.kernels.c import simd
-from bessemer.kernels.c.conv_form import ConvForm, conv_form, refuse_packed
+from bessemer.kernels.c.conv_form import conv_form, refuse_packed
 from bessemer.kernels.c.epilogue import store_code
+from bessemer.kernels.c.product import counts
 
-_BLOCK = 128  # channels of a work item, at most; BLOCK of conv_depthwise.h
+_BLOCK = 128  # channels of a work item, at most; BLOCK of conv_depthwise_sum.h
 _UNROLLED = 32  # taps of the width times pixels that a text unrolls, at most
 
 
@@ -35,12 +35,13 @@ class ConvDepthwise:
 
     def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
         width = problem.typical(conv_form(problem).out[2])
-        sizes = [n for n in (8, 7, 4) if n <= max(4, width) and n * conv_form(problem).kernel[2] <= 2 * _UNROLLED]
-        return [{"pixels": n} for n in sorted(sizes, key=lambda n: width % n)] or [{"pixels": 1}]
+        sizes = [n for n in (8, 4) if n <= max(4, width) and n * conv_form(problem).kernel[2] <= 2 * _UNROLLED]
+        return [{"pixels": n} for n in sizes or [1]]
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         form = conv_form(problem)
         store = store_code(problem, ptr0=2, int0=len(form.ints))
+        sizes = counts(form.out[2], int(config["pixels"]))
         names = zip(("KERNEL_D", "KERNEL_H", "KERNEL_W"), form.kernel)
         text = "\n".join(
             (
@@ -53,17 +54,17 @@ class ConvDepthwise:
                 *(f"#define {name} {value}" for name, value in names),
                 f"#define STRIDE_W {form.stride[2]}",
                 f"#define DILATION_W {form.dilation[2]}",
+                simd.template("conv_depthwise_sum.h"),
+                *(f"PIXELS_SUM({n})" for n in sizes),
+                "static pixels_fn *const SUMS[PIXELS + 1] = {" + "".join(f"[{n}] = pixels_{n}, " for n in sizes) + "};",
                 simd.template("conv_depthwise.h"),
             )
         )
         padded = -(-form.channels // simd.lanes(target.arch)) * simd.lanes(target.arch)
         pack = Pack(1, "taps_by_channel", (padded,), TensorType(dt.f32, (form.taps * padded,)))
+        items = form.batch * form.out[0] * form.out[1] * -(-form.channels // _BLOCK)
         args = (Ptr(0), Ptr(1), *(Int(v) for v in form.ints), *store.args)
-        return KernelCode("c", text, (Launch("conv_depthwise", (_items(form),), args),), (pack,))
-
-
-def _items(form: ConvForm) -> Dim:
-    return form.batch * form.out[0] * form.out[1] * -(-form.channels // _BLOCK)
+        return KernelCode("c", text, (Launch("conv_depthwise", (items,), args),), (pack,))
 
 
 base.register(ConvDepthwise())

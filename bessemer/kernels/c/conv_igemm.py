@@ -31,9 +31,12 @@ class ConvIgemm:
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
         reason = refuse_packed(problem)
-        if reason is None and conv_form(problem).taps > _TAPS:
-            reason = Reason(f"more than {_TAPS} taps")
-        return reason
+        if reason is not None:
+            return reason
+        form = conv_form(problem)
+        if form.groups == form.channels == form.outputs > 1:
+            return Reason("one channel per group: c.conv_depthwise or c.conv_direct computes it")
+        return Reason(f"more than {_TAPS} taps") if form.taps > _TAPS else None
 
     def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
         return shape_configs(problem, target, extent_of(conv_form(problem)))

@@ -1,5 +1,5 @@
 /* A transposed convolution whose kernel is its stride: every pixel of x makes a patch of outputs of its own. Columns of
-   the product are (phase, output channel), phases counting the patch. LINES: the output has one channel, and is seen as
+   the product are (phase, output channel), phases counting the patch. ACROSS is the stride of the width. LINES: the output has one channel, and is seen as
    [lines, width], so that the neighbours of a line are stored together. */
 #define LINE 256
 
@@ -52,23 +52,23 @@ static int64_t line_of(const struct source *src, int64_t row, int64_t phase) {
 
 static void source_store(const struct source *src, const struct product *s, int64_t group, int64_t row0, int64_t row1,
                          int64_t col, int64_t n, const float *acc, int64_t step, void *const *p, const int64_t *d) {
-    const int64_t across = src->stride[2], width = src->in[2] * across;
+    const int64_t width = src->in[2] * ACROSS;
     (void)s, (void)group;
     for (int64_t row = row0; row < row1;) {
         const int64_t iw = row % src->in[2], run = smaller(row1 - row, src->in[2] - iw);
         if (LINES) { /* a panel holds whole patches: col is 0, n the phases */
-            for (int64_t phase = 0; phase < n; phase += across) {
+            for (int64_t phase = 0; phase < n; phase += ACROSS) {
                 float line[LINE];
                 for (int64_t i = 0; i < run; i++)
-                    for (int64_t j = 0; j < across; j++) line[i * across + j] = acc[i * step + phase + j];
-                store_row(p, d, line_of(src, row, phase), iw * across, run * across, line);
+                    for (int64_t j = 0; j < ACROSS; j++) line[i * ACROSS + j] = acc[i * step + phase + j];
+                store_row(p, d, line_of(src, row, phase), iw * ACROSS, run * ACROSS, line);
             }
         } else {
             for (int64_t i = 0; i < run; i++)
                 for (int64_t at = col; at < col + n;) {
                     const int64_t phase = at / src->outputs, first = at % src->outputs;
                     const int64_t count = smaller(src->outputs - first, col + n - at);
-                    const int64_t pixel = line_of(src, row, phase) * width + (iw + i) * across + phase % across;
+                    const int64_t pixel = line_of(src, row, phase) * width + (iw + i) * ACROSS + phase % ACROSS;
                     store_row(p, d, pixel, first, count, acc + i * step + at - col);
                     at += count;
                 }
