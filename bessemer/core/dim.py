@@ -20,6 +20,7 @@ from bessemer.core.errors import ShapeError
 Dim = Union[int, "DimExpr"]
 INF = 2**62
 TEXT_LIMIT = 1 << 14  # characters that `parse` takes
+SIZE_LIMIT = 1 << 12  # atoms of an expression; sizes of real models have a few
 TERMS_LIMIT = 1 << 8  # terms that `parse` lets an expression have
 
 
@@ -53,6 +54,11 @@ class Atom:
     name: str = ""
     args: tuple[Dim, ...] = ()
 
+    @property
+    def size(self) -> int:
+        """Atoms in it, itself included."""
+        return 1 + sum(a.size for a in self.args if isinstance(a, DimExpr))
+
     def __str__(self) -> str:
         return self.name if self.kind == "sym" else f"{self.kind}({','.join(str(a) for a in self.args)})"
 
@@ -63,10 +69,13 @@ Monomial = tuple[Atom, ...]  # sorted, with repetition; () is the constant term
 class DimExpr:
     """A non-constant dim in normal form: a sum of integer coefficients times monomials."""
 
-    __slots__ = ("terms", "_hash")
+    __slots__ = ("terms", "size", "_hash")
 
     def __init__(self, terms: tuple[tuple[Monomial, int], ...]) -> None:
         self.terms = terms
+        self.size = sum(atom.size for monomial, _ in terms for atom in monomial)
+        if self.size > SIZE_LIMIT:
+            raise _too_large()
         self._hash = hash(terms)
 
     def __eq__(self, other: object) -> bool:
@@ -161,7 +170,16 @@ def _scale(a: Dim, factor: int) -> Dim:
     return _normal({m: c * factor for m, c in _terms(a).items()})
 
 
+def _too_large() -> ShapeError:
+    return ShapeError(
+        f"the expression of a dimension grows beyond {SIZE_LIMIT} parts",
+        fix="give the inputs fixed sizes with --shapes",
+    )
+
+
 def _multiply(a: Dim, b: Dim) -> Dim:
+    if len(_terms(a)) * len(_terms(b)) > SIZE_LIMIT:
+        raise _too_large()
     out: dict[Monomial, int] = {}
     for ma, ca in _terms(a).items():
         for mb, cb in _terms(b).items():
@@ -397,7 +415,7 @@ def parse(text: str) -> Dim:
         raise ValueError(f"a dimension expression of {len(text)} characters, {TEXT_LIMIT} are allowed")
     try:
         return _parse(ast.parse(text, mode="eval").body, text)
-    except (SyntaxError, MemoryError, RecursionError, ZeroDivisionError):
+    except (SyntaxError, MemoryError, RecursionError, ZeroDivisionError, ShapeError):
         raise ValueError(f"not a dimension expression: {text!r}") from None
 
 

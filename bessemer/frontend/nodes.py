@@ -14,7 +14,7 @@ from bessemer.frontend.opsets import OpVersion
 from bessemer.frontend.problems import Problem
 from bessemer.frontend.scope import ABSENT, Scope, Skipped
 from bessemer.frontend.signature import declared_type
-from bessemer.frontend.structure import Functions, call_key, subgraphs
+from bessemer.frontend.structure import MAX_NODES, Functions, call_key, subgraphs
 from bessemer.ir.builder import GraphBuilder
 from bessemer.ir.graph import Graph, TensorType
 from bessemer.ir.importer import ImportContext, Refusal
@@ -27,6 +27,7 @@ class NodeImporter:
 
     def __init__(self, local_functions: Functions) -> None:
         self._functions = local_functions
+        self._count = 0
         self.problems: list[Problem] = []
 
     def nodes(self, scope: Scope, nodes: Sequence[onnx.NodeProto]) -> None:
@@ -53,6 +54,9 @@ class NodeImporter:
     # -- one node -------------------------------------------------------------------------------------------------
 
     def _node(self, scope: Scope, node: onnx.NodeProto, name: str) -> None:
+        self._count += 1
+        if self._count > MAX_NODES:  # bodies of loops are imported more than once, and may be nested
+            raise InvalidModel(f"the model holds more than {MAX_NODES} nodes", where=f"node {name!r}")
         key = call_key(node)
         version = None if key in self._functions else opsets.find(key[0], key[1], scope.opsets.get(key[0]))
         label = f"node {name!r} ({version or node.op_type})"

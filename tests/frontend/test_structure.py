@@ -154,6 +154,17 @@ def _leaf(k: int) -> onnx.GraphProto:
     return helper.make_graph([node("Relu", ["x"], [f"leaf{k}"])], f"leaf{k}", [], [value(f"leaf{k}", [1])])
 
 
+@pytest.mark.parametrize("ops", [("Add", "Mul"), ("Div", "Add"), ("Mul", "Div"), ("Max", "Mul")])
+def test_sizes_that_grow_without_bound_are_left_to_the_run(ops: tuple[str, str]):
+    nodes = [node("Shape", ["x"], ["s0"])]
+    for k in range(60):
+        nodes += [node(ops[0], [f"s{k}", "three"], [f"t{k}"]), node(ops[1], [f"t{k}", f"s{k}"], [f"s{k + 1}"])]
+    nodes.append(node("Expand", ["x", "s60"], ["y"]))
+    start = time.perf_counter()
+    import_model(model(nodes, [value("x", ["a", "b"])], ["y"], [tensor("three", np.array([3, 5]))]))
+    assert time.perf_counter() - start < 10
+
+
 def test_huge_shapes_of_constants_allocate_nothing():
     shape = tensor("shape", np.array([2**31, 2**31]))
     huge = [node("ConstantOfShape", ["shape"], ["c"]), node("Shape", ["c"], ["s"]), node("Relu", ["c"], ["r"])]
