@@ -22,7 +22,7 @@ from bessemer.kernels.triton.shapes import (
 
 TILES = ((64, 64, 4), (32, 128, 4), (128, 64, 8), (64, 128, 8), (32, 32, 4))  # BH, BK, warps
 BATCH = 16  # sequences of one program: the least that a tensor-core product takes
-DEFAULTS = {"lstm": ("Sigmoid", "Tanh", "Tanh"), "gru": ("Sigmoid", "Tanh")}
+OPTIONAL = ("has_bias", "has_initial_h", "has_initial_c")  # operands that may be absent, in order
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class _Cell:
     directions: int
     gates: int
     bias: int | None
-    states: tuple[int, ...]
+    states: tuple[int | None, int | None]
     itemsize: int
 
 
@@ -95,19 +95,19 @@ class Recurrent:
 
     def _steps(self, problem: Problem, cell: _Cell, config: Config, linear: bool) -> Launch:
         y = len(problem.operands)
-        initial = [Ptr(cell.states[k] if k < len(cell.states) else 2) for k in range(2)]
+        initial = [Ptr(2 if number is None else number) for number in cell.states]
         outputs = [Ptr(y + k) for k in range(len(problem.outputs))]
         backwards = {"forward": 2, "reverse": 0, "bidirectional": 1}[str(problem.attr("direction"))]
         options: tuple[tuple[str, Any], ...] = (
             ("num_warps", int(config["warps"])), ("num_stages", 3), ("BB", BATCH), ("BH", int(config["bh"])),
-            ("BK", int(config["bk"])), ("HAS_H", len(cell.states) > 0), ("REVERSE", backwards),
+            ("BK", int(config["bk"])), ("HAS_H", cell.states[0] is not None), ("REVERSE", backwards),
             ("PRECISION", precision(problem)),
         )  # fmt: skip
         lengths = sizes(problem, (cell.steps, cell.batch, cell.hidden))
         grid = (cell.directions, ceildiv(cell.batch, BATCH))
         if self.op == "lstm":
             args: tuple[Arg, ...] = (Ptr(2), *initial, Ptr(WORKSPACE), *outputs, *lengths)
-            return Launch("lstm", grid, args, (*options, ("HAS_C", len(cell.states) > 1)))
+            return Launch("lstm", grid, args, (*options, ("HAS_C", cell.states[1] is not None)))
         bias = Ptr(cell.bias or 2)
         args = (Ptr(2), bias, initial[0], Ptr(WORKSPACE), *outputs, *lengths)
         return Launch("gru", grid, args, (*options, ("BIAS", cell.bias is not None), ("LINEAR", linear)))
@@ -120,38 +120,23 @@ class Recurrent:
         if isinstance(dtype, Reason):
             return dtype
         x, w, r = (o.type.shape for o in problem.operands[:3])
-        gates = 4 if self.op == "lstm" else 3
-        fixed = [x[2], *w, *r]
-        if not all(isinstance(d, int) for d in fixed):
+        gates, outputs = (4, 3) if self.op == "lstm" else (3, 2)
+        if not all(isinstance(d, int) for d in (x[2], *w, *r)):
             return Reason(f"needs fixed input and hidden sizes, not {problem.operands[1].type}")
-        reason = self._optional(problem, gates * int(str(r[2])))
-        if reason is not None:
-            return reason
-        rest = range(3, problem.anchors)
-        bias = [k for k in rest if problem.operands[k].type.rank == 2]
-        states = tuple(k for k in rest if problem.operands[k].type.rank == 3)
+        if len(problem.outputs) != outputs or problem.epilogue is not None:
+            return Reason(f"writes all {outputs} outputs, with no epilogue")
+        number = 3
+        found: dict[str, int | None] = {}
+        for name in OPTIONAL:
+            found[name] = number if problem.attr(name) else None
+            number += found[name] is not None
         inputs, directions, hidden = (int(str(d)) for d in (x[2], w[0], r[2]))
         if upper(problem, x[0] * x[1]) * directions * gates * hidden >= 2**33:
             return Reason(f"keeps the inputs of all steps of {problem.operands[0].type} in the workspace")
+        states = (found["has_initial_h"], found["has_initial_c"])
         return _Cell(
-            x[0], x[1], inputs, hidden, directions, gates, bias[0] if bias else None, states, dtype.itemsize
+            x[0], x[1], inputs, hidden, directions, gates, found["has_bias"], states, dtype.itemsize
         )  # fmt: skip
-
-    def _optional(self, problem: Problem, columns: int) -> Reason | None:
-        """Why the optional operands, outputs and attributes are not what the kernels compute."""
-        attrs: dict[str, Any] = dict(problem.attrs)
-        outputs = 3 if self.op == "lstm" else 2
-        if len(problem.outputs) != outputs or problem.epilogue is not None:
-            return Reason(f"writes all {outputs} outputs, with no epilogue")
-        types = [o.type for o in problem.operands[3 : problem.anchors]]
-        if any(t.rank not in (2, 3) or (t.rank == 2 and t.shape[1] != 2 * columns) for t in types):
-            return Reason("takes biases and initial states, but neither sequence lengths nor peepholes")
-        given = tuple(attrs.get("activations") or ())
-        if given and given[: len(DEFAULTS[self.op])] != DEFAULTS[self.op]:
-            return Reason(f"has activations {', '.join(DEFAULTS[self.op])}, not {', '.join(map(str, given))}")
-        if attrs.get("clip") or attrs.get("input_forget"):
-            return Reason("neither clips nor couples gates")
-        return None
 
 
 register(Recurrent("triton_lstm", "lstm"))
