@@ -153,11 +153,17 @@ def _merge_equal(e: Editor) -> None:
         op = OPS.get(node.op)
         if op.random or op.fusion is Fusion.CONTROL or not e.alive(node):
             continue
-        key = (node.op, node.inputs, tuple((k, attr_text(v)) for k, v in sorted(node.attrs.items())))
+        key = (node.op, _contents(e, node), tuple((k, attr_text(v)) for k, v in sorted(node.attrs.items())))
         first = seen.setdefault(key, node)
         if first is not node:
             for old, new in zip(node.outputs, first.outputs):
                 e.replace(old, new)
+
+
+def _contents(e: Editor, node: Node) -> tuple[object, ...]:
+    """The inputs, constants by what they hold: exporters write the same number many times."""
+    constants = (e.constant_of(i) if i else None for i in node.inputs)
+    return tuple(i if c is None else (c.type, c.key, c.transforms) for i, c in zip(node.inputs, constants))
 
 
 PASS = Pass("simplify", simplify, repeat=True)
