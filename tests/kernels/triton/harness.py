@@ -1,5 +1,5 @@
-"""Runs KernelCode without a GPU: `interpret` computes it in Triton's interpreter, `compile_for` compiles it ahead of
-time, and `resources` and `instructions` look into what came out."""
+"""Runs KernelCode. Without a GPU `interpret` computes it in Triton's interpreter, `compile_for` compiles it ahead of
+time, and `resources` and `instructions` look into what came out; `run_on_gpu` runs the cubins on this machine's GPU."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ import numpy as np
 from bessemer.core import dtype as dt
 from bessemer.core.dim import evaluate
 from bessemer.core.dtype import DType
+from bessemer.device.cuda import Device
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import TRANSFORMS, WORKSPACE, Int, KernelCode, Launch, Problem
 from bessemer.targets.cuda import ARCHS, CompiledKernel, CudaTarget, Request
@@ -28,6 +29,7 @@ TORCH = {"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16
          "i16": "int16", "i8": "int8", "u64": "uint64", "u32": "uint32", "u16": "uint16", "u8": "uint8",
          "bool": "int8"}  # fmt: skip
 NOT_CONSTEXPR = ("num_warps", "num_stages", "num_ctas", "maxnreg")
+GUARD = b"\xff" * 256  # NaN, -1
 Array = np.ndarray[Any, Any]
 
 
@@ -77,6 +79,20 @@ def interpret(
 
     Outputs and workspace start as NaN; guards around all buffers are checked after the run."""
     env = dict(env or {})
+    buffers = _buffers(problem, code, operands, env)
+    launches = [_launch(launch, env) for launch in code.launches]
+    count = len(operands)
+    outputs = list(range(count, count + len(problem.outputs)))
+    job = {"text": code.text, "buffers": buffers, "launches": launches, "outputs": outputs}
+    answer = _worker().run(job, timeout)
+    assert "error" not in answer, f"{answer['error']}\n{code.text}"
+    return [_array(answer["outputs"][count + j], out, env) for j, out in enumerate(problem.outputs)]
+
+
+def _buffers(
+    problem: Problem, code: KernelCode, operands: Sequence[Array], env: Mapping[str, int]
+) -> dict[int, tuple[bytes, str]]:
+    """The bytes (and torch's dtype) of every pointer argument: operands as packed, poisoned outputs and workspace."""
     packs = {p.operand: p for p in code.packs}
     buffers: dict[int, tuple[bytes, str]] = {}
     for k, (operand, values) in enumerate(zip(problem.operands, operands, strict=True)):
@@ -85,16 +101,62 @@ def interpret(
             bits = np.ascontiguousarray(TRANSFORMS.get(packs[k].transform).apply(bits, *packs[k].params))
             dtype = packs[k].type.dtype
         buffers[k] = (bits.tobytes(), TORCH[dtype.name])
-    count = len(operands)
     for j, out in enumerate(problem.outputs):
-        buffers[count + j] = (b"\xff" * _nbytes(out, env), TORCH[out.dtype.name])
+        buffers[len(operands) + j] = (b"\xff" * _nbytes(out, env), TORCH[out.dtype.name])
     buffers[WORKSPACE] = (b"\xff" * max(4, evaluate(code.workspace, env)), "float32")
-    launches = [_launch(launch, env) for launch in code.launches]
-    outputs = list(range(count, count + len(problem.outputs)))
-    job = {"text": code.text, "buffers": buffers, "launches": launches, "outputs": outputs}
-    answer = _worker().run(job, timeout)
-    assert "error" not in answer, f"{answer['error']}\n{code.text}"
-    return [_array(answer["outputs"][count + j], out, env) for j, out in enumerate(problem.outputs)]
+    return buffers
+
+
+def run_on_gpu(
+    problem: Problem, code: KernelCode, operands: Sequence[Array], env: Mapping[str, int] | None = None
+) -> list[Array]:
+    """The outputs of `code`, compiled for and run on GPU 0, with guards around all buffers as in `interpret`."""
+    env, device = dict(env or {}), _device()
+    kernels = compile_for(device.info.arch, [(problem, code)])[0]
+    buffers = _buffers(problem, code, operands, env)
+    addresses: dict[int, int] = {}
+    for number, (data, _) in buffers.items():
+        whole = np.frombuffer(GUARD + data + GUARD, np.uint8)
+        base = device.alloc(len(whole))
+        device.upload(base, whole.ctypes.data, len(whole))
+        addresses[number] = base + len(GUARD)
+    stream = device.stream()
+    kept = []
+    for launch, kernel in zip(code.launches, kernels):
+        loaded = device.load(kernel.cubin)
+        runnable = loaded.kernel(kernel.symbol, kernel.abi)
+        grid = [evaluate(d, env) for d in launch.grid]
+        args = runnable.arguments(
+            [evaluate(a.value, env) if isinstance(a, Int) else addresses[a.operand] for a in launch.args]
+        )
+        for number, nbytes in enumerate(runnable.scratch_bytes(grid)):
+            if nbytes:
+                args.scratch(number, device.alloc(nbytes))
+        runnable.launch(grid, args, stream)
+        kept.append((loaded, args))
+    stream.synchronize()
+    results = {number: _fetched(device, addresses[number], len(data)) for number, (data, _) in buffers.items()}
+    for number, data in results.items():
+        assert data.startswith(GUARD) and data.endswith(GUARD), f"buffer {number} was written outside its bounds"
+    for loaded, _ in kept:
+        loaded.close()
+    for address in addresses.values():
+        device.free(address - len(GUARD))
+    stream.close()
+    count = len(operands)
+    return [_array(results[count + j][len(GUARD) : -len(GUARD)], t, env) for j, t in enumerate(problem.outputs)]
+
+
+def _fetched(device: Device, address: int, nbytes: int) -> bytes:
+    """A buffer with its guards."""
+    whole = np.empty(nbytes + 2 * len(GUARD), np.uint8)
+    device.download(whole.ctypes.data, address - len(GUARD), len(whole))
+    return whole.tobytes()
+
+
+@lru_cache(maxsize=1)
+def _device() -> Device:
+    return Device(0)
 
 
 def _nbytes(t: TensorType, env: Mapping[str, int]) -> int:
