@@ -169,7 +169,7 @@ class _Build:
     def tuner(self) -> Tuner:
         tactics = of_language(TACTICS.discover(), self.target.languages)
         measure = self.options.tune == "device"
-        measurer = measurer_for(self.target, self.options.threads, self.options.log) if measure else None
+        measurer = measurer_for(self.target) if measure else None
         return Tuner(
             self.target, self.target.fingerprint(), tactics, self.cache, self.options.tune, measurer,
             self.options.build_budget, self.options.workspace, log=self.options.log,

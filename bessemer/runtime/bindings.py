@@ -107,3 +107,18 @@ def check_out(out: Any, t: Tensor, shape: tuple[int, ...]) -> np.ndarray:
     if not out.flags.c_contiguous or not out.flags.writeable:
         raise InputError(f"out buffer for {t.name} must be C-contiguous and writable")
     return out
+
+
+def as_array(value: Any) -> np.ndarray:
+    """A C-contiguous numpy array over the caller's memory where that is possible."""
+    if type(value) is np.ndarray:
+        return value if value.flags.c_contiguous else np.ascontiguousarray(value)
+    if hasattr(value, "__dlpack__") and not isinstance(value, np.generic):
+        try:
+            return np.ascontiguousarray(np.from_dlpack(value))
+        except (BufferError, RuntimeError, TypeError, AssertionError):
+            pass  # read-only or of a dtype that DLPack lacks: the array protocol may still have it
+    array = np.asarray(value)
+    if array.dtype == object:
+        raise InputError(f"an input of type {type(value).__name__} is not an array")
+    return array if array.ndim == 0 else np.ascontiguousarray(array)

@@ -10,7 +10,7 @@ from bessemer.core.dim import evaluate, product, substitute
 from bessemer.core.errors import BessemerError, DeviceError
 from bessemer.device.cpu import BRANCH, COPY, HOST, JUMP, KERNEL, Library, NativeStep, StepTable, aligned_block
 from bessemer.engine.engine import Engine
-from bessemer.engine.program import Program, Step, Tensor
+from bessemer.engine.program import Step, Tensor
 from bessemer.runtime.host import HostStep
 from bessemer.runtime.shapes import Bound, Integers, bind, learn, shape_of
 

@@ -10,6 +10,7 @@ ones, or makes one; weights and code are loaded once for all.
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from bessemer.core.dim import Dim, evaluate
+from bessemer.core.dim import Dim, evaluate, symbols
 from bessemer.core.errors import InputError
 from bessemer.engine.engine import Engine, TensorInfo
 from bessemer.engine.program import Step
-from bessemer.runtime.bindings import Signature, check_out
+from bessemer.runtime.bindings import Signature, as_array, check_out
 from bessemer.runtime.cpu import CpuContext, CpuEngine
 from bessemer.runtime.machine import check_machine
 
@@ -45,24 +46,15 @@ def load(source: str | Path | bytes | Engine, *, threads: int | None = None) -> 
         from bessemer.runtime.cuda import CudaSession
 
         return CudaSession(engine)
-    return Session(engine, threads)
+    return CpuSession(engine, threads)
 
 
-class Session:
-    """A loaded engine."""
+class Session(ABC):
+    """A loaded engine: what every device's session offers."""
 
-    def __init__(self, engine: Engine, threads: int | None = None) -> None:
-        built = int(engine.manifest["target"]["threads"])
-        if threads is not None and not 1 <= threads <= built:
-            raise InputError(
-                f"{threads} threads were asked for, the engine was built for 1 to {built}",
-                fix=f"build it with threads={threads}" if threads > 0 else None,
-            )
-        self.engine, self.threads = engine, threads or built
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
         self.signature = Signature.of(engine.program)
-        self._shared = CpuEngine(engine)
-        self._free: list[CpuContext] = []
-        self._lock = threading.Lock()
         self._names = [t.name for t in self.signature.outputs]
 
     @property
@@ -75,33 +67,59 @@ class Session:
         """The outputs in signature order."""
         return self.engine.outputs
 
-    def run(self, feeds: Feeds, *, out: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+    @abstractmethod
+    def run(self, feeds: Feeds, *, out: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Run once; {output: array}.
 
         feeds: {input: array}, or arrays in signature order; anything with DLPack or numpy's array interface is taken
         without a copy if it is C-contiguous. out: buffers for some or all outputs; others are new arrays.
         Raises InputError (names, dtypes) and ShapeError (a shape outside the engine's range).
         """
+
+    @abstractmethod
+    def trace(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        """Run once and return every tensor that the engine stores, by its value's name; nothing is fused otherwise."""
+
+    @abstractmethod
+    def profile(self, feeds: Feeds, runs: int = 20) -> list[tuple[Step, float]]:
+        """Every step with its mean time in microseconds."""
+
+    def evaluate(self, d: Dim, feeds: Feeds) -> int:
+        """A dim of the program at the shapes of `feeds`; 0 where it depends on data."""
+        env = self.signature.bind([tuple(np.shape(a)) for a in self.signature.ordered(feeds)])
+        return evaluate(d, env) if symbols(d) <= env.keys() else 0
+
+
+class CpuSession(Session):
+    """A loaded engine for the CPU."""
+
+    def __init__(self, engine: Engine, threads: int | None = None) -> None:
+        super().__init__(engine)
+        built = int(engine.manifest["target"]["threads"])
+        if threads is not None and not 1 <= threads <= built:
+            raise InputError(
+                f"{threads} threads were asked for, the engine was built for 1 to {built}",
+                fix=f"build it with threads={threads}" if threads > 0 else None,
+            )
+        self.threads = threads or built
+        self._shared = CpuEngine(engine)
+        self._free: list[CpuContext] = []
+        self._lock = threading.Lock()
+
+    def run(self, feeds: Feeds, *, out: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+        """See Session.run."""
         with self._ready(feeds, out) as (context, arrays, outputs):
             return dict(zip(self._names, context.run(arrays, outputs)))
 
     def trace(self, feeds: Feeds) -> dict[str, np.ndarray]:
-        """Run once and return every tensor that the engine stores, by its value's name; nothing is fused otherwise."""
+        """See Session.trace."""
         with self._ready(feeds, None) as (context, arrays, outputs):
             return {self.engine.program.tensors[n].name: value for n, value in context.trace(arrays, outputs)}
 
     def profile(self, feeds: Feeds, runs: int = 20) -> list[tuple[Step, float]]:
-        """Every step with its mean time in microseconds."""
+        """See Session.profile."""
         with self._ready(feeds, None) as (context, arrays, outputs):
             return list(zip(self.engine.program.steps, context.profile(arrays, outputs, runs)))
-
-    def evaluate(self, d: Dim, feeds: Feeds) -> int:
-        """A dim of the program at the shapes of `feeds`; 0 where it depends on data."""
-        arrays = [as_array(a) for a in self.signature.ordered(feeds)]
-        try:
-            return evaluate(d, self.signature.bind([a.shape for a in arrays]))
-        except Exception:
-            return 0
 
     @contextmanager
     def _ready(
@@ -143,18 +161,3 @@ class Session:
             if self._free:
                 return self._free.pop()
         return CpuContext(self._shared, self.threads)
-
-
-def as_array(value: Any) -> np.ndarray:
-    """A C-contiguous numpy array over the caller's memory where that is possible."""
-    if type(value) is np.ndarray:
-        return value if value.flags.c_contiguous else np.ascontiguousarray(value)
-    if hasattr(value, "__dlpack__") and not isinstance(value, np.generic):
-        try:
-            return np.ascontiguousarray(np.from_dlpack(value))
-        except (BufferError, RuntimeError, TypeError, AssertionError):
-            pass  # read-only or of a dtype that DLPack lacks: the array protocol may still have it
-    array = np.asarray(value)
-    if array.dtype == object:
-        raise InputError(f"an input of type {type(value).__name__} is not an array")
-    return array if array.ndim == 0 else np.ascontiguousarray(array)

@@ -1,0 +1,189 @@
+"""Times candidates on the GPU: compiled in a pool, screened against the oracle on poisoned buffers, timed as graphs.
+
+A candidate is captured many times over into one CUDA graph, so that launch gaps do not hide what it costs. Candidates
+are timed in turns, and the least mean of the rounds counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bessemer.core.dim import evaluate
+from bessemer.core.errors import DeviceError
+from bessemer.device.cuda import Arguments, Device, Kernel, Module
+from bessemer.device.cuda_graph import Capture
+from bessemer.kernels.base import TRANSFORMS, WORKSPACE, Int, Problem
+from bessemer.targets.cuda import CompiledKernel, CudaTarget, Request
+from bessemer.tune import oracle
+from bessemer.tune.tuner import Candidate, Measured
+
+GUARD = 4096
+POISON = 0xA5
+REPEATS = 20  # launches in one graph
+ROUNDS = 5
+
+
+@dataclass
+class _Prepared:
+    """One candidate on the device."""
+
+    launches: list[tuple[Kernel, tuple[int, ...], Arguments]]
+    modules: list[Module]
+    memory: list[int]
+    outputs: list[tuple[int, int]]  # guarded block, bytes of the output
+    workspace: tuple[int, int]
+    graph: Capture | None = None
+    best: float = field(default=float("inf"))
+
+
+class CudaMeasurer:
+    """Measures on this machine's first GPU."""
+
+    def __init__(self, target: CudaTarget) -> None:
+        self.target, self.device = target, Device()
+        self.stream = self.device.stream()
+        self.rng = np.random.default_rng()
+
+    def measure(self, problem: Problem, candidates: Sequence[Candidate]) -> Sequence[Measured]:
+        env = oracle.typical_env(problem)
+        inputs = oracle.random_inputs(problem, env, self.rng)
+        try:
+            wanted = oracle.answer(problem, inputs, env)
+        except (MemoryError, ValueError, TypeError) as error:
+            return [Measured(None, f"the oracle failed: {error!r}")] * len(candidates)
+        compiled = self._compile(problem, candidates)
+        shared = [self._upload(a) for a in inputs]
+        results: list[Measured | None] = [None] * len(candidates)
+        ready: dict[int, _Prepared] = {}
+        for k, candidate in enumerate(candidates):
+            kernels = compiled[k]
+            if isinstance(kernels, str):
+                results[k] = Measured(None, kernels[:500])
+                continue
+            try:
+                prepared = self._prepare(problem, candidate, kernels, shared, inputs, env)
+                error = self._screen(prepared, problem, wanted)
+                if error is None:
+                    self._capture(prepared)
+                    ready[k] = prepared
+                else:
+                    results[k] = Measured(None, error)
+                    self._free(prepared)
+            except DeviceError as failure:
+                results[k] = Measured(None, failure.what[:500])
+        self._time(list(ready.values()))
+        for k, prepared in ready.items():
+            results[k] = Measured(prepared.best)
+            self._free(prepared)
+        for address in shared:
+            self.device.free(address)
+        return [r if r is not None else Measured(None, "not measured") for r in results]
+
+    def _compile(self, problem: Problem, candidates: Sequence[Candidate]) -> list[list[CompiledKernel] | str]:
+        requests = [Request(problem, c.code, launch) for c in candidates for launch in c.code.launches]
+        found = iter(self.target.compile(requests))
+        out: list[list[CompiledKernel] | str] = []
+        for c in candidates:
+            kernels = [next(found) for _ in c.code.launches]
+            failed = [k for k in kernels if isinstance(k, str)]
+            out.append(failed[0] if failed else [k for k in kernels if isinstance(k, CompiledKernel)])
+        return out
+
+    def _upload(self, array: np.ndarray) -> int:
+        data = np.ascontiguousarray(array)
+        address = self.device.alloc(data.nbytes)
+        self.device.upload(address, data.ctypes.data, data.nbytes)
+        return address
+
+    def _prepare(
+        self, problem: Problem, candidate: Candidate, kernels: Sequence[CompiledKernel], shared: Sequence[int],
+        inputs: Sequence[np.ndarray], env: dict[str, int],
+    ) -> _Prepared:  # fmt: skip
+        code, memory, addresses = candidate.code, [], list(shared)
+        for pack in code.packs:
+            packed = TRANSFORMS.get(pack.transform).apply(inputs[pack.operand], *pack.params)
+            addresses[pack.operand] = self._upload(packed)
+            memory.append(addresses[pack.operand])
+        outputs = []
+        for t in problem.outputs:
+            nbytes = evaluate(t.nbytes, env)
+            block = self.device.alloc(nbytes + 2 * GUARD)
+            memory.append(block)
+            outputs.append((block, nbytes))
+            addresses.append(block + GUARD)
+        size = evaluate(code.workspace, env)
+        scratch = self.device.alloc(size + GUARD)
+        memory.append(scratch)
+        out = _Prepared([], [], memory, outputs, (scratch, size + GUARD))
+        for launch, compiled in zip(code.launches, kernels, strict=True):
+            module = self.device.load(compiled.cubin)
+            out.modules.append(module)
+            kernel = module.kernel(compiled.symbol, compiled.abi)
+            values = [
+                evaluate(a.value, env) if isinstance(a, Int) else scratch if a.operand == WORKSPACE
+                else addresses[a.operand]
+                for a in launch.args
+            ]  # fmt: skip
+            grid = tuple(evaluate(d, env) for d in launch.grid)
+            args = kernel.arguments(values)
+            for number, nbytes in enumerate(kernel.scratch_bytes(grid)):
+                if nbytes:
+                    memory.append(self.device.alloc(nbytes))
+                    args.scratch(number, memory[-1])
+            out.launches.append((kernel, grid, args))
+        return out
+
+    def _queue(self, prepared: _Prepared) -> None:
+        for kernel, grid, args in prepared.launches:
+            kernel.launch(grid, args, self.stream)
+
+    def _screen(self, prepared: _Prepared, problem: Problem, wanted: Sequence[np.ndarray]) -> str | None:
+        for block, nbytes in prepared.outputs:
+            self.device.fill(block, POISON, nbytes + 2 * GUARD)
+        self.device.fill(prepared.workspace[0], POISON, prepared.workspace[1])
+        self._queue(prepared)
+        self.device.synchronize()
+        for k, ((block, nbytes), want, t) in enumerate(zip(prepared.outputs, wanted, problem.outputs)):
+            host = np.empty(nbytes + 2 * GUARD, np.uint8)
+            self.device.download(host.ctypes.data, block, host.nbytes)
+            if not ((host[:GUARD] == POISON).all() and (host[GUARD + nbytes :] == POISON).all()):
+                return f"wrote outside output {k}"
+            got = host[GUARD : GUARD + nbytes].view(t.dtype.numpy).reshape(want.shape)
+            error = oracle.error_of(got, want, t.dtype)
+            limit = oracle.TOLERANCE.get(t.dtype.name, 0.0)
+            if not error <= limit:
+                return f"wrong result: relative error {error:.2e} of output {k}, allowed {limit:g}"
+        return None
+
+    def _capture(self, prepared: _Prepared) -> None:
+        with self.stream.capture() as graph:
+            for _ in range(REPEATS):
+                self._queue(prepared)
+        prepared.graph = graph
+        graph.launch(self.stream)
+        self.stream.synchronize()
+
+    def _time(self, ready: Sequence[_Prepared]) -> None:
+        start, end = self.device.event(timing=True), self.device.event(timing=True)
+        for number in range(ROUNDS):
+            fastest = min((p.best for p in ready), default=0.0)
+            for p in ready:
+                if number > 1 and p.best > 1.5 * fastest:
+                    continue  # out of the race
+                assert p.graph is not None
+                start.record(self.stream)
+                p.graph.launch(self.stream)
+                end.record(self.stream)
+                end.synchronize()
+                p.best = min(p.best, end.milliseconds_since(start) * 1e3 / REPEATS)
+
+    def _free(self, prepared: _Prepared) -> None:
+        if prepared.graph is not None:
+            prepared.graph.close()
+        for module in prepared.modules:
+            module.close()
+        for address in prepared.memory:
+            self.device.free(address)
