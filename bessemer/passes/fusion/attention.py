@@ -12,6 +12,31 @@ from bessemer.ir.rewrite import Editor
 from bessemer.passes.base import Pass, PassOptions
 from bessemer.passes.fusion.match import scaled, sides
 
+BEFORE = """
+graph "attention"(%q: f32[2,5,3,8], %k: f32[2,6,3,8], %v: f32[2,6,3,8], %mask: f32[2,1,1,6]) -> (%y) {
+  %root: f32[] = constant 2.0
+  %qt: f32[2,3,5,8] = transpose(%q) {perm = (0, 2, 1, 3)}
+  %kt: f32[2,3,8,6] = transpose(%k) {perm = (0, 2, 3, 1)}
+  %vt: f32[2,3,6,8] = transpose(%v) {perm = (0, 2, 1, 3)}
+  %product: f32[2,3,5,6] = matmul(%qt, %kt) {transpose_a = false, transpose_b = false}
+  %scores: f32[2,3,5,6] = div(%product, %root)
+  %masked: f32[2,3,5,6] = add(%scores, %mask)
+  %weights: f32[2,3,5,6] = softmax(%masked) {axis = 3, log = false}
+  %heads: f32[2,3,5,8] = matmul(%weights, %vt) {transpose_a = false, transpose_b = false}
+  %y: f32[2,5,3,8] = transpose(%heads) {perm = (0, 2, 1, 3)}
+}
+"""
+AFTER = """
+graph "attention"(%q: f32[2,5,3,8], %k: f32[2,6,3,8], %v: f32[2,6,3,8], %mask: f32[2,1,1,6]) -> (%v5) {
+  %v0: f32[2,3,5,8] = transpose(%q) {perm = (0, 2, 1, 3)}
+  %v1: f32[2,3,8,6] = transpose(%k) {perm = (0, 2, 3, 1)}
+  %v2: f32[2,3,6,8] = transpose(%v) {perm = (0, 2, 1, 3)}
+  %v3: f32[2,3,6,8] = transpose(%v1) {perm = (0, 1, 3, 2)}
+  %v4: f32[2,3,5,8] = attention(%v0, %v3, %v2, %mask) {scale = 0.5, causal = false, has_mask = true, layout = "BHSD"}
+  %v5: f32[2,5,3,8] = transpose(%v4) {perm = (0, 2, 1, 3)}
+}
+"""
+
 SWAP_HEADS = (0, 2, 1, 3)
 
 

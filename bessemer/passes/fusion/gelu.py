@@ -15,15 +15,22 @@ from bessemer.passes.base import Pass, PassOptions
 from bessemer.passes.fusion.match import close, scaled, sides, with_scalar
 
 BEFORE = """
-graph gelu(%x: f32[2,8]) {
-  %0: f32[2,8] = div(%x, %sqrt2)
-  %1: f32[2,8] = erf(%0)
-  %2: f32[2,8] = add(%1, %one)
-  %3: f32[2,8] = mul(%x, %2)
-  %y: f32[2,8] = mul(%3, %half)
+graph "gelu"(%x: f32[2,8]) -> (%y) {
+  %root: f32[] = constant 1.4142135
+  %one: f32[] = constant 1.0
+  %half: f32[] = constant 0.5
+  %scaled: f32[2,8] = div(%x, %root)
+  %error: f32[2,8] = erf(%scaled)
+  %shifted: f32[2,8] = add(%error, %one)
+  %product: f32[2,8] = mul(%x, %shifted)
+  %y: f32[2,8] = mul(%product, %half)
 }
 """
-AFTER = "gelu(%x) {approximate = none}"
+AFTER = """
+graph "gelu"(%x: f32[2,8]) -> (%v0) {
+  %v0: f32[2,8] = gelu(%x) {approximate = "none"}
+}
+"""
 
 
 def fuse_gelu(e: Editor, options: PassOptions) -> None:

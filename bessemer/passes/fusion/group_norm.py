@@ -11,6 +11,27 @@ from bessemer.ir.graph import Node
 from bessemer.ir.rewrite import Editor
 from bessemer.passes.base import Pass, PassOptions
 
+BEFORE = """
+graph "group_norm"(%x: f32[2,4,3,5]) -> (%y) {
+  %ones: f32[2] = constant [1.0, 1.0]
+  %zeros: f32[2] = constant [0.0, 0.0]
+  %scale: f32[4,1,1] = constant "normal:1"
+  %bias: f32[4,1,1] = constant "normal:2"
+  %groups: f32[2,2,30] = reshape(%x) {shape = (2, 2, 30)}
+  %normal: f32[2,2,30] = group_norm(%groups, %ones, %zeros) {groups = 2, epsilon = 1e-05, layout = "NCHW"}
+  %back: f32[2,4,3,5] = reshape(%normal) {shape = (2, 4, 3, 5)}
+  %scaled: f32[2,4,3,5] = mul(%back, %scale)
+  %y: f32[2,4,3,5] = add(%scaled, %bias)
+}
+"""
+AFTER = """
+graph "group_norm"(%x: f32[2,4,3,5]) -> (%v0) {
+  %c0: f32[4]
+  %c1: f32[4]
+  %v0: f32[2,4,3,5] = group_norm(%x, %c0, %c1) {groups = 2, epsilon = 1e-05, layout = "NCHW"}
+}
+"""
+
 
 def fuse_group_norm(e: Editor, options: PassOptions) -> None:
     """Undo the reshapes around an instance norm, then attach a per-channel scale and bias."""

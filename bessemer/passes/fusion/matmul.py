@@ -6,6 +6,18 @@ from bessemer.ir.graph import Node
 from bessemer.ir.rewrite import Editor
 from bessemer.passes.base import Pass, PassOptions
 
+BEFORE = """
+graph "matmul"(%a: f32[2,4,8], %b: f32[2,6,8]) -> (%y) {
+  %swapped: f32[2,8,6] = transpose(%b) {perm = (0, 2, 1)}
+  %y: f32[2,4,6] = matmul(%a, %swapped) {transpose_a = false, transpose_b = false}
+}
+"""
+AFTER = """
+graph "matmul"(%a: f32[2,4,8], %b: f32[2,6,8]) -> (%v0) {
+  %v0: f32[2,4,6] = matmul(%a, %b) {transpose_a = false, transpose_b = true}
+}
+"""
+
 
 def fuse_matmul_transpose(e: Editor, options: PassOptions) -> None:
     """matmul(a, transpose(b)) -> matmul(a, b) {transpose_b}, where only the last two axes are swapped."""

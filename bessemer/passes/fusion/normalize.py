@@ -14,6 +14,31 @@ from bessemer.ir.rewrite import Editor
 from bessemer.passes.base import Pass, PassOptions
 from bessemer.passes.fusion.match import sides, with_scalar
 
+BEFORE = """
+graph "normalize"(%x: f32[2,8]) -> (%y) {
+  %epsilon: f32[] = constant 0.0009765625
+  %scale: f32[8] = constant "normal:1"
+  %bias: f32[8] = constant "normal:2"
+  %mean: f32[2,1] = reduce(%x) {kind = "mean", axes = (1), keepdims = true}
+  %centred: f32[2,8] = sub(%x, %mean)
+  %square: f32[2,8] = mul(%centred, %centred)
+  %variance: f32[2,1] = reduce(%square) {kind = "mean", axes = (1), keepdims = true}
+  %safe: f32[2,1] = add(%variance, %epsilon)
+  %deviation: f32[2,1] = sqrt(%safe)
+  %normal: f32[2,8] = div(%centred, %deviation)
+  %scaled: f32[2,8] = mul(%normal, %scale)
+  %y: f32[2,8] = add(%scaled, %bias)
+}
+"""
+AFTER = """
+graph "normalize"(%x: f32[2,8]) -> (%v0) {
+  %c0: f32[8]
+  %c1: f32[8]
+  %v0: f32[2,8] = layer_norm(%x, %c0, %c1)
+    {axis = 1, epsilon = 0.0009765625, mode = "layer", has_scale = true, has_bias = true}
+}
+"""
+
 
 def fuse_normalize(e: Editor, options: PassOptions) -> None:
     """Start at every root of a mean of squares, then attach scale and bias."""

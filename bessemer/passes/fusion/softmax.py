@@ -6,6 +6,23 @@ from bessemer.ir.graph import Node
 from bessemer.ir.rewrite import Editor
 from bessemer.passes.base import Pass, PassOptions
 
+BEFORE = """
+graph "softmax"(%x: f32[N,8]) -> (%y) {
+  sym N = [1, 64] opt 4
+  %peak: f32[N,1] = reduce(%x) {kind = "max", axes = (1), keepdims = true}
+  %shifted: f32[N,8] = sub(%x, %peak)
+  %exp: f32[N,8] = exp(%shifted)
+  %sum: f32[N,1] = reduce(%exp) {kind = "sum", axes = (1), keepdims = true}
+  %y: f32[N,8] = div(%exp, %sum)
+}
+"""
+AFTER = """
+graph "softmax"(%x: f32[N,8]) -> (%v0) {
+  sym N = [1, 64] opt 4
+  %v0: f32[N,8] = softmax(%x) {axis = 1, log = false}
+}
+"""
+
 
 def fuse_softmax(e: Editor, options: PassOptions) -> None:
     """Look at every division of an exponential by its own sum."""

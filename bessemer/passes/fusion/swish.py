@@ -7,6 +7,24 @@ from bessemer.ir.rewrite import Editor
 from bessemer.passes.base import Pass, PassOptions
 from bessemer.passes.fusion.match import close, scaled, sides, with_scalar
 
+BEFORE = """
+graph "swish"(%x: f32[2,8]) -> (%y) {
+  %three: f32[] = constant 3.0
+  %zero: f32[] = constant 0.0
+  %six: f32[] = constant 6.0
+  %shifted: f32[2,8] = add(%x, %three)
+  %low: f32[2,8] = max(%shifted, %zero)
+  %clipped: f32[2,8] = min(%low, %six)
+  %gate: f32[2,8] = div(%clipped, %six)
+  %y: f32[2,8] = mul(%x, %gate)
+}
+"""
+AFTER = """
+graph "swish"(%x: f32[2,8]) -> (%v0) {
+  %v0: f32[2,8] = hard_swish(%x)
+}
+"""
+
 
 def fuse_swish(e: Editor, options: PassOptions) -> None:
     """Look at every product of two tensors."""
@@ -43,14 +61,10 @@ def _scaled_after(e: Editor, product: Node, x: str) -> bool:
     after = e.only_user(product.outputs[0])
     if after is None or after.op not in ("mul", "div"):
         return False
-    source, factor, _ = scaled(e, after.outputs[0])
-    node = e.producer(after.outputs[0])
-    if node is None or product.outputs[0] not in node.inputs:
-        return False
-    other = next((i for i in node.inputs if i != product.outputs[0]), "")
-    scalar = e.scalar(other)
-    divided = node.op == "div" and node.inputs[0] == product.outputs[0] and close(scalar, 6.0)
-    if not divided and not (node.op == "mul" and close(scalar, 1 / 6)):
+    other = next((i for i in after.inputs if i != product.outputs[0]), None)
+    scalar = e.scalar(other) if other is not None else None
+    divided = after.op == "div" and after.inputs[0] == product.outputs[0] and close(scalar, 6.0)
+    if not divided and not (after.op == "mul" and close(scalar, 1 / 6)):
         return False
     e.replace(after.outputs[0], e.emit("hard_swish", (x,), like=(product, after)))
     return True
