@@ -20,7 +20,7 @@ from bessemer.kernels.triton.shapes import (
     upper,
 )
 
-TILES = ((64, 64, 4), (32, 128, 4), (128, 64, 8), (64, 128, 8), (32, 32, 4))  # BH, BK, warps
+TILES = ((256, 32, 16), (128, 64, 8), (128, 32, 8), (64, 64, 8), (64, 64, 4), (32, 64, 4), (32, 32, 4))  # BH, BK, warps
 BATCH = 16  # sequences of one program: the least that a tensor-core product takes
 OPTIONAL = ("has_bias", "has_initial_h", "has_initial_c")  # operands that may be absent, in order
 
@@ -59,7 +59,7 @@ class Recurrent:
         found: list[Config] = [
             {"bh": bh, "bk": bk, "warps": warps}
             for bh, bk, warps in TILES
-            if 3 * (BATCH * 4 + bh * cell.itemsize) * bk <= shared_bytes(target) and bh < 2 * cell.hidden
+            if 3 * (BATCH * 4 + 4 * bh * cell.itemsize) * bk <= shared_bytes(target) and bh < 2 * max(16, cell.hidden)
         ] or [{"bh": 32, "bk": 32, "warps": 4}]  # fmt: skip
         return sorted(found, key=lambda c: self.estimate(problem, target, c))
 
@@ -67,9 +67,10 @@ class Recurrent:
         """Microseconds at the opt shape: each step reads all recurrent weights through one multiprocessor."""
         cell = self._cell(problem)
         assert isinstance(cell, _Cell)
+        bh, bk = int(config["bh"]), int(config["bk"])
         weights = cell.gates * cell.hidden * cell.hidden * cell.itemsize
-        tiles = -(-cell.hidden // int(config["bh"])) * cell.gates
-        step = max(weights / SM_BYTES_PER_US, tiles * LATENCY_US / 2) + LATENCY_US
+        tiles, loads = -(-cell.hidden // bh), -(-cell.hidden // bk)
+        step = max(weights / SM_BYTES_PER_US, tiles * loads * LATENCY_US / 3) + tiles * LATENCY_US
         return 3 + problem.typical(cell.steps) * step
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:

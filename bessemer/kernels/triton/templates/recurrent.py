@@ -49,22 +49,38 @@ def start(from_ptr, to_ptr, b, d, B, H, BB: tl.constexpr, BH: tl.constexpr, GIVE
 
 
 @triton.jit
-def gate(
-    h_ptr, r_ptr, b, j, B, H, BB: tl.constexpr, BH: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr
+def gates(
+    h_ptr, r_ptr, b, j, B, H, COUNT: tl.constexpr, BB: tl.constexpr, BH: tl.constexpr, BK: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """h [B, H] (f32) times the rows j of r [H, H], transposed: a tile [BB, BH]."""
+    """h [B, H] (f32) times the rows j of the first COUNT of four r [H, H], transposed: tiles [BB, BH].
+
+    One loop for all, so that their loads are in flight together.
+    """
     k = tl.arange(0, BK)
     h_at = h_ptr + tl.minimum(b, B - 1)[:, None] * H + k[None, :]
     r_at = r_ptr + tl.minimum(j, H - 1)[:, None] * H + k[None, :]
-    acc = tl.zeros((BB, BH), tl.float32)
+    first = tl.zeros((BB, BH), tl.float32)
+    second = tl.zeros((BB, BH), tl.float32)
+    third = tl.zeros((BB, BH), tl.float32)
+    fourth = tl.zeros((BB, BH), tl.float32)
     for k0 in range(0, H, BK):
         inside = (k < H - k0)[None, :]
-        h = tl.load(h_at, mask=inside, other=0.0)
+        h = tl.load(h_at, mask=inside, other=0.0).to(r_ptr.dtype.element_ty)
         r = tl.load(r_at, mask=inside, other=0.0)
-        acc = tl.dot(h.to(r.dtype), tl.trans(r), acc, input_precision=PRECISION)
+        first = tl.dot(h, tl.trans(r), first, input_precision=PRECISION)
+        if COUNT > 1:
+            r = tl.load(r_at + H * H, mask=inside, other=0.0)
+            second = tl.dot(h, tl.trans(r), second, input_precision=PRECISION)
+        if COUNT > 2:
+            r = tl.load(r_at + 2 * H * H, mask=inside, other=0.0)
+            third = tl.dot(h, tl.trans(r), third, input_precision=PRECISION)
+        if COUNT > 3:
+            r = tl.load(r_at + 3 * H * H, mask=inside, other=0.0)
+            fourth = tl.dot(h, tl.trans(r), fourth, input_precision=PRECISION)
         h_at += BK
         r_at += BK
-    return acc
+    return first, second, third, fourth
 
 
 @triton.jit
@@ -97,16 +113,11 @@ def lstm(
             mask = (b < B)[:, None] & (j < H)[None, :]
             at = pre + b[:, None] * 4 * H + j[None, :]
             r_at = r_ptr + d.to(tl.int64) * 4 * H * H
-            i = gate(old, r_at, b, j, B, H, BB, BH, BK, PRECISION) + tl.load(at, mask=mask, other=0.0)
-            r_at += H * H
-            at += H
-            o = gate(old, r_at, b, j, B, H, BB, BH, BK, PRECISION) + tl.load(at, mask=mask, other=0.0)
-            r_at += H * H
-            at += H
-            f = gate(old, r_at, b, j, B, H, BB, BH, BK, PRECISION) + tl.load(at, mask=mask, other=0.0)
-            r_at += H * H
-            at += H
-            g = gate(old, r_at, b, j, B, H, BB, BH, BK, PRECISION) + tl.load(at, mask=mask, other=0.0)
+            i, o, f, g = gates(old, r_at, b, j, B, H, 4, BB, BH, BK, PRECISION)
+            i += tl.load(at, mask=mask, other=0.0)
+            o += tl.load(at + H, mask=mask, other=0.0)
+            f += tl.load(at + 2 * H, mask=mask, other=0.0)
+            g += tl.load(at + 3 * H, mask=mask, other=0.0)
             cell = (d * B + b)[:, None] * H + j[None, :]
             c = tl.load(c_ptr + cell, mask=mask, other=0.0)
             c = sigmoid(f) * c + sigmoid(i) * tanh(g)  # noqa: F821
@@ -140,9 +151,7 @@ def gru(
     reset_ptr = h_ptr + 2 * state
     start(h0_ptr, h_ptr, b, d, B, H, BB, BH, HAS_H)
     tl.debug_barrier()
-    r_z = r_ptr + d.to(tl.int64) * 3 * H * H
-    r_r = r_z + H * H
-    r_h = r_r + H * H
+    r_at = r_ptr + d.to(tl.int64) * 3 * H * H
     for step in range(T):
         t = T - 1 - step if d >= REVERSE else step
         old = h_ptr + step % 2 * state
@@ -155,7 +164,8 @@ def gru(
                 mask = (b < B)[:, None] & (j < H)[None, :]
                 at = pre + b[:, None] * 3 * H + j[None, :]
                 cell = (d * B + b)[:, None] * H + j[None, :]
-                r = gate(mine, r_r, b, j, B, H, BB, BH, BK, PRECISION) + tl.load(at + H, mask=mask, other=0.0)
+                r, _, _, _ = gates(mine, r_at + H * H, b, j, B, H, 1, BB, BH, BK, PRECISION)
+                r += tl.load(at + H, mask=mask, other=0.0)
                 h = tl.load(old + cell, mask=mask, other=0.0)
                 tl.store(reset_ptr + cell, sigmoid(r) * h, mask=mask)  # noqa: F821
             tl.debug_barrier()
@@ -164,17 +174,17 @@ def gru(
             mask = (b < B)[:, None] & (j < H)[None, :]
             at = pre + b[:, None] * 3 * H + j[None, :]
             cell = (d * B + b)[:, None] * H + j[None, :]
-            z = gate(mine, r_z, b, j, B, H, BB, BH, BK, PRECISION) + tl.load(at, mask=mask, other=0.0)
             if LINEAR:
-                r = gate(mine, r_r, b, j, B, H, BB, BH, BK, PRECISION) + tl.load(at + H, mask=mask, other=0.0)
-                n = gate(mine, r_h, b, j, B, H, BB, BH, BK, PRECISION)
+                z, r, n, _ = gates(mine, r_at, b, j, B, H, 3, BB, BH, BK, PRECISION)
+                r += tl.load(at + H, mask=mask, other=0.0)
                 if BIAS:
                     n += tl.load(bias_ptr + d * 6 * H + 5 * H + j, mask=j < H, other=0.0).to(tl.float32)[None, :]
                 n = sigmoid(r) * n  # noqa: F821
             else:
-                n = gate(reset_ptr + d * B * H, r_h, b, j, B, H, BB, BH, BK, PRECISION)
+                z, _, _, _ = gates(mine, r_at, b, j, B, H, 1, BB, BH, BK, PRECISION)
+                n, _, _, _ = gates(reset_ptr + d * B * H, r_at + 2 * H * H, b, j, B, H, 1, BB, BH, BK, PRECISION)
             n = tanh(n + tl.load(at + 2 * H, mask=mask, other=0.0))  # noqa: F821
-            z = sigmoid(z)  # noqa: F821
+            z = sigmoid(z + tl.load(at, mask=mask, other=0.0))  # noqa: F821
             h = (1.0 - z) * n + z * tl.load(old + cell, mask=mask, other=0.0)
             tl.store(new + cell, h, mask=mask)
             tl.store(y_ptr + (t.to(tl.int64) * state + cell), h.to(y_ptr.dtype.element_ty), mask=mask)
