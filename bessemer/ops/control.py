@@ -11,6 +11,7 @@ value's changing sizes are symbols that are bound anew in each iteration.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from bessemer.core.dim import Dim, compare, maximum, symbols
 from bessemer.core.errors import GraphError
 from bessemer.ir.graph import Attr, Graph, TensorType
 from bessemer.ir.importer import ImportContext, Refusal, Values, onnx_op
-from bessemer.ir.opdef import Fusion, InferContext, OpDef, register
+from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register
 
 WIDENINGS = 8  # imports of a body until the types of its carried values are stable
 
@@ -81,12 +82,44 @@ def _if(ctx: ImportContext) -> Values:
         return ctx.inline_subgraph(ctx.attr("then_branch" if bool(known.reshape(-1)[0]) else "else_branch"))
     branches = {name: ctx.subgraph(name, ()) for name in ("then_branch", "else_branch")}
     for a, b in zip(*([g.types[o] for o in g.outputs] for g in branches.values())):
+        if a.rank != b.rank and _squeezes_or_keeps(ctx.attr("then_branch"), ctx.attr("else_branch")):
+            (squeezed,) = ctx.inline_subgraph(ctx.attr("then_branch"))
+            return ctx.emit("require", squeezed, cond, reason=f"{ctx.name} squeezes a dimension that is not 1")
         if a.dtype != b.dtype or a.rank != b.rank:
             ctx.unsupported(
                 f"the branches give {a} and {b}, of different type or rank (where a dynamic dimension decides the "
                 "condition, a fixed size or a narrower profile leaves one branch)"
             )
     return ctx.emit_all("if", cond, **branches)
+
+
+def _squeezes_or_keeps(then: Any, other: Any) -> bool:
+    """Whether two branches are `Squeeze(x)` and `x`: what exporters write for a squeeze of a dimension that may be 1.
+
+    What follows is made for the squeezed rank, so the other branch can only lead to an error.
+    """
+    kinds = [[n.op_type for n in graph.node if n.op_type != "Constant"] for graph in (then, other)]
+    return kinds == [["Squeeze"], ["Identity"]]
+
+
+def _require_infer(ctx: InferContext) -> tuple[TensorType, ...]:
+    _scalar(ctx.type(1), dt.bool_, "the condition")
+    return (ctx.type(0),)
+
+
+def _require_reference(inputs: Sequence[np.ndarray | None], attrs: Mapping[str, Attr]) -> tuple[np.ndarray, ...]:
+    x, holds = inputs
+    assert x is not None and holds is not None
+    if not holds.all():
+        raise ValueError(str(attrs["reason"]))
+    return (x,)
+
+
+def _require_samples(rng: np.random.Generator) -> Sequence[Sample]:
+    return (Sample((rng.standard_normal((2, 3)).astype(np.float32), np.array(True)), {"reason": "never"}),)
+
+
+register(OpDef("require", _require_infer, _require_reference, Fusion.HOST, samples=_require_samples))
 
 
 # -- loop ---------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, floordiv, maximum, product
+from bessemer.core.dim import Dim, compare, floordiv, product
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
@@ -137,10 +137,12 @@ def _import(ctx: ImportContext) -> Values:
         for k in range(n):
             target = wanted[-n:][k] if wanted is not None else sizes[k] * strides[k]
             surplus = _size(sizes[k], kernel[k], strides[k], dilations[k], 0, 0, extra[k]) - target
-            if isinstance(surplus, int) and surplus < 0:  # a larger output is asked for: zeros at its end
-                extra[k] -= surplus
-                surplus = 0
-            total = maximum(surplus, 0)
+            _, larger = compare(surplus, 0, ctx.ranges)
+            if larger is None:
+                ctx.unsupported(f"whether its output of {target} needs padding depends on the dynamic size {sizes[k]}")
+            if larger:  # a larger output is asked for: zeros at its end
+                extra[k], surplus = extra[k] - surplus, 0
+            total = surplus
             small = floordiv(total, 2)
             begins[k] = small if mode == "SAME_UPPER" else total - small
             ends[k] = total - begins[k]

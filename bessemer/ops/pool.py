@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, ceildiv, compare
+from bessemer.core.dim import Dim, ceildiv, compare, minimum
 from bessemer.core.dtype import DType
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
@@ -191,8 +191,9 @@ def _out_sizes(
             out.append(windows(size, kernel[k], strides[k], dilations[k], pads[k], pads[n + k]))
             continue
         count = ceildiv(size + pads[k] + pads[n + k] - dilations[k] * (kernel[k] - 1) - 1, strides[k]) + 1
-        outside = compare((count - 1) * strides[k], size + pads[k], ctx.ranges)[1] is False
-        out.append(count - 1 if outside else count)
+        starts = ceildiv(size + pads[k], strides[k])  # windows that start inside
+        fewer = compare(starts, count, ctx.ranges)[1]
+        out.append(count if fewer is False else starts if fewer else minimum(count, starts))
     return tuple(out)
 
 

@@ -7,7 +7,7 @@ import pytest
 from onnx import AttributeProto, helper
 
 from bessemer.core.dim import sym
-from bessemer.core.errors import UnsupportedModel
+from bessemer.core.errors import GraphError, UnsupportedModel
 from bessemer.frontend.onnx import import_model
 from bessemer.ir.interp import run
 from bessemer.ir.verify import verify
@@ -169,6 +169,25 @@ def test_branches_of_different_shapes_give_a_data_dependent_size():
     assert four == 4 and str(size).startswith("u")
     assert run(graph, {"x": X, "c": np.array(True)})["y"].shape == (4, 4)
     assert run(graph, {"x": X, "c": np.array(False)})["y"].shape == (2, 4)
+
+
+def test_a_squeeze_that_may_not_apply_is_checked_when_it_runs():
+    squeeze = _branch("then", [node("Squeeze", ["x", "axes"], ["t"])], "t")
+    keep = _branch("else", [node("Identity", ["x"], ["e"])], "e")
+    nodes = [
+        node("Shape", ["x"], ["s"]), node("Gather", ["s", "one"], ["d"]), node("Equal", ["d", "one"], ["c"]),
+        node("If", ["c"], ["y"], then_branch=squeeze, else_branch=keep),
+    ]  # fmt: skip
+    weights = [tensor("one", np.array(1)), tensor("axes", np.array([1]))]
+    proto = model(nodes, [value("x", ["n", "m"])], ["y"], weights)
+    graph = import_model(proto)
+    verify(graph)
+    assert graph.types["y"].shape == (sym("n"),)
+    assert np.array_equal(run(graph, {"x": X[:, :1]})["y"], X[:, 0])
+    with pytest.raises(GraphError):
+        run(graph, {"x": X})
+    assert [n.op for n in import_model(proto, shapes={"x": (2, 1)}).nodes] == ["reshape"]
+    assert import_model(proto, shapes={"x": (2, 4)}).types["x"].shape == (2, 4)
 
 
 def _loop(*, carried_grows: bool = False, stop_early: bool = False):

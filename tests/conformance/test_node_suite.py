@@ -1,0 +1,34 @@
+"""Every case of ONNX's node suite does what the golden file of its target says, or better."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conformance.node_suite import FAILED, PASS, REFUSED, cases, golden, outcome, ratio
+
+TARGETS = ("reference", "reference-dynamic")
+RECORDED = {target: golden(target) for target in TARGETS}
+REQUIRED = 0.90
+
+
+def test_the_golden_file_lists_every_case():
+    for target in TARGETS:
+        assert RECORDED[target].keys() == cases().keys(), f"python -m tests.conformance.update {target}"
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", sorted(cases()))
+def test_case(target: str, name: str):
+    recorded, result = RECORDED[target].get(name, ""), outcome(target, cases()[name])
+    assert not result.startswith(FAILED), result
+    assert result == PASS or recorded != PASS, f"passed before, and now: {result}"
+    if result == PASS:
+        assert recorded == PASS, f"passes now: python -m tests.conformance.update {target}"
+    else:
+        assert result.startswith(REFUSED)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_enough_cases_pass(target: str):
+    passed, counted = ratio(RECORDED[target])
+    assert passed >= REQUIRED * counted, f"{passed} of {counted}"
