@@ -46,17 +46,16 @@ class ConvIgemm:
         split = plan(problem, target, extent_of(form), config)
         ints = tuple(Int(v) for v in form.ints)
         store = store_code(problem, ptr0=2, int0=FIELDS + len(ints))
-        text = simd.header(target.arch) + split.text("conv_igemm", source_text(split), store.text, FIELDS)
+        text = simd.header(target.arch) + split.text("conv_igemm", source_text(form, form.channels // form.groups), store.text, FIELDS)
         args = (Ptr(0), Ptr(1), *split.args, *ints, *store.args)
         return KernelCode("c", text, (Launch("conv_igemm", (split.items,), args),), (filter_pack(form, split),))
 
 
-def source_text(split: Split) -> str:
-    """conv_source.h with a row of zeros that is long enough."""
-    depth = split.extent.depth
-    if not isinstance(depth, int):
-        raise ValueError(f"the depth of a convolution is known, not {depth}")
-    return f"#define ZERO_ROW {max(1024, 1 << depth.bit_length())}\n" + simd.template("conv_source.h")
+def source_text(form: ConvForm, depth: int) -> str:
+    """conv_source.h for taps of `depth` contiguous floats."""
+    zeros = max(1024, 1 << depth.bit_length())
+    lines = form.kernel[0] * form.kernel[1]
+    return f"#define ZERO_ROW {zeros}\n#define TAP_LINES {lines}\n" + simd.template("conv_source.h")
 
 
 def filter_pack(form: ConvForm, split: Split) -> Pack:

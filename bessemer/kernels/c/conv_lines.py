@@ -51,7 +51,7 @@ class ConvLines:
         )
         ints = tuple(Int(v) for v in run.ints)
         store = store_code(problem, ptr0=2, int0=FIELDS + len(ints))
-        text = simd.header(target.arch) + split.text("conv_lines", source_text(split), store.text, FIELDS)
+        text = simd.header(target.arch) + split.text("conv_lines", source_text(form, form.kernel[2] * form.channels), store.text, FIELDS)
         x = Ptr(base.WORKSPACE if copied else 0)
         launches = [Launch("conv_lines", (split.items,), (x, Ptr(1), *split.args, *ints, *store.args))]
         lines = form.batch * form.size[0] * form.size[1]

@@ -17,31 +17,40 @@ static struct source read_source(void *const *p, const int64_t *d) {
     return s;
 }
 
-static void tile_row_pointers(const struct source *s, const float *x, int64_t row, int64_t rows, const float **to) {
-    int64_t ow = row % s->out[2], q = row / s->out[2], oh = q % s->out[1];
-    q /= s->out[1];
-    int64_t od = q % s->out[0], image = q / s->out[0];
-    for (int64_t i = 0; i < rows; i++) {
-        const int64_t iw0 = ow * s->stride[2] - s->pad[2], ih0 = oh * s->stride[1] - s->pad[1];
-        const int64_t id0 = od * s->stride[0] - s->pad[0];
-        const float **tap = to + i;
-        for (int64_t kd = 0; kd < s->kernel[0]; kd++)
-            for (int64_t kh = 0; kh < s->kernel[1]; kh++) {
-                const int64_t id = id0 + kd * s->dilation[0], ih = ih0 + kh * s->dilation[1];
-                const int inside = (uint64_t)id < (uint64_t)s->in[0] && (uint64_t)ih < (uint64_t)s->in[1];
-                const float *line = x + ((image * s->in[0] + id) * s->in[1] + ih) * s->in[2] * s->channels;
-                for (int64_t kw = 0; kw < s->kernel[2]; kw++, tap += TILE_ROWS) {
-                    const int64_t iw = iw0 + kw * s->dilation[2];
-                    *tap = inside && (uint64_t)iw < (uint64_t)s->in[2] ? line + iw * s->channels : zero_row;
-                }
-            }
-        if (++ow == s->out[2]) {
-            ow = 0;
-            if (++oh == s->out[1]) {
-                oh = 0;
-                if (++od == s->out[0]) od = 0, image++;
-            }
+/* The lines of x that the taps of output line (image, od, oh) read, at column 0; null in the padding. */
+static void tap_lines(const struct source *s, const float *x, int64_t image, int64_t od, int64_t oh,
+                      const float *lines[TAP_LINES]) {
+    const int64_t id0 = od * s->stride[0] - s->pad[0], ih0 = oh * s->stride[1] - s->pad[1];
+    for (int64_t kd = 0; kd < s->kernel[0]; kd++)
+        for (int64_t kh = 0; kh < s->kernel[1]; kh++) {
+            const int64_t id = id0 + kd * s->dilation[0], ih = ih0 + kh * s->dilation[1];
+            const int inside = (uint64_t)id < (uint64_t)s->in[0] && (uint64_t)ih < (uint64_t)s->in[1];
+            *lines++ = inside ? x + ((image * s->in[0] + id) * s->in[1] + ih) * s->in[2] * s->channels : 0;
         }
+}
+
+/* Pointers of `run` neighbours of an output line, whose first reads column `iw` of `line` with this tap. */
+static inline void tap_pointers(const struct source *s, const float *line, int64_t iw, int64_t run, const float **to) {
+    const int64_t stride = s->stride[2], width = s->in[2], step = s->channels;
+    if (line && iw >= 0 && iw + (run - 1) * stride < width) {
+        const float *from = line + iw * step;
+        for (int64_t i = 0; i < run; i++, from += stride * step) to[i] = from;
+        return;
+    }
+    for (int64_t i = 0; i < run; i++, iw += stride)
+        to[i] = line && (uint64_t)iw < (uint64_t)width ? line + iw * step : zero_row;
+}
+
+static void tile_row_pointers(const struct source *s, const float *x, int64_t row, int64_t rows, const float **to) {
+    int64_t ow = row % s->out[2], q = row / s->out[2];
+    for (int64_t run; rows; rows -= run, to += run, ow = 0, q++) {
+        const float *lines[TAP_LINES], **tap = to;
+        const int64_t iw = ow * s->stride[2] - s->pad[2];
+        run = smaller(rows, s->out[2] - ow);
+        tap_lines(s, x, q / s->out[1] / s->out[0], q / s->out[1] % s->out[0], q % s->out[1], lines);
+        for (int64_t l = 0; l < TAP_LINES; l++)
+            for (int64_t kw = 0; kw < s->kernel[2]; kw++, tap += TILE_ROWS)
+                tap_pointers(s, lines[l], iw + kw * s->dilation[2], run, tap);
     }
 }
 

@@ -9,6 +9,7 @@ INLINE void tile_product(const int rows, const int vecs, const float *const *a, 
                          int64_t depth, const float *b, int64_t tap_step, float *c, int first,
                          const struct tile_out *out) {
     vf acc[TILE_ROWS][TILE_VECS];
+    if (STORES_TILES && out) prefetch_tile(out, rows, vecs);
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int j = 0; j < vecs; j++) acc[i][j] = first ? vf_zero() : vf_load(c + (i * vecs + j) * VL);
     for (int64_t t = 0; t < taps; t++, a += TILE_ROWS, b += tap_step) {
