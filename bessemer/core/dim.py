@@ -10,6 +10,7 @@ Floor division and modulo round toward minus infinity, as Python's do. The text 
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -218,6 +219,7 @@ def floordiv(a: Dim, b: Dim) -> Dim:
     exact = _exact_quotient(a, b)
     if exact is not None:
         return exact
+    a, b = _without_common_factors(a, b)
     if isinstance(b, int):
         whole = {m: c // b * b for m, c in _terms(a).items()}
         rest = _combine(a, _normal(whole), -1)
@@ -227,6 +229,21 @@ def floordiv(a: Dim, b: Dim) -> Dim:
         quotient = rest // b if isinstance(rest, int) else _atom("floordiv", rest, b)
         return _combine(_normal({m: c // b for m, c in whole.items()}), quotient, 1)
     return _atom("floordiv", a, b)
+
+
+def _without_common_factors(a: Dim, b: Dim) -> tuple[Dim, Dim]:
+    """a and b divided by what divides every term of both, where b is one term: their quotient stays what it is."""
+    if not isinstance(b, DimExpr) or len(b.terms) != 1 or b.terms[0][1] < 0:
+        return a, b
+    ((monomial, coefficient),) = b.terms
+    factor = math.gcd(coefficient, *_terms(a).values())
+    common: list[Atom] = []
+    for atom in monomial:
+        if all(m.count(atom) > common.count(atom) for m in _terms(a)):
+            common.append(atom)
+    shared = _normal({tuple(common): factor})
+    fewer_a, fewer_b = _exact_quotient(a, shared), _exact_quotient(b, shared)
+    return (a, b) if fewer_a is None or fewer_b is None else (fewer_a, fewer_b)
 
 
 def _single_atom(d: Dim) -> Atom | None:
