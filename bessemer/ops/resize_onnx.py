@@ -109,8 +109,10 @@ def _dynamic_reference(inputs: Sequence[np.ndarray | None], attrs: Mapping[str, 
 
 def _dynamic_samples(rng: np.random.Generator) -> Sequence[Sample]:
     x = rng.standard_normal((1, 2, 4, 5)).astype(np.float32)
-    attrs: dict[str, Any] = {"axes": (2, 3), "policy": "stretch", "antialias": False, "mode": "nearest",
-             "coordinates": "asymmetric", "rounding": "floor", "cubic_a": -0.75, "exclude_outside": False, "extrapolation": 0.0}  # fmt: skip
+    attrs: dict[str, Any] = {
+        "axes": (2, 3), "policy": "stretch", "antialias": False, "mode": "nearest", "coordinates": "asymmetric",
+        "rounding": "floor", "cubic_a": -0.75, "exclude_outside": False, "extrapolation": 0.0,
+    }  # fmt: skip
     return (
         Sample((x, None, np.array([2, 1.5], np.float32), None), attrs),
         Sample((x, None, None, np.array([3, 3])), {**attrs, "mode": "linear", "policy": "not_larger"}),
