@@ -59,7 +59,7 @@ def build_progress(quiet: bool) -> Iterator[Callable[[str, int, int, str], None]
         TextColumn("{task.description:<10}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
         TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[what]}"),
     )  # fmt: skip
-    with Progress(*columns, console=errors, transient=True) as bar:
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
         tasks: dict[str, Any] = {}
 
         def update(stage: str, done: int, total: int, what: str) -> None:

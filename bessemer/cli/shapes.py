@@ -31,9 +31,8 @@ def parse_profile(low: str | None, opt: str | None, high: str | None) -> list[Pr
     names = dict.fromkeys(n for p in parts for n in p)
     ranges = {}
     for name in names:
-        given = [p.get(name) for p in parts]
-        fallback = given[1] or given[2] or given[0]
-        assert fallback is not None
-        first, middle, last = (g or fallback for g in given)
+        least, usual, greatest = (p.get(name) for p in parts)
+        fallback = next(g for g in (usual, greatest, least) if g is not None)
+        first, middle, last = (fallback if g is None else g for g in (least, usual, greatest))
         ranges[name] = (first, middle, last)
     return [Profile(ranges)]
