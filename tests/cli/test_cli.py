@@ -1,0 +1,227 @@
+"""The command line as people and scripts use it: through the real entry point where streams and status matter."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from bessemer.cli.main import app
+from bessemer.core.errors import BessemerError, EngineFormatError, InputError, ShapeError
+
+VERBS = ("build", "run", "bench", "inspect", "compare", "diff", "cache")
+
+
+def call(*args: object) -> Result:
+    """In this process; errors of Bessemer come out as exceptions."""
+    return CliRunner().invoke(app, [str(a) for a in args])
+
+
+def ok(*args: object) -> str:
+    result = call(*args)
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.stdout
+
+
+def as_json(*args: object, status: int = 0) -> Any:
+    result = call(*args, "--json")
+    assert result.exit_code == status, (result.output, result.exception)
+    return json.loads(result.stdout)
+
+
+def command(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """As a process of its own."""
+    environment = {**os.environ, "COLUMNS": "200"}
+    line = [sys.executable, "-m", "bessemer.cli.main", *map(str, args)]
+    return subprocess.run(line, capture_output=True, text=True, cwd=cwd, env=environment, timeout=120)
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
+
+
+def test_errors_go_to_stderr_with_status_one(tmp_path: Path, model: Path) -> None:
+    cases = [
+        (("build", model), "no output was named"),
+        (("build", model, "-o", tmp_path / "e", "--fp16", "--bf16"), "exclude each other"),
+        (("build", tmp_path / "none.onnx", "-o", tmp_path / "e"), "none.onnx"),
+        (("inspect", tmp_path / "none.engine"), "cannot be read"),
+        (("inspect", model), "not a Bessemer engine"),
+        (("run", model), "not a Bessemer engine"),
+    ]
+    for args, message in cases:
+        done = command(*args)
+        assert done.returncode == 1 and done.stdout == "", args
+        assert done.stderr.startswith("error: ") and message in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_an_error_says_where_and_how_to_fix(model: Path) -> None:
+    done = command("build", model)
+    assert done.stderr.splitlines() == [
+        "error: no output was named",
+        "  fix: add -o model.engine (or --stop-after STAGE)",
+    ]
+
+
+@pytest.mark.parametrize(
+    "args", [(), ("nonsense",), ("build",), ("run", "--no-such-option"), ("bench", "e", "--runs", "x")]
+)
+def test_usage_errors_have_status_two(args: tuple[str, ...]) -> None:
+    assert call(*args).exit_code == 2
+
+
+def test_help_names_every_verb_and_version_is_printed() -> None:
+    text = ok("--help")
+    assert all(verb in text for verb in VERBS)
+    for verb in VERBS:
+        assert ok(verb, "--help")
+    assert ok("--version").startswith("bessemer ")
+
+
+# -- build -------------------------------------------------------------------------------------------------------------
+
+
+def test_build_says_what_it_made(tmp_path: Path, model: Path) -> None:
+    out = tmp_path / "new" / "m.engine"
+    summary = as_json("build", model, "-o", out, "--tune", "off")
+    assert summary["engine"] == str(out) and summary["bytes"] == out.stat().st_size
+    assert summary["target"].startswith("cpu:") and summary["steps"] >= 1 and summary["slow_paths"] == []
+    done = command("build", model, "-o", out, "--tune", "off")
+    assert done.returncode == 0 and str(out) in done.stdout and "built in" in done.stdout
+
+
+def test_build_stops_and_dumps(tmp_path: Path, model: Path) -> None:
+    from bessemer.ir.text import parse
+
+    ok("build", model, "--stop-after", "lower", "--dump", tmp_path, "--tune", "off")
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["0-import.txt", "1-fuse.txt", "2-layout.txt", "3-precision.txt", "4-lower.txt"]
+    assert [n.op for n in parse((tmp_path / "0-import.txt").read_text()).nodes] == ["matmul", "add", "relu", "softmax"]
+    assert "matmul+add+relu" in (tmp_path / "4-lower.txt").read_text()
+    with pytest.raises(BessemerError, match="stop_after is 'nowhere'"):
+        raise call("build", model, "--stop-after", "nowhere").exception or AssertionError
+
+
+def test_timing_caches_are_written_shown_and_merged(tmp_path: Path, model: Path) -> None:
+    first, second, both = (tmp_path / f"{n}.jsonl" for n in "abc")
+    ok("build", model, "-o", tmp_path / "a.engine", "--timing-cache", first, "--shapes", "x:4x8")
+    ok("build", model, "-o", tmp_path / "b.engine", "--timing-cache", second, "--shapes", "x:64x8")
+    assert first.exists() and second.exists()
+    ok("cache", "merge", first, second, "-o", both)
+    rows = as_json("cache", "show", both)
+    assert sum(r["entries"] for r in rows) == len(both.read_text().splitlines())
+    again = tmp_path / "again.engine"
+    ok("build", model, "-o", again, "--timing-cache", both, "--cache-mode", "require", "--shapes", "x:4x8")
+    once_more = tmp_path / "once-more.engine"
+    ok("build", model, "-o", once_more, "--timing-cache", both, "--cache-mode", "require", "--shapes", "x:4x8")
+    assert again.read_bytes() == once_more.read_bytes(), "the same model, cache and target give the same bytes"
+
+
+# -- run, bench, compare -----------------------------------------------------------------------------------------------
+
+
+def test_run_takes_files_and_writes_files(tmp_path: Path, engine: Path) -> None:
+    x = np.random.default_rng(1).standard_normal((3, 8)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    np.savez(tmp_path / "x.npz", x=x)
+    ok("run", engine, "-i", f"x={tmp_path / 'x.npy'}", "-o", tmp_path / "a.npz")
+    ok("run", engine, "-i", tmp_path / "x.npz", "-o", tmp_path / "b.npz")
+    a, b = np.load(tmp_path / "a.npz")["y"], np.load(tmp_path / "b.npz")["y"]
+    assert a.shape == (3, 4) and np.array_equal(a, b) and np.allclose(a.sum(1), 1)
+    (row,) = as_json("run", engine, "--shapes", "x:5x8")
+    assert (row["name"], row["dtype"], row["shape"]) == ("y", "float32", [5, 4])
+    assert as_json("run", engine, "--seed", 3) == as_json("run", engine, "--seed", 3)
+
+
+def test_run_refuses_what_does_not_fit(tmp_path: Path, engine: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((3, 8)))
+    cases: list[tuple[tuple[object, ...], type[BessemerError], str]] = [
+        (("-i", f"x={tmp_path / 'x.npy'}"), InputError, "has dtype float64, the engine takes f32"),
+        (("-i", "x.npy"), InputError, "names no input"),
+        (("--shapes", "x:17x8"), ShapeError, "allowed are 1 to 16"),
+        (("--shapes", "x:3x9"), ShapeError, "the engine takes 8"),
+        (("--shapes", "x=3"), InputError, "is not a shape"),
+    ]
+    for args, kind, message in cases:
+        result = call("run", engine, *args)
+        assert isinstance(result.exception, kind) and message in str(result.exception), (args, result.exception)
+
+
+def test_bench_gives_percentiles_and_steps(engine: Path) -> None:
+    result = as_json("bench", engine, "--runs", 20, "--warmup", 2, "--profile")
+    latency = result["latency_ms"]
+    assert list(latency) == ["min", "mean", "median", "p90", "p95", "p99", "max"]
+    assert 0 < latency["min"] <= latency["median"] <= latency["p90"] <= latency["p99"] <= latency["max"]
+    assert result["runs"] == 20 and result["throughput_per_s"] > 0
+    assert [s["step"] for s in result["steps"]] == list(range(len(result["steps"])))
+    done = command("bench", engine, "--runs", 5)
+    assert done.returncode == 0 and "p99" in done.stdout
+
+
+def test_compare_passes_and_fails(model: Path, engine: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    good = as_json("compare", model, "--engine", engine, "--shapes", "x:4x8")
+    assert good["ok"] and [t["name"] for t in good["tensors"]] == ["y"] and good["tensors"][0]["relative_error"] < 1e-5
+    strict = as_json("compare", model, "--engine", engine, "--tolerance", "-1", status=1)
+    assert not strict["ok"]
+    marked = as_json("compare", model, "--engine", engine, "--mark", "all")
+    assert {"y"} <= {t["name"] for t in marked["tensors"]}
+    reference = as_json("compare", model, "--engine", engine, "--against", "reference")
+    assert reference["ok"]
+
+
+# -- inspect and diff --------------------------------------------------------------------------------------------------
+
+
+def test_inspect_tells_all_steps(engine: Path) -> None:
+    d = as_json("inspect", engine)
+    assert d["inputs"] == [{"name": "x", "dtype": "f32", "shape": ["batch", "8"]}]
+    assert d["symbols"]["batch"] == {"min": 1, "opt": 4, "max": 16, "data_dependent": False}
+    assert d["memory"]["arena"] <= 1.1 * d["memory"]["peak"] or d["memory"]["arena"] == 0
+    assert {n for s in d["steps"] for n in s["onnx_nodes"]} == {"Product", "Bias", "Activation", "Rank"}
+    for s in d["steps"]:
+        assert s["kernel"]["source"] and s["kernel"]["tactic"]
+    one = as_json("inspect", engine, "--step", 0)
+    assert len(one["steps"]) == 1
+    assert "no step 99" in str(call("inspect", engine, "--step", 99).exception)
+    human = command("inspect", engine).stdout
+    assert "Product" in human and "arena" in human
+    assert "why not another kernel" in command("inspect", engine, "--step", 0).stdout
+
+
+def test_diff(tmp_path: Path, model: Path, engine: Path) -> None:
+    assert "no difference" in ok("diff", engine, engine)
+    other = tmp_path / "other.engine"
+    ok("build", model, "-o", other, "--tune", "off", "--shapes", "x:4x8")
+    rows = as_json("diff", engine, other, status=1)
+    assert any(r["what"].startswith("inputs") for r in rows)
+
+
+def test_damaged_engines_are_refused_before_they_run(tmp_path: Path, engine: Path) -> None:
+    damaged = tmp_path / "damaged.engine"
+    data = bytearray(engine.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    for verb in ("run", "bench", "inspect"):
+        assert isinstance(call(verb, damaged).exception, EngineFormatError)
+    assert isinstance(call("diff", engine, damaged).exception, EngineFormatError)
+
+
+def test_json_is_all_that_stdout_holds(model: Path, engine: Path, tmp_path: Path) -> None:
+    for args in (
+        ("build", model, "-o", tmp_path / "x.engine"),
+        ("inspect", engine),
+        ("run", engine),
+        ("bench", engine),
+    ):
+        done = command(*args, "--json")
+        assert done.returncode == 0, done.stderr
+        json.loads(done.stdout)
