@@ -23,7 +23,9 @@ ENTRY = "group"
 
 
 def divides(problem: Problem, size: Dim, block: int) -> bool:
-    """Whether the power of two `block` always divides `size`."""
+    """Whether `size` is always a multiple of the power of two `block`, and never 0."""
+    if bounds(size, problem.range_map)[0] < 1:
+        return False
     return size % block == 0 if isinstance(size, int) else divisor(size, problem.range_map) % block == 0
 
 
@@ -140,8 +142,8 @@ def rows_of(problem: Problem) -> Rows | None:
         return None
     kept_names = frozenset().union(*(axes_of(r) for r in reductions))
     axes = _output_axes(problem)
-    kept = tuple(a for a in axes if a[0] in kept_names)
-    free = tuple(a for a in axes if a[0] not in kept_names)
+    kept = tuple(a for a in axes if a[0] in kept_names or a[1] == 1)
+    free = tuple(a for a in axes if a not in kept)
     spaces: list[tuple[tuple[str, Dim], ...]] = [free] if free else []
     targets: dict[tuple[tuple[str, Dim], ...], dict[str, str]] = {}
     for r in reductions:

@@ -112,6 +112,8 @@ CASES: Mapping[str, Problem] = {
     "middle axis": group([(f32, (3, 40, 21))], (3, 21), f32, reduce("sum", [("r", 40)], at(0, I, R, J))),
     "outer axes": group([(f32, (3, 8, 21))], (8,), f32, reduce("sum", [("r", 3), ("q", 21)], at(0, R, I, Q))),
     "everything": group([(f32, (9, 70))], (), f32, reduce("prod", [("r", 9), ("q", 70)], call("cos", at(0, R, Q)))),
+    "nothing": group([(f32, (2, 0, 3))], (2, 3), f32, reduce("sum", [("r", 0)], at(0, I, R, J))),
+    "most of nothing": group([(f32, (2, 0, 3))], (2, 1, 3), f32, reduce("max", [("r", 0)], at(0, I, R, K))),
     "kept ones": group([(f32, (9, 70))], (9, 1), f32, reduce("min", [("r", 70)], at(0, I, R))),
     "argmax": group([(f32, (9, 70))], (9,), i64, reduce("argmax", [("r", 70)], call("round", at(0, I, R)))),
     "argmin last": group([(f32, (9, 70))], (9,), i64, reduce("argmin_last", [("r", 70)], call("round", at(0, I, R)))),

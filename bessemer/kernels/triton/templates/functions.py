@@ -244,15 +244,25 @@ def atan264(y, x):
 
 @triton.jit
 def pow64(x, y):
-    """x to the power y, with IEEE's special cases."""
-    y = tl.where(x == x, y, y)  # as wide as x
+    """x to the power y, with IEEE's special cases. Small whole powers are products: integers stay exact."""
+    y = tl.where(x == x, y, y)  # each as wide as the other
+    x = tl.where(y == y, x, x)
     a = tl.abs(x)
+    n = tl.abs(y)
+    whole = tl.floor(n) == n
+    odd = whole & (tl.floor(0.5 * n) != 0.5 * n)
     r = tl.exp2(y * tl.log2(a))
-    whole = truncate(y) == y
-    odd = whole & (truncate(0.5 * y) != 0.5 * y)
+    bits = tl.where(n < 64.0, n, 0.0).to(tl.int32)
+    p = tl.where(a == a, 1.0, a)
+    square = a
+    for _ in tl.static_range(6):
+        p = tl.where((bits & 1) != 0, p * square, p)
+        square = square * square
+        bits = bits >> 1
+    r = tl.where(whole & (n < 64.0), tl.where(y < 0, 1.0 / p, p), r)
     r = tl.where((x < 0) & odd, -r, r)
     r = tl.where((x < 0) & (a != float("inf")) & (whole == 0), float("nan"), r)
-    r = tl.where((a == 1.0) & (tl.abs(y) == float("inf")), 1.0, r)
+    r = tl.where((a == 1.0) & (n == float("inf")), 1.0, r)
     return tl.where((y == 0) | (x == 1.0), 1.0, r)
 
 
