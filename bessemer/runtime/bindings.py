@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bessemer.core.dim import INF, Dim, DimExpr, evaluate
+from bessemer.core.dim import INF, Dim, DimExpr, Range, evaluate
 from bessemer.core.errors import InputError, ShapeError
 from bessemer.engine.program import Program, Symbol, Tensor
 
@@ -84,11 +84,9 @@ class Signature:
         if isinstance(dim, DimExpr) and str(dim) in self.symbols:
             r = self.symbols[str(dim)].range
             if not r.lo <= size <= r.hi or size % r.multiple:
-                nearest = min(max(size, r.lo), r.hi) // r.multiple * r.multiple
-                top = "any" if r.hi >= INF else str(r.hi)
                 raise ShapeError(
-                    f"input {name}: dimension {axis} ({dim}) is {size}, allowed are {r.lo} to {top}",
-                    fix=f"the nearest valid size is {nearest}; or build with a profile that holds {size}",
+                    f"input {name}: dimension {axis} ({dim}) is {size}, allowed are {_allowed(r)}",
+                    fix=f"the nearest valid size is {_nearest(size, r)}; or build with a profile that holds {size}",
                 )
         wanted = evaluate(dim, env)
         if wanted != size:
@@ -97,6 +95,18 @@ class Signature:
                 f"input {name}: dimension {axis} is {size}, the engine takes {wanted}{same}",
                 fix=None if same else "build the engine with that size, or with a profile",
             )
+
+
+def _allowed(r: Range) -> str:
+    span = f"{r.lo} or more" if r.hi >= INF else f"{r.lo} to {r.hi}"
+    return span if r.multiple == 1 else f"{span}, a multiple of {r.multiple}"
+
+
+def _nearest(size: int, r: Range) -> int:
+    """The valid size nearest to `size`."""
+    least, greatest = -(-r.lo // r.multiple) * r.multiple, r.hi // r.multiple * r.multiple
+    rounded = (size + r.multiple // 2) // r.multiple * r.multiple
+    return min(max(rounded, least), greatest)
 
 
 def check_out(out: Any, t: Tensor, shape: tuple[int, ...]) -> np.ndarray:
