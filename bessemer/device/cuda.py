@@ -19,6 +19,7 @@ allocates on the GPU but `alloc`, `pinned` and the making of streams, events, mo
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -192,8 +193,6 @@ class Pinned:
     """Page-locked host memory: `array` are its bytes (uint8), `address` where they are."""
 
     def __init__(self, api: Api, nbytes: int) -> None:
-        import ctypes
-
         self._api = api
         self.address = int(api.call("cuMemAllocHost", max(1, nbytes)))
         self.array = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(self.address))

@@ -26,7 +26,7 @@ from bessemer.core import canon
 from bessemer.core.errors import CompilerError
 
 TIMEOUT = 180.0  # seconds for one kernel
-FORMAT = 1  # of the stored results; raise it with any change of triton_worker
+FORMAT = 2  # of the stored results; raise it with any change of triton_worker
 
 
 @dataclass(frozen=True)
@@ -192,9 +192,11 @@ def compile_all(
 
 
 def _stored(folder: Path, key: str) -> tuple[bytes, dict[str, Any]] | None:
+    """A kept result; None where there is none, or where it was damaged."""
     path = folder / key[:2] / key
     try:
-        abi = json.loads(path.with_suffix(".json").read_text())
-        return path.with_suffix(".cubin").read_bytes(), abi
-    except (FileNotFoundError, json.JSONDecodeError):
+        record = json.loads(path.with_suffix(".json").read_text())
+        cubin = path.with_suffix(".cubin").read_bytes()
+        return (cubin, record["abi"]) if record["sha256"] == canon.digest(cubin) else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None

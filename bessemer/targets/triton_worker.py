@@ -94,18 +94,25 @@ def _abi(metadata: Any, ptx: str, types: list[str]) -> dict[str, Any]:
 
 
 def answer(job: Mapping[str, Any], texts: Path) -> dict[str, Any]:
-    """Compile one job into its folder: NAME.cubin, then NAME.json, each complete or absent."""
+    """Compile one job and keep the result; whatever fails is this job's failure, not the process's."""
     try:
-        cubin, abi = compile_job(job, texts)
-    except Exception as error:  # whatever the compiler raises is the candidate's failure, not this process's
+        keep(Path(job["out"]), *compile_job(job, texts))
+    except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}
-    out = Path(job["out"])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    for suffix, data in ((".cubin", cubin), (".json", json.dumps(abi, sort_keys=True).encode())):
-        part = out.with_suffix(f"{suffix}.{os.getpid()}")
-        part.write_bytes(data)
-        os.replace(part, out.with_suffix(suffix))
     return {"ok": True}
+
+
+def keep(out: Path, cubin: bytes, abi: Mapping[str, Any]) -> None:
+    """Write OUT.cubin and then OUT.json, which holds the cubin's hash: each is complete or absent."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    record = {"abi": abi, "sha256": hashlib.sha256(cubin).hexdigest()}
+    for suffix, data in ((".cubin", cubin), (".json", json.dumps(record, sort_keys=True).encode())):
+        part = out.with_suffix(f"{suffix}.{os.getpid()}")
+        try:
+            part.write_bytes(data)
+            os.replace(part, out.with_suffix(suffix))
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def main() -> None:
@@ -113,6 +120,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what compilers print must not reach the answers
     with tempfile.TemporaryDirectory(prefix="bessemer-triton-") as folder:
+        for name in ("TRITON_INTERPRET", "TRITON_KERNEL_OVERRIDE", "TRITON_STORE_BINARY_ONLY"):
+            os.environ.pop(name, None)  # the user's settings for other work would change what comes out here
         os.environ["TRITON_CACHE_DIR"] = str(Path(folder) / "cache")
         os.environ["TRITON_DISABLE_LINE_INFO"] = "1"  # paths in a cubin would differ from machine to machine
         os.environ["TRITON_DEFAULT_FP_FUSION"] = "1"

@@ -29,7 +29,8 @@ from pathlib import Path
 from bessemer.ir import expr as ex
 from bessemer.kernels.base import Arg, Problem
 from bessemer.kernels.triton import scalar
-from bessemer.kernels.triton.body import Body, Group, Params, Value, intern
+from bessemer.kernels.triton.body import Body
+from bessemer.kernels.triton.params import Group, Params, Value, intern
 
 TEMPLATES = Path(__file__).parent / "templates"
 HEADER = "import triton\nimport triton.language as tl\n"

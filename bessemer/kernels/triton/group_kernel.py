@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from bessemer.core.dim import Dim, bounds, ceildiv, divisor
 from bessemer.ir import expr as ex
 from bessemer.kernels.base import KernelCode, Launch, Problem
-from bessemer.kernels.triton.body import Group, Params, Value, intern
 from bessemer.kernels.triton.emit import assemble
+from bessemer.kernels.triton.params import Group, Params, Value, intern
 from bessemer.kernels.triton.reduce import Accumulator, Reducer
 
 ENTRY = "group"

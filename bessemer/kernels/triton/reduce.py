@@ -10,7 +10,8 @@ from bessemer.core.dim import product
 from bessemer.core.dtype import DType
 from bessemer.ir import expr as ex
 from bessemer.kernels.triton import scalar
-from bessemer.kernels.triton.body import Body, Group, Value
+from bessemer.kernels.triton.body import Body
+from bessemer.kernels.triton.params import Group, Value
 
 UNROLL = 32  # loops of at most this many turns are unrolled
 

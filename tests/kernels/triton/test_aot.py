@@ -127,6 +127,24 @@ def test_equal_kernels_are_compiled_once_and_kept(tmp_path: Path, monkeypatch: p
     assert target.compile([request]) == first[:1]
 
 
+def test_a_damaged_result_is_compiled_again(tmp_path: Path) -> None:
+    target = CudaTarget("sm_90", ARCHS["sm_90"], folder=tmp_path)
+    problem = pointwise("neg", dt.f32)
+    code = emitted(problem, target)
+    request = Request(problem, code, code.launches[0])
+    first = target.compile_one(request)
+    (stored,) = tmp_path.rglob("*.cubin")
+    stored.write_bytes(first.cubin[:100])
+    assert target.compile_one(request) == first
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    text = HEAD + "@triton.jit\ndef k(x):\n    tl.store(x, 1.0)\n"
+    (error,) = compile_all([Job(text, "k", "sm_90", ("*fp32",), (16,), (), ())], folder=tmp_path / "file")
+    assert isinstance(error, str) and "file" in error
+
+
 def test_cubins_do_not_depend_on_the_folder(tmp_path: Path) -> None:
     problem, cubins = softmax(), []
     for name in ("a", "b"):
