@@ -115,7 +115,7 @@ def _group(problem: Problem) -> ex.Expr:
         return ex.cast(ex.load(0, tuple(index), x.dtype), acc)
 
     def inside(name: str) -> ex.Expr:
-        index = [axes[0], *(ex.Axis(n) for n, _ in loops(name))]
+        index: list[ex.Expr] = [axes[0], *(ex.Axis(n) for n, _ in loops(name))]
         index[at] = ex.call("add", first, index[at])
         return read(index)
 

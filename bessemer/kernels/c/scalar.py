@@ -254,8 +254,10 @@ def _calls(name: str) -> frozenset[str]:
 
 
 def assemble(text: str) -> str:
-    """The functions that `text` calls, each only where the file does not have it yet, and `text`."""
+    """`text` with the functions of functions.h that it calls before it, each once."""
     known = _functions()
+    for piece in known.values():
+        text = text.replace(piece, "")
     wanted = set(re.findall(r"\b\w+(?=\()", text)) & set(known)
     queue = list(wanted)
     while queue:
