@@ -22,6 +22,9 @@ from bessemer.kernels.triton.bounds import I32_MAX, Intervals
 from bessemer.kernels.triton.params import Group, Params, Value
 
 
+OVERHANG = 1 << 16  # how far the last tile may reach beyond the end: its coordinates must not wrap either
+
+
 class Body:
     """Writes the statements of one kernel.
 
@@ -51,7 +54,7 @@ class Body:
         kept = replace(group, axes=tuple(a for a in group.axes if a[1] != 1))
         self.groups[group.var] = kept
         self.home.update((name, kept) for name, _ in kept.axes)
-        if not self.intervals.fits32((0, kept.numel)):
+        if not self.intervals.fits32((0, kept.numel + OVERHANG)):
             self.wide.add(group.var)
 
     # statements

@@ -189,6 +189,12 @@ def test_what_does_not_apply_says_why() -> None:
     assert reason is not None and "c64" in reason.text
 
 
+def test_the_last_block_does_not_wrap() -> None:
+    problem = group([(dt.u8, (2**31 - 2,))], (2**31 - 2,), dt.u8, at(0, I, dtype=dt.u8))
+    text = TACTIC.emit(problem, TARGET, {"form": "flat", "block": 1024, "warps": 4}).text
+    assert "tl.program_id(0).to(tl.int64)" in text
+
+
 def test_large_tensors_are_indexed_in_64_bits() -> None:
     problem = group([(f16, (70_000, 40_000))], (70_000, 40_000), f16, at(0, I, J, dtype=f16))
     text = TACTIC.emit(problem, TARGET, {"form": "flat", "block": 1024, "warps": 4}).text
