@@ -21,7 +21,6 @@ from bessemer.kernels.triton import scalar
 from bessemer.kernels.triton.bounds import I32_MAX, Intervals
 from bessemer.kernels.triton.params import Group, Params, Value
 
-
 OVERHANG = 1 << 16  # how far the last tile may reach beyond the end: its coordinates must not wrap either
 
 
