@@ -50,7 +50,7 @@ class Signature:
     def check_dtype(self, k: int, dtype: np.dtype[Any]) -> None:
         """InputError where input `k` was given with another dtype."""
         wanted = self.inputs[k].dtype.numpy
-        if dtype != wanted and not (wanted == object and dtype.kind in "US"):
+        if dtype != wanted and not (wanted.kind == "O" and dtype.kind in "US"):
             raise InputError(
                 f"input {self.inputs[k].name} has dtype {dtype}, the engine takes {self.inputs[k].dtype}"
                 + (" (as uint16 bits)" if self.inputs[k].dtype.name == "bf16" else ""),
