@@ -114,13 +114,19 @@ static void block(const struct sizes *s, const float *x, const float *u, float *
         const int64_t vec0 = part(vectors, s->panels, panel), vecs = part(vectors, s->panels, panel + 1) - vec0;
         const int64_t width = vecs * VL, m_part = tiles * width + GAP;
         const float *b = u + POINTS * s->channels * vec0 * VL;
-        for (int k = 0; k < POINTS; k++, b += s->channels * width)
-            for (int64_t i = 0; i < pieces; i++) {
+        for (int k = 0; k < POINTS; k++, b += s->channels * width) {
+            /* While the tiles multiply, they ask for the filters of the next part. */
+            const int asks = pieces > 1 && k + 1 < POINTS;
+            const char *ahead = (const char *)(asks ? b + s->channels * width : b);
+            const int64_t ahead_step = asks ? smaller(64, width * 4 / pieces) : 0;
+            for (int64_t i = 0; i < pieces; i++, ahead += ahead_step * s->channels) {
                 const int64_t row0 = part(tiles, pieces, i), rows = part(tiles, pieces, i + 1) - row0;
                 const float *a[TILE_ROWS];
                 for (int64_t r = 0; r < rows; r++) a[r] = v + k * v_part + (row0 + r) * depth;
-                TILES[rows][vecs](a, 1, 0, s->channels, b, 0, m + k * m_part + row0 * width, 1, 0);
+                TILES[rows][vecs](a, 1, 0, s->channels, b, 0, m + k * m_part + row0 * width, 1, 0,
+                                  ahead, ahead_step);
             }
+        }
         for (int64_t i = 0; i < tiles; i++)
             for (int64_t j = 0; j < vecs; j++) {
                 const int64_t col = (vec0 + j) * VL;

@@ -6,12 +6,15 @@
    output when its rows follow each other there (`source_out_row`, else negative, and `source_out_col`), and
    `source_store`, which stores the rows of a tile one by one. */
 static void product_block(const struct product *s, const struct source *src, int64_t group, int64_t tile0,
-                          int64_t tile1, int64_t panel, const float *const *rows, const float *b, float *c,
-                          void *const *p, const int64_t *d) {
+                          int64_t tile1, int64_t panel, const float *const *rows, const float *b, const float *next,
+                          float *c, void *const *p, const int64_t *d) {
     const int64_t vectors = (s->cols + VL - 1) / VL;
     const int64_t vec0 = part(vectors, s->panels, panel), vecs = part(vectors, s->panels, panel + 1) - vec0;
     const int64_t col = vec0 * VL, n = smaller(vecs * VL, s->cols - col);
     const int whole = s->tap_block >= s->taps && s->depth_block >= s->depth;
+    /* While the tiles multiply, they ask for the panel that comes next: weights often lie in main memory. */
+    const char *ahead = (const char *)(next ? next : b);
+    const int64_t ahead_step = next ? smaller(64, vecs * VL * 4 / (tile1 - tile0)) : 0;
     const int64_t out_col = source_out_col(src, s, group, col);
     const int64_t all_taps = source_taps(src, s, group);
     for (int64_t t = 0; t < all_taps; t += s->tap_block) {
@@ -26,7 +29,8 @@ static void product_block(const struct product *s, const struct source *src, int
                 const struct tile_out out = {p, d, source_out_row(src, s, group, row0), out_col, n};
                 const int direct = last && STORES_TILES && out.row >= 0;
                 TILES[row1 - row0][vecs](a, taps, k, depth, b + (t * s->depth + k) * vecs * VL,
-                                         s->depth * vecs * VL, acc, !t && !k, direct ? &out : 0);
+                                         s->depth * vecs * VL, acc, !t && !k, direct ? &out : 0, ahead, ahead_step);
+                ahead += ahead_step * taps * depth;
                 if (last && !direct) source_store(src, s, group, row0, row1, col, n, acc, vecs * VL, p, d);
             }
         } while ((k += s->depth_block) < s->depth);
@@ -47,8 +51,11 @@ static void product_items(const struct product *s, const struct source *src, int
         const int64_t panel0 = part(s->panels, col_blocks, cell / row_blocks);
         const int64_t panel1 = part(s->panels, col_blocks, cell / row_blocks + 1);
         source_rows(src, s, group, tile0, tile1, thread, rows);
-        for (int64_t panel = panel0; panel < panel1; panel++)
-            product_block(s, src, group, tile0, tile1, panel, rows,
-                          source_panel(src, s, group, panel, thread), c, p, d);
+        for (int64_t panel = panel0; panel < panel1; panel++) {
+            const int64_t next = panel + 1 < panel1 ? panel + 1 : panel + s->ahead;
+            const float *b = source_panel(src, s, group, panel, thread);
+            product_block(s, src, group, tile0, tile1, panel, rows, b,
+                          s->ahead && next < s->panels ? source_panel(src, s, group, next, thread) : 0, c, p, d);
+        }
     }
 }

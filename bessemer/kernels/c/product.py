@@ -45,6 +45,7 @@ class Split:
     item_panels: int
     tap_block: int
     depth_block: int
+    ahead: int
 
     @property
     def row_tiles(self) -> Dim:
@@ -70,7 +71,7 @@ class Split:
         """The fields of `struct product`, in order."""
         e = self.extent
         fields = (e.rows, e.cols, e.taps, e.depth, self.row_tiles, self.panels)
-        blocks = (self.item_tiles, self.item_panels, self.tap_block, self.depth_block)
+        blocks = (self.item_tiles, self.item_panels, self.tap_block, self.depth_block, self.ahead)
         return tuple(Int(v) for v in (*fields, *blocks))
 
     def text(self, entry: str, source: str, store: str, ints: int) -> str:
@@ -87,7 +88,7 @@ class Split:
                 source,
                 simd.template("product.h"),
                 f"void {entry}(void *const *p, const int64_t *d, int64_t begin, int64_t end, int64_t thread) {{",
-                "    const struct product s = {d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7], d[8], d[9]};",
+                "    const struct product s = {d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7], d[8], d[9], d[10]};",
                 f"    const struct source src = read_source(p, d + {ints});",
                 "    product_items(&s, &src, begin, end, thread, p, d);",
                 "}",
@@ -96,7 +97,7 @@ class Split:
         )
 
 
-FIELDS = 10  # integers of `struct product`
+FIELDS = 11  # integers of `struct product`
 
 
 def tile_text(bound: tuple[int, int], rows: Sequence[int], vecs: Sequence[int], store: str) -> str:
@@ -178,6 +179,10 @@ def plan(problem: Problem, target: Limits, extent: Extent, config: Config, repac
             depth_block = -(-depth // -(-depth // budget))
     if not isinstance(extent.depth, int) and depth_block >= depth:
         depth_block = 1 << 40
+    item_panels = -(-panels // col_blocks)
+    single = groups * -(-tiles // item_tiles) * -(-panels // item_panels) < 8 * threads  # items are taken one by one
+    streamed = not repack and item_tiles >= 3 and panel_bytes * panels > l2 // 2
+    ahead = (item_panels * threads if single else 1) if streamed else 0
     return Split(
-        extent, rows, vecs, lanes, item_tiles, -(-panels // col_blocks), min(tap_block, extent.taps), depth_block
+        extent, rows, vecs, lanes, item_tiles, item_panels, min(tap_block, extent.taps), depth_block, ahead
     )

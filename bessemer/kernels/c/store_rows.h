@@ -3,7 +3,3 @@ static inline void store_tile(const struct tile_out *out, const int rows, const 
                               vf acc[TILE_ROWS][TILE_VECS]) {
     (void)out, (void)rows, (void)vecs, (void)acc;
 }
-
-static inline void prefetch_tile(const struct tile_out *out, const int rows, const int vecs) {
-    (void)out, (void)rows, (void)vecs;
-}

@@ -31,11 +31,3 @@ INLINE void store_tile(const struct tile_out *to, const int rows, const int vecs
                 vf_storem(out + i * step + j * VL, m, epilogue(acc[i][j]@TILE_TAIL@));
         }
 }
-
-/* Asks for the lines of the output that the tile will go to, while it is computed. */
-INLINE void prefetch_tile(const struct tile_out *to, const int rows, const int vecs) {
-    const int64_t step = to->d[@COLS@];
-    const float *out = (const float *)to->p[@OUT@] + to->row * step + to->col;
-    UNROLL for (int i = 0; i < rows; i++)
-        UNROLL for (int j = 0; j < vecs; j++) __builtin_prefetch(out + i * step + j * VL, 1);
-}

@@ -7,9 +7,8 @@
 /* c[rows][vecs] (+)= sum over taps and k of a[tap][row][from + k] * b[tap][k][vecs]; c is read unless `first`. */
 INLINE void tile_product(const int rows, const int vecs, const float *const *a, int64_t taps, int64_t from,
                          int64_t depth, const float *b, int64_t tap_step, float *c, int first,
-                         const struct tile_out *out) {
+                         const struct tile_out *out, const char *ahead, int64_t ahead_step) {
     vf acc[TILE_ROWS][TILE_VECS];
-    if (STORES_TILES && out) prefetch_tile(out, rows, vecs);
     UNROLL for (int i = 0; i < rows; i++)
         UNROLL for (int j = 0; j < vecs; j++) acc[i][j] = first ? vf_zero() : vf_load(c + (i * vecs + j) * VL);
     for (int64_t t = 0; t < taps; t++, a += TILE_ROWS, b += tap_step) {
@@ -17,6 +16,8 @@ INLINE void tile_product(const int rows, const int vecs, const float *const *a, 
         UNROLL for (int i = 0; i < rows; i++) row[i] = a[i] + from;
         for (int64_t k = 0; k < depth; k++, bk += vecs * VL) {
             vf col[TILE_VECS];
+            __builtin_prefetch(ahead, 0, 2);
+            ahead += ahead_step;
             UNROLL for (int j = 0; j < vecs; j++) col[j] = vf_load(bk + j * VL);
             UNROLL for (int i = 0; i < rows; i++) {
                 const vf s = vf_set(row[i][k]);
@@ -33,10 +34,11 @@ INLINE void tile_product(const int rows, const int vecs, const float *const *a, 
 }
 
 typedef void tile_fn(const float *const *, int64_t, int64_t, int64_t, const float *, int64_t, float *, int,
-                     const struct tile_out *);
+                     const struct tile_out *, const char *, int64_t);
 #define TILE(ROWS, VECS)                                                                                          \
     static __attribute__((noinline)) void tile_##ROWS##_##VECS(const float *const *a, int64_t taps, int64_t from, \
                                                                int64_t depth, const float *b, int64_t tap_step,   \
-                                                               float *c, int first, const struct tile_out *out) { \
-        tile_product(ROWS, VECS, a, taps, from, depth, b, tap_step, c, first, out);                               \
+                                                               float *c, int first, const struct tile_out *out,   \
+                                                               const char *ahead, int64_t ahead_step) {           \
+        tile_product(ROWS, VECS, a, taps, from, depth, b, tap_step, c, first, out, ahead, ahead_step);            \
     }
