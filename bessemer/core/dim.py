@@ -394,7 +394,13 @@ def _atom_bounds(atom: Atom, ranges: Ranges) -> tuple[int, int]:
 
 def compare(a: Dim, b: Dim, ranges: Ranges) -> tuple[bool | None, bool | None]:
     """(a == b, a < b), each True, False, or None where the ranges leave it open."""
-    lo, hi = bounds(a - b, ranges)
+    difference = a - b
+    steps = {s: ranges[s] for s in symbols(difference) if s in ranges and ranges[s].multiple > 1}
+    if steps:  # count in steps: then what the multiple decides is decided by the normal form
+        difference = substitute(difference, {s: sym(s) * r.multiple for s, r in steps.items()})
+        counted = {s: Range(-(-r.lo // r.multiple), r.hi // r.multiple) for s, r in steps.items()}
+        ranges = {**ranges, **counted}
+    lo, hi = bounds(difference, ranges)
     equal = True if lo == hi == 0 else False if lo > 0 or hi < 0 else None
     less = True if hi < 0 else False if lo >= 0 else None
     return equal, less
@@ -406,6 +412,7 @@ def decide_eq(a: Dim, b: Dim, ranges: Ranges, where: str = "") -> bool:
     if equal is None:
         raise ShapeError(
             f"cannot decide whether dimensions {a} and {b} are equal",
+            undecided=symbols(a) | symbols(b),
             where=where or None,
             fix="fix one of them with --shapes, or narrow the profile so that only one answer is left",
         )

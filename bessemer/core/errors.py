@@ -49,7 +49,16 @@ class GraphError(BessemerError):
 
 
 class ShapeError(BessemerError):
-    """A dimension could not be decided, or lies outside the allowed range."""
+    """A dimension could not be decided, or lies outside the allowed range.
+
+    `undecided` are the symbols on which an open comparison depends; empty for any other fault.
+    """
+
+    def __init__(
+        self, what: str, *, where: str | None = None, fix: str | None = None, undecided: frozenset[str] = frozenset()
+    ) -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.undecided = undecided
 
 
 class InputError(BessemerError):

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from bessemer.core import dtype as dt
-from bessemer.core.errors import BessemerError, InvalidModel
+from bessemer.core.errors import BessemerError, InvalidModel, ShapeError
 from bessemer.frontend import attributes, functions, opsets
 from bessemer.frontend.opsets import OpVersion
 from bessemer.frontend.problems import Problem
@@ -80,6 +80,8 @@ class NodeImporter:
         except BessemerError as error:
             if error.where is not None:
                 raise
+            if isinstance(error, ShapeError):
+                raise ShapeError(error.what, where=label, fix=error.fix, undecided=error.undecided) from error
             raise type(error)(error.what, where=label, fix=error.fix) from error
         except _BROKEN as error:
             raise InvalidModel(f"{node.op_type} cannot be imported: {error}", where=label) from error

@@ -16,13 +16,14 @@ from pathlib import Path
 import onnx
 
 from bessemer.core.dim import compare
-from bessemer.core.errors import InvalidModel
+from bessemer.core.errors import InvalidModel, ShapeError
 from bessemer.frontend import loading, opsets, signature
+from bessemer.frontend.multiples import MultipleSearch
 from bessemer.frontend.nodes import NodeImporter
 from bessemer.frontend.problems import Problem, error_of
 from bessemer.frontend.profile import Profile
 from bessemer.frontend.scope import Scope, Skipped
-from bessemer.frontend.structure import validate
+from bessemer.frontend.structure import Functions, validate
 from bessemer.frontend.weights import Weights
 from bessemer.ir.builder import GraphBuilder
 from bessemer.ir.graph import Graph
@@ -39,13 +40,31 @@ def import_model(
 ) -> Graph:
     """Import `model`. `shapes` fixes inputs, `profiles` give the ranges of the dynamic ones (their union is allowed).
 
-    A dynamic dimension with neither is any size from 1 to 2**20, tuned at 1 on the first axis and 128 on others.
+    A dynamic dimension with neither is any size from 1 to 2**20, tuned at 1 on the first axis and 128 on others. Where
+    the model's shapes fit at multiples of 2, 4, ... 64 only, the dimension is held to these (its range says so).
     The graph keeps the names and order of inputs and outputs, the metadata, and the ONNX node names as origins.
     An input that has an initializer is that constant, unless `shapes` or a profile names it.
     """
     loaded = loading.load(model)
     proto = loaded.proto
     functions = validate(proto)
+    search = MultipleSearch()
+    while True:
+        try:
+            graph = _import(loaded, functions, shapes, profiles, search)
+        except ShapeError as error:
+            if not search.advance(error):
+                raise
+            continue
+        search.report()
+        return graph
+
+
+def _import(
+    loaded: loading.Loaded, functions: Functions, shapes: Mapping[str, Sequence[int]] | None,
+    profiles: Sequence[Profile] | None, search: MultipleSearch,
+) -> Graph:  # fmt: skip
+    proto = loaded.proto
     imports = opsets.read_opsets(proto.opset_import, loaded.source)
     if not imports:
         raise InvalidModel("the model imports no opset", where=loaded.source, fix="export it again")
@@ -55,7 +74,9 @@ def import_model(
     importer = NodeImporter(functions)
     refused = [(i.name, reason) for i in infos if (reason := signature.refusal(i))]
     importer.problems += [Problem("input", name, reason) for name, reason in refused]
-    resolved = signature.signature([i for i in infos if i.name not in dict(refused)], shapes, profiles)
+    supported = [i for i in infos if i.name not in dict(refused)]
+    resolved = signature.signature(supported, shapes, profiles, search.multiples)
+    search.ranges = resolved.ranges
     builder = GraphBuilder(proto.graph.name or "main", resolved.ranges)
     scope = Scope(builder, imports, Weights(loaded.folder, loaded.slices))
     scope.add_initializers(proto.graph)

@@ -51,8 +51,12 @@ def signature(
     inputs: Sequence[onnx.ValueInfoProto],
     shapes: Mapping[str, Sequence[int]] | None,
     profiles: Sequence[Profile] | None,
+    multiples: Mapping[str, int] | None = None,
 ) -> Signature:
-    """Resolve the inputs. ShapeError where shapes or profiles contradict the model, each other or themselves."""
+    """Resolve the inputs. ShapeError where shapes or profiles contradict the model, each other or themselves.
+
+    `multiples` are what symbols are to be divisible by (see `bessemer.frontend.multiples`).
+    """
     fixed = {name: checked_shape(name, shape) for name, shape in (shapes or {}).items()}
     profiles = tuple(profiles or ())
     names = [i.name for i in inputs]
@@ -65,7 +69,7 @@ def signature(
         for k, axis in enumerate(axes[name]):
             symbols.default(axis, first=k == 0)
     resolved = symbols.resolve()
-    out = Signature(ranges=symbols.ranges())
+    out = Signature(ranges={s: _stepped(r, (multiples or {}).get(s, 1)) for s, r in symbols.ranges().items()})
     for info in inputs:
         dims: list[Dim] = [resolved[a.key] if a.size is None else a.size for a in axes[info.name]]
         out.types[info.name] = TensorType(ONNX_DTYPES[info.type.tensor_type.elem_type], tuple(dims))
@@ -169,6 +173,15 @@ def _bind(axes: Mapping[str, Sequence[Axis]], fixed: Mapping[str, Shape], profil
                 )
     for key, found in bound.items():
         out.widen(key, found)
+
+
+def _stepped(r: Range, multiple: int) -> Range:
+    """`r` in steps of `multiple`; a default range begins at the first step."""
+    return Range(max(r.lo, multiple) if r.hi == LARGEST else r.lo, r.hi, _step_up(r.opt, multiple), multiple)
+
+
+def _step_up(opt: int | None, multiple: int) -> int | None:
+    return None if opt is None else -(-opt // multiple) * multiple
 
 
 def _shown(b: _Bound) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, Ranges, bounds, compare, maximum, minimum
+from bessemer.core.dim import Dim, Ranges, bounds, compare, maximum, minimum, symbols
 from bessemer.core.errors import ShapeError
 from bessemer.ir import expr as ex
 from bessemer.ops.symbolic import data_dependent
@@ -44,6 +44,7 @@ def same_dim(a: Dim, b: Dim, ranges: Ranges) -> Dim:
     if equal is None and not (data_dependent(a) or data_dependent(b)):
         raise ShapeError(
             f"cannot decide whether dimensions {a} and {b} are equal",
+            undecided=symbols(a) | symbols(b),
             fix="fix one of them with --shapes, or give both the same name in the model's inputs",
         )
     return b if not isinstance(a, int) and (isinstance(b, int) or data_dependent(a)) else a

@@ -6,9 +6,9 @@ import pytest
 
 from tests.conformance.node_suite import FAILED, PASS, REFUSED, cases, golden, outcome, ratio
 
-TARGETS = ("reference", "reference-dynamic")
+REQUIRED = {"reference": 0.95, "reference-dynamic": 0.90}  # of the cases that count, per target
+TARGETS = tuple(REQUIRED)
 RECORDED = {target: golden(target) for target in TARGETS}
-REQUIRED = 0.90
 
 
 def test_the_golden_file_lists_every_case():
@@ -31,4 +31,4 @@ def test_case(target: str, name: str):
 @pytest.mark.parametrize("target", TARGETS)
 def test_enough_cases_pass(target: str):
     passed, counted = ratio(RECORDED[target])
-    assert passed >= REQUIRED * counted, f"{passed} of {counted}"
+    assert passed >= REQUIRED[target] * counted, f"{passed} of {counted}"
