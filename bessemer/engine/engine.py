@@ -53,7 +53,7 @@ class Weights:
             array = np.ascontiguousarray(part.load())
             if array.nbytes != part.nbytes:
                 raise RuntimeError(f"a weight part of {part.nbytes} bytes was made with {array.nbytes}")
-            yield memoryview(array.reshape(-1).view(np.uint8)) if array.nbytes else b""
+            yield array.reshape(-1).view(np.uint8).data if array.nbytes else b""
             position = part.offset + part.nbytes
         if self.nbytes > position:
             yield bytes(self.nbytes - position)

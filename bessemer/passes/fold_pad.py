@@ -28,7 +28,7 @@ def _fold(e: Editor, conv: Node, pad: Node) -> None:
         return
     if any(isinstance(p, int) and p < 0 for p in inside):
         return  # a crop
-    total = tuple(a + b for a, b in zip(own, inside))  # type: ignore[operator]
+    total = tuple(a + b for a, b in zip(own, inside))  # type: ignore[operator,arg-type]
     new = e.emit("conv", (pad.inputs[0], conv.inputs[1]), {**conv.attrs, "pads": total}, like=(pad, conv))
     e.replace(conv.outputs[0], new)
 

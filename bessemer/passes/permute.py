@@ -54,7 +54,7 @@ def _reduce(node: Node, perm: Perm) -> Mapping[str, Attr] | None:
     assert isinstance(axes, tuple)
     if not node.attrs["keepdims"]:
         return None
-    return {**node.attrs, "axes": tuple(sorted(perm.index(a) for a in axes))}  # type: ignore[arg-type]
+    return {**node.attrs, "axes": tuple(sorted(perm.index(a) for a in axes))}
 
 
 def _per_axis(*names: str) -> Permute:

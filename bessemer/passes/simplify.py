@@ -54,7 +54,7 @@ def _transpose(e: Editor, n: Node) -> str | None:
         assert isinstance(first, tuple)
         return e.emit("transpose", (inner.inputs[0],), {"perm": tuple(first[p] for p in perm)}, like=(n, inner))  # type: ignore[index]
     shape = e.type(x).shape
-    moved = [p for p in perm if shape[p] != 1]  # type: ignore[index,call-overload]
+    moved = [p for p in perm if shape[p] != 1]  # type: ignore[index]
     if moved == sorted(moved):  # type: ignore[type-var]
         return e.emit("reshape", (x,), {"shape": e.type(n.outputs[0]).shape}, like=(n,))
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -59,25 +59,24 @@ def _latency(session: Session, feeds: dict[str, np.ndarray], warmup: int, runs: 
             "p90": float(p90), "p95": float(p95), "p99": float(p99), "max": float(times.max())}  # fmt: skip
 
 
-def _profile(session: Session, feeds: dict[str, np.ndarray], runs: int) -> list[dict[str, object]]:
+def _profile(session: Session, feeds: dict[str, np.ndarray], runs: int) -> list[dict[str, Any]]:
     steps = []
     for number, (step, us) in enumerate(session.profile(feeds, runs)):
         kernel = session.engine.program.kernels[step.kernel].tactic if step.kernel >= 0 else step.kind
         flops, nbytes = session.evaluate(step.flops, feeds), session.evaluate(step.nbytes, feeds)
-        steps.append({"step": number, "name": step.name, "kernel": kernel, "us": us, "gflops": flops / max(us, 1e-3) / 1e3,
+        steps.append({"step": number, "name": step.name, "kernel": kernel, "us": us,
+                      "gflops": flops / max(us, 1e-3) / 1e3,
                       "gbytes_per_s": nbytes / max(us, 1e-3) / 1e3, "bytes": nbytes, "flops": flops,
                       "onnx": list(step.origin)})  # fmt: skip
     return steps
 
 
-def _print_profile(steps: list[dict[str, object]]) -> None:
-    total = sum(float(s["us"]) for s in steps)  # type: ignore[arg-type]
+def _print_profile(steps: list[dict[str, Any]]) -> None:
+    total = sum(s["us"] for s in steps)
     rows = []
-    for s in sorted(steps, key=lambda s: -float(s["us"])):  # type: ignore[arg-type]
-        us = float(s["us"])  # type: ignore[arg-type]
-        onnx = s["onnx"]
-        assert isinstance(onnx, list)
+    for s in sorted(steps, key=lambda s: -s["us"]):
+        us, onnx = s["us"], s["onnx"]
         rows.append((s["step"], s["name"], s["kernel"], f"{us:.1f}", f"{100 * us / total:.1f}", f"{s['gflops']:.1f}",
-                     f"{s['gbytes_per_s']:.1f}", size(float(s["bytes"])), ", ".join(onnx[:2])))  # type: ignore[arg-type]
+                     f"{s['gbytes_per_s']:.1f}", size(s["bytes"]), ", ".join(onnx[:2])))  # fmt: skip
     columns = ("step", "ops", "kernel", "us", "%", "GFLOP/s", "GB/s", "bytes", "ONNX nodes")
     table(f"{len(steps)} steps, {total:.1f} us", columns, rows, numeric=(0, 3, 4, 5, 6, 7))

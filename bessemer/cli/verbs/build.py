@@ -33,7 +33,7 @@ def command(
     tune: Annotated[str, typer.Option(help="off, cache or device.")] = "device",
     build_budget: Annotated[float | None, typer.Option(help="Seconds of tuning at most.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads to tune for.")] = None,
-    stop_after: Annotated[str | None, typer.Option(help="import, fuse, layout, precision, lower, tune or plan.")] = None,
+    stop_after: Annotated[str | None, typer.Option(help="import, fuse, layout, precision, lower, tune, plan")] = None,
     dump: Annotated[Path | None, typer.Option(help="Folder for the text of each stage.")] = None,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Tell what is dropped and why.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON summary.")] = False,

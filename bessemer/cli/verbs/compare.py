@@ -55,14 +55,16 @@ def command(
         shown = [(r["name"], r["dtype"], r["shape"], f"{r['relative_error']:.2e}", f"{r['largest_difference']:.2e}",
                   "ok" if r["ok"] else "differs") for r in rows]  # fmt: skip
         table(f"{model.name} against {against}, tolerance {limit:g}",
-              ("tensor", "dtype", "shape", "relative error", "largest difference", ""), shown, numeric=(3, 4))  # fmt: skip
+              ("tensor", "dtype", "shape", "relative error", "largest difference", ""), shown,
+              numeric=(3, 4))  # fmt: skip
         console.print(f"{len(rows)} tensors compared, {len(bad)} differ", highlight=False)
     raise typer.Exit(1 if bad else 0)
 
 
 def _row(session: Session, name: str, a: np.ndarray, b: np.ndarray, limit: float) -> dict[str, Any]:
     error = relative_error(a, b)
-    difference = float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max()) if a.size and a.shape == b.shape else 0.0
+    comparable = a.size > 0 and a.shape == b.shape
+    difference = float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max()) if comparable else 0.0
     return {"name": name, "dtype": str(a.dtype), "shape": list(a.shape), "relative_error": error,
             "largest_difference": difference, "ok": error <= limit}  # fmt: skip
 

@@ -32,14 +32,15 @@ def command(
 
 
 def _facts(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, str, str]]:
-    flat_a, flat_b = _flat({k: v for k, v in a.items() if k != "steps"}), _flat({k: v for k, v in b.items() if k != "steps"})
+    flat_a, flat_b = (_flat({k: v for k, v in d.items() if k != "steps"}) for d in (a, b))
     keys = sorted(flat_a.keys() | flat_b.keys())
     return [(k, flat_a.get(k, "-"), flat_b.get(k, "-")) for k in keys if flat_a.get(k) != flat_b.get(k)]
 
 
 def _flat(data: Any, prefix: str = "") -> dict[str, str]:
     if isinstance(data, dict):
-        return {k: v for key, value in data.items() for k, v in _flat(value, f"{prefix}.{key}" if prefix else key).items()}
+        parts = (_flat(value, f"{prefix}.{key}" if prefix else key) for key, value in data.items())
+        return {k: v for part in parts for k, v in part.items()}
     return {prefix: str(data)}
 
 

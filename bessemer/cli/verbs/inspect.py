@@ -9,7 +9,7 @@ import typer
 
 from bessemer.cli.report import console, say_json, size, table
 from bessemer.core.errors import InputError
-from bessemer.engine.engine import Engine
+from bessemer.engine.engine import Engine, TensorInfo
 from bessemer.engine.program import Program, Step
 from bessemer.engine.reader import read
 
@@ -42,8 +42,8 @@ def describe(engine: Engine) -> dict[str, Any]:
     return {
         "target": engine.target,
         "manifest": {k: v for k, v in engine.manifest.items() if k != "blobs"},
-        "inputs": [{"name": i.name, "dtype": str(i.dtype), "shape": [str(d) for d in i.shape]} for i in engine.inputs],
-        "outputs": [{"name": i.name, "dtype": str(i.dtype), "shape": [str(d) for d in i.shape]} for i in engine.outputs],
+        "inputs": [_signature(i) for i in engine.inputs],
+        "outputs": [_signature(o) for o in engine.outputs],
         "symbols": {
             n: {"min": s.range.lo, "opt": s.range.opt, "max": s.range.hi, "data_dependent": s.input < 0}
             for n, s in p.symbols.items()
@@ -52,6 +52,10 @@ def describe(engine: Engine) -> dict[str, Any]:
         "kernel_bytes": sum(len(b) for b in engine.blobs),
         "steps": [_step(p, k, s) for k, s in enumerate(p.steps)],
     }
+
+
+def _signature(t: TensorInfo) -> dict[str, Any]:
+    return {"name": t.name, "dtype": str(t.dtype), "shape": [str(d) for d in t.shape]}
 
 
 def _step(p: Program, number: int, s: Step) -> dict[str, Any]:
@@ -81,6 +85,7 @@ def _step(p: Program, number: int, s: Step) -> dict[str, Any]:
 
 def _print(d: dict[str, Any]) -> None:
     console.print(f"engine for {d['target']}, precision {d['manifest']['precision']}", highlight=False)
+    rows: list[tuple[object, ...]]
     rows = [(kind, t["name"], t["dtype"], "x".join(t["shape"])) for kind in ("inputs", "outputs") for t in d[kind]]
     table("signature", ("", "name", "dtype", "shape"), rows)
     if d["symbols"]:

@@ -7,7 +7,7 @@ written where only the swap back reads it.
 
 from __future__ import annotations
 
-from bessemer.ir.graph import Node
+from bessemer.ir.graph import Attr, Node
 from bessemer.ir.rewrite import Editor
 from bessemer.passes.base import Pass, PassOptions
 from bessemer.passes.fusion.match import scaled, sides
@@ -79,7 +79,7 @@ def _fuse(e: Editor, out: Node) -> None:
         v = e.emit("transpose", (v,), {"perm": (0, 1, 3, 2)}, like=(out,))
     if not _same_batch(e, q, k, v):
         return
-    attrs = {
+    attrs: dict[str, Attr] = {
         "scale": factor * q_factor * k_factor, "causal": False, "has_mask": mask is not None, "layout": "BHSD",
     }  # fmt: skip
     inputs = (q, k, v) if mask is None else (q, k, v, mask)

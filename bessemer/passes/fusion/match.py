@@ -32,7 +32,8 @@ def close(a: float | None, b: float, tolerance: float = 1e-4) -> bool:
 
 def scaled(e: Editor, value: str) -> tuple[str, float, list[Node]]:
     """`value` as (source, factor, nodes) through any chain of multiplications and divisions by constants."""
-    factor, nodes = 1.0, []
+    factor = 1.0
+    nodes: list[Node] = []
     while True:
         node = e.producer(value)
         if node is None or node.op not in ("mul", "div") or e.type(value) != e.type(node.inputs[0]):

@@ -9,7 +9,8 @@ scale and bias as constants over the normalised axes.
 
 from __future__ import annotations
 
-from bessemer.ir.graph import Node
+from bessemer.core.dim import Dim
+from bessemer.ir.graph import Attr, Node
 from bessemer.ir.rewrite import Editor
 from bessemer.passes.base import Pass, PassOptions
 from bessemer.passes.fusion.match import sides, with_scalar
@@ -60,7 +61,7 @@ def _fuse_core(e: Editor, node: Node) -> None:
             continue
         centred = _centred(e, value, axis)
         x, mode = (centred, "layer") if centred is not None else (value, "rms")
-        attrs = {"axis": axis, "epsilon": epsilon, "mode": mode, "has_scale": False, "has_bias": False}
+        attrs: dict[str, Attr] = {"axis": axis, "epsilon": epsilon, "mode": mode, "has_scale": False, "has_bias": False}
         e.replace(node.outputs[0], e.emit("layer_norm", (x,), attrs, like=(*inner, node)))
         return
 
@@ -131,8 +132,7 @@ def _attach(e: Editor, norm: Node) -> None:
         if other is None or not _spans(e, other, norm):
             return
         inputs, attrs = list(norm.inputs), {**norm.attrs, wanted: True}
-        axis = norm.attrs["axis"]
-        shape = e.type(norm.outputs[0]).shape[axis:]  # type: ignore[misc]
+        shape = _normalised(e, norm)
         if e.type(other).shape != shape:
             other = e.emit("reshape", (other,), {"shape": shape}, like=(user,))
         if user.op == "add" and not norm.attrs["has_scale"]:
@@ -146,12 +146,18 @@ def _attach(e: Editor, norm: Node) -> None:
 
 def _spans(e: Editor, value: str, norm: Node) -> bool:
     """Whether a constant has exactly the normalised axes (leading ones aside)."""
-    t, out, axis = e.type(value), e.type(norm.outputs[0]), norm.attrs["axis"]
-    tail = out.shape[axis:]  # type: ignore[misc]
+    t, out, tail = e.type(value), e.type(norm.outputs[0]), _normalised(e, norm)
     if e.constant_of(value) is None or t.dtype != out.dtype or t.rank < len(tail) or t.rank > out.rank:
         return False
     split = t.rank - len(tail)
     return t.shape[split:] == tail and all(d == 1 for d in t.shape[:split])
+
+
+def _normalised(e: Editor, norm: Node) -> tuple[Dim, ...]:
+    """The sizes of the axes that a norm goes over."""
+    axis = norm.attrs["axis"]
+    assert isinstance(axis, int)
+    return e.type(norm.outputs[0]).shape[axis:]
 
 
 PASS = Pass("fuse_normalize", fuse_normalize)
