@@ -24,9 +24,8 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST)
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+	@status=0; for check in "ruff check ." mypy lint-imports; do \
+	  echo "$$check"; $(BIN)/$$check || status=1; done; exit $$status
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench
