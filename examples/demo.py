@@ -128,8 +128,8 @@ def build(key: str, bounds: Bounds, engine: Path, threads: int, console: Console
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(f"building {key}", total=None)
 
-        def show(done: int, total: int, what: str) -> None:
-            progress.update(task, completed=done, total=total, description=f"building {key} {what}")
+        def show(stage: str, done: int, total: int, what: str) -> None:
+            progress.update(task, completed=done, total=total, description=f"building {key}: {stage} {what}")
 
         profile = bessemer.Profile(bounds)
         built = bessemer.build(MODELS[key].path(), target="cpu", profiles=[profile], threads=threads, progress=show)
