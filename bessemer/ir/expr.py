@@ -21,8 +21,8 @@ from bessemer.core.dim import Dim
 from bessemer.core.dtype import DType
 
 UNARY = frozenset(
-    "neg abs sign floor ceil round trunc sqrt rsqrt reciprocal exp expm1 log log1p sin cos tan asin acos atan sinh cosh "
-    "tanh asinh acosh atanh erf sigmoid not bitnot isnan isinf popcount".split()
+    "neg abs sign floor ceil round trunc sqrt rsqrt reciprocal exp expm1 log log1p sin cos tan asin acos atan sinh "
+    "cosh tanh asinh acosh atanh erf sigmoid not bitnot isnan isinf popcount".split()
 )
 BINARY = frozenset(
     "add sub mul div floordiv floormod fmod pow min max and or xor bitand bitor bitxor shl shr atan2 "
