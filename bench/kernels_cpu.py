@@ -36,7 +36,15 @@ from bessemer.kernels.c.gemm import Gemm  # noqa: E402
 from tests.kernels.c.cases import Case  # noqa: E402
 from tests.kernels.c.harness import PAGE, Call, Machine, bias_relu, bind, f32, matmul_problem  # noqa: E402
 
-TACTICS: list[Tactic] = [Gemm(), ConvIgemm(), ConvLines(), ConvWinograd(), ConvDepthwise(), ConvTransposeIgemm(), ConvTransposePatches()]
+TACTICS: list[Tactic] = [
+    Gemm(),
+    ConvIgemm(),
+    ConvLines(),
+    ConvWinograd(),
+    ConvDepthwise(),
+    ConvTransposeIgemm(),
+    ConvTransposePatches(),
+]
 
 
 class Launch(ctypes.Structure):
@@ -62,16 +70,22 @@ def seconds(lib: ctypes.CDLL, call: Call, runs: int, threads: int = 2) -> float:
     return min(times)
 
 
-def conv(channels: int, size: int | tuple[int, int], outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> Case:
+def conv(
+    channels: int, size: int | tuple[int, int], outputs: int, kernel: int, stride: int = 1, groups: int = 1
+) -> Case:
     """A convolution with "same" padding at batch 1, bias and Relu."""
     h, w = (size, size) if isinstance(size, int) else size
-    return Case((1, channels, h, w), outputs, (kernel,) * 2, (stride,) * 2, (), (kernel // 2,) * 4, groups, "NHWC", True)
+    return Case(
+        (1, channels, h, w), outputs, (kernel,) * 2, (stride,) * 2, (), (kernel // 2,) * 4, groups, "NHWC", True
+    )
 
 
 def up(channels: int, size: int, outputs: int, kernel: int = 2) -> Case:
     """A transposed convolution of stride 2."""
     pad = (kernel - 2) // 2
-    return Case((1, channels, size, size), outputs, (kernel,) * 2, (2, 2), (), (pad,) * 4, 1, "NHWC", True, "conv_transpose")
+    return Case(
+        (1, channels, size, size), outputs, (kernel,) * 2, (2, 2), (), (pad,) * 4, 1, "NHWC", True, "conv_transpose"
+    )
 
 
 MatMul = tuple[int, int, int, int]  # batch (0: constant B), M, K, N
@@ -101,7 +115,8 @@ LAYERS: dict[str, list[Case | MatMul]] = {
         (0, 128, 1536, 384), (12, 128, 64, 128), (12, 128, 128, 64), (0, 1, 768, 3072), (0, 1, 4096, 4096),
     ],
     "unet": [
-        conv(64, 128, 64, 3), conv(128, 64, 128, 3), conv(256, 32, 256, 3), conv(512, 16, 512, 3), conv(384, 64, 128, 3),
+        conv(64, 128, 64, 3), conv(128, 64, 128, 3), conv(256, 32, 256, 3), conv(512, 16, 512, 3),
+        conv(384, 64, 128, 3),
         conv(4, 128, 64, 3), conv(64, 128, 4, 3),
     ],
 }  # fmt: skip
@@ -148,7 +163,9 @@ def peer(layer: Case | MatMul, arrays: Sequence[np.ndarray]) -> Callable[[], obj
     if not relu:
         inputs.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, weights[0].shape))
         feed["w"], constants = weights[0], []
-    graph = helper.make_graph(nodes, "g", inputs, [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], constants)
+    graph = helper.make_graph(
+        nodes, "g", inputs, [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], constants
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 2
@@ -175,7 +192,9 @@ def main() -> None:
     args = parser.parse_args()
     lib = pool()
     for model in args.models:
-        print(f"{model}: layer, floor us, ours us (GFLOP/s, of floor), default us, onnxruntime us, ratio, best configuration")
+        print(
+            f"{model}: layer, floor us, ours us (GFLOP/s, of floor), default us, onnxruntime us, ratio, the best"
+        )
         ratios = []
         for layer in LAYERS[model]:
             problem, arrays, want, flops = problem_of(layer)
@@ -198,7 +217,11 @@ def main() -> None:
             ours, label, _ = min(results)
             ratios.append(theirs / ours)
             floor = flops / args.floor / 1e9
-            name = f"{layer.x[1]}x{layer.x[2]} {layer.kernel[0]}/{layer.strides[0]} g{layer.groups} {layer.outputs}" if isinstance(layer, Case) else "x".join(map(str, layer))
+            name = (
+                f"{layer.x[1]}x{layer.x[2]} {layer.kernel[0]}/{layer.strides[0]} g{layer.groups} {layer.outputs}"
+                if isinstance(layer, Case)
+                else "x".join(map(str, layer))
+            )
             print(
                 f"  {name:24} {floor * 1e6:8.1f} {ours * 1e6:8.1f} ({flops / ours / 1e9:5.0f}, {floor / ours:4.2f}) "
                 f"{results[0][0] * 1e6:8.1f} {theirs * 1e6:8.1f} {theirs / ours:6.2f}  {label}",

@@ -110,7 +110,7 @@ def _known(d: Dim) -> int:
 
 
 def _three(lead: tuple[int, ...], rest: tuple[Dim, ...]) -> Dims3:
-    a, b, c = (*lead, *rest)
+    a, b, c = list(lead) + list(rest)
     return a, b, c
 
 

@@ -46,7 +46,9 @@ class ConvIgemm:
         split = plan(problem, target, extent_of(form), config)
         ints = tuple(Int(v) for v in form.ints)
         store = store_code(problem, ptr0=2, int0=FIELDS + len(ints))
-        text = simd.header(target.arch) + split.text("conv_igemm", source_text(form, form.channels // form.groups), store.text, FIELDS)
+        text = simd.header(target.arch) + split.text(
+            "conv_igemm", source_text(form, form.channels // form.groups), store.text, FIELDS
+        )
         args = (Ptr(0), Ptr(1), *split.args, *ints, *store.args)
         return KernelCode("c", text, (Launch("conv_igemm", (split.items,), args),), (filter_pack(form, split),))
 

@@ -47,11 +47,17 @@ class ConvLines:
         width = _width(form)
         copied = not (form.pad[2] == 0 and width == form.size[2])
         run = replace(
-            form, size=(*form.size[:2], width), kernel=(*form.kernel[:2], 1), pad=(*form.pad[:2], 0), dilation=(*form.dilation[:2], 1)
+            form,
+            size=(*form.size[:2], width),
+            kernel=(*form.kernel[:2], 1),
+            pad=(*form.pad[:2], 0),
+            dilation=(*form.dilation[:2], 1),
         )
         ints = tuple(Int(v) for v in run.ints)
         store = store_code(problem, ptr0=2, int0=FIELDS + len(ints))
-        text = simd.header(target.arch) + split.text("conv_lines", source_text(form, form.kernel[2] * form.channels), store.text, FIELDS)
+        text = simd.header(target.arch) + split.text(
+            "conv_lines", source_text(form, form.kernel[2] * form.channels), store.text, FIELDS
+        )
         x = Ptr(base.WORKSPACE if copied else 0)
         launches = [Launch("conv_lines", (split.items,), (x, Ptr(1), *split.args, *ints, *store.args))]
         lines = form.batch * form.size[0] * form.size[1]

@@ -45,7 +45,9 @@ class ConvTransposePatches:
         lines = form.outputs == 1 and split.panels == 1 and split.tile_rows * form.stride[2] <= _LINE
         ints = tuple(Int(v) for v in (form.channels, form.outputs, *form.size, *form.stride))
         store = store_code(_one_channel(problem) if lines else problem, ptr0=2, int0=FIELDS + len(ints))
-        source = f"#define LINES {int(lines)}\n#define ACROSS {form.stride[2]}\n" + simd.template("conv_patches_source.h")
+        source = f"#define LINES {int(lines)}\n#define ACROSS {form.stride[2]}\n" + simd.template(
+            "conv_patches_source.h"
+        )
         text = simd.header(target.arch) + split.text("conv_patches", source, store.text, FIELDS)
         pack = Pack(1, "panels_of_patches", (split.lanes, split.panels), TensorType(dt.f32, (split.packed,)))
         args = (Ptr(0), Ptr(1), *split.args, *ints, *store.args)

@@ -1,7 +1,7 @@
 """3x3 convolution by Winograd's F(4x4, 3x3): a quarter of the multiplications of the direct form.
 
-Its results differ from the exact ones by a few more roundings: about 2e-6 of the largest output over 256 channels, where
-the direct form has 0.2e-6.
+Its results differ from the exact ones by a few more roundings: about 2e-6 of the largest output over 256 channels,
+where the direct form has 0.2e-6.
 """
 
 from __future__ import annotations
@@ -73,7 +73,12 @@ class ConvWinograd:
             (
                 simd.header(target.arch),
                 f"#define ZERO_ROW {max(1024, 1 << form.channels.bit_length())}",
-                tile_text((max(4, rows), vecs), sorted({n for b in blocks for n in counts(b, rows)}), counts(vectors, vecs), store.text),
+                tile_text(
+                    (max(4, rows), vecs),
+                    sorted({n for b in blocks for n in counts(b, rows)}),
+                    counts(vectors, vecs),
+                    store.text,
+                ),
                 simd.template("conv_winograd.h"),
             )
         )

@@ -2,7 +2,7 @@
 
 `store_code` defines, over the output seen as [rows, cols],
 
-    static inline void store_row(void *const *p, const int64_t *d, int64_t row, int64_t col, int64_t n, const float *acc)
+    void store_row(void *const *p, const int64_t *d, int64_t row, int64_t col, int64_t n, const float *acc)
 
 which stores n results of output row `row`, columns col..col+n; and where the macro STORES_TILES is 1
 
@@ -48,7 +48,7 @@ def store_code(problem: Problem, *, ptr0: int, int0: int) -> StoreCode:
 
 
 class _VectorStore:
-    """Prints an f32 expression of +, -, *, /, min, max over the accumulator, columns, scalars and same-shape operands."""
+    """Prints an f32 expression of +, -, *, /, min, max over the sum, columns, scalars and same-shape operands."""
 
     def __init__(self, problem: Problem, ptr0: int, int0: int) -> None:
         self.problem, self.ptr0, self.int0 = problem, ptr0, int0
@@ -70,7 +70,11 @@ class _VectorStore:
         pointers += "".join(f"    x{k} += {moves[kind]};\n" for k, kind in numbered)
 
         def values(at: str, col: str, load: str) -> str:
-            reads = {"at": f"{load.format('x{k} + ' + at)}", "col": f"{load.format('x{k} + ' + col)}", "scalar": "vf_set(*x{k})"}
+            reads = {
+                "at": f"{load.format('x{k} + ' + at)}",
+                "col": f"{load.format('x{k} + ' + col)}",
+                "scalar": "vf_set(*x{k})",
+            }
             return "".join(f", {reads[kind].format(k=k)}" for k, kind in numbered)
 
         text = simd.template("store_vectors.h")
@@ -141,7 +145,7 @@ def _offset(index: tuple[ex.Expr, ...], shape: tuple[Dim, ...], out: tuple[Dim, 
 def literal(value: float) -> str:
     """A C float literal of exactly `value`."""
     if value != value:
-        return "__builtin_nanf(\"\")"
+        return '__builtin_nanf("")'
     if value in (float("inf"), float("-inf")):
         return f"{'-' if value < 0 else ''}__builtin_inff()"
     return f"{value.hex()}f"

@@ -19,6 +19,7 @@ SHAPES = {
     "scalar": ((6, 2), (4, 3), (6, 1)),
 }
 _TABLE_BYTES = 64 << 10  # of row pointers, on the stack of a work item
+_KEPT_TILES = 32  # of a split reduction, whose sums so far are on the stack too
 _ITEM_WORK = 1 << 20  # multiply-adds that outweigh the cost of starting a work item
 
 
@@ -177,12 +178,11 @@ def plan(problem: Problem, target: Limits, extent: Extent, config: Config, repac
         tap_block = max(1, budget // depth)
         if tap_block == 1:
             depth_block = -(-depth // -(-depth // budget))
+        item_tiles = min(item_tiles, _KEPT_TILES)
     if not isinstance(extent.depth, int) and depth_block >= depth:
         depth_block = 1 << 40
     item_panels = -(-panels // col_blocks)
     single = groups * -(-tiles // item_tiles) * -(-panels // item_panels) < 8 * threads  # items are taken one by one
     streamed = not repack and item_tiles >= 3 and panel_bytes * panels > l2 // 2
     ahead = (item_panels * threads if single else 1) if streamed else 0
-    return Split(
-        extent, rows, vecs, lanes, item_tiles, item_panels, min(tap_block, extent.taps), depth_block, ahead
-    )
+    return Split(extent, rows, vecs, lanes, item_tiles, item_panels, min(tap_block, extent.taps), depth_block, ahead)

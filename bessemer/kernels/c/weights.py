@@ -79,8 +79,14 @@ def taps_by_channel(w: np.ndarray, padded: int) -> np.ndarray:
 
 @transform("panels_of_transposed_filter")
 def panels_of_transposed_filter(
-    w: np.ndarray, lanes: int, count: int, groups: int, strides: tuple[int, ...], dilations: tuple[int, ...],
-    pads: tuple[int, ...], kernel: tuple[int, ...],
+    w: np.ndarray,
+    lanes: int,
+    count: int,
+    groups: int,
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+    pads: tuple[int, ...],
+    kernel: tuple[int, ...],
 ) -> np.ndarray:
     """[C, OC/groups, *kernel] -> panels per (phase of the output, group), each over the taps that reach the phase.
 
@@ -96,7 +102,7 @@ def panels_of_transposed_filter(
     for i, phase in enumerate(phases):
         taps = itertools.product(*(reaching(*dim, r) for dim, r in zip(dims, phase)))
         for t, tap in enumerate(taps):
-            out[i, :, t] = b[(slice(None), slice(None), slice(None), *tap)]
+            out[i, :, t] = b[(..., *tap)]
     return panels(out.reshape(len(phases) * groups, most * inner, outer), lanes, count)
 
 

@@ -59,7 +59,9 @@ class Case:
         return problem, arrays, want
 
 
-def check(tactic: Tactic, case: Case, arch: str, config: dict[str, int | str] | None = None, tolerance: float = 3e-6) -> None:
+def check(
+    tactic: Tactic, case: Case, arch: str, config: dict[str, int | str] | None = None, tolerance: float = 3e-6
+) -> None:
     """The tactic's result is the oracle's, relative to the root of the reduction's length and to the largest value."""
     problem, arrays, want = case.build()
     got = compute(tactic, problem, arrays, arch, config)

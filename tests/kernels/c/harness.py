@@ -1,4 +1,4 @@
-"""Compiles a C tactic's code with the system's compiler and runs it on guarded buffers, without the rest of the stack."""
+"""Compiles a C tactic's code with the system's compiler and runs it on guarded buffers, without other stages."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ class Machine:
 
     arch: str = "avx512"
     name: str = "cpu"
-    limits: Mapping[str, int] = field(default_factory=lambda: {"threads": 2, "l1": 48 << 10, "l2": 1 << 20, "l3": 32 << 20})
+    limits: Mapping[str, int] = field(
+        default_factory=lambda: {"threads": 2, "l1": 48 << 10, "l2": 1 << 20, "l3": 32 << 20}
+    )
 
 
 @functools.cache
@@ -56,8 +58,8 @@ def library(text: str, arch: str) -> ctypes.CDLL:
     if not binary.exists():
         folder.mkdir(exist_ok=True)
         (folder / "k.c").write_text(text)
-        command = ["gcc", "-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-Wall", "-Wno-unused-function",
-                   "-Werror", "-shared", "-fPIC", *FLAGS[arch], "-o", str(binary), str(folder / "k.c"), "-lm"]  # fmt: skip
+        command = ["gcc", "-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-Wall", "-Werror",
+                   "-Wno-unused-function", "-shared", "-fPIC", *FLAGS[arch], "-o", str(binary), str(folder / "k.c"), "-lm"]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     return ctypes.CDLL(str(binary))
@@ -109,7 +111,11 @@ class Call:
 
 
 def bind(
-    problem: Problem, code: KernelCode, arrays: Sequence[np.ndarray], arch: str, env: Mapping[str, int] | None = None,
+    problem: Problem,
+    code: KernelCode,
+    arrays: Sequence[np.ndarray],
+    arch: str,
+    env: Mapping[str, int] | None = None,
     slack: int = 0,
 ) -> Call:
     """`code` on copies of `arrays` (one per operand), constants packed; see Guarded for `slack`."""
@@ -133,7 +139,11 @@ def bind(
     lib = library(code.text, arch)
     launches = []
     for launch in code.launches:
-        pointers = [work.address if a.operand == WORKSPACE else buffers[a.operand].address for a in launch.args if isinstance(a, Ptr)]
+        pointers = [
+            work.address if a.operand == WORKSPACE else buffers[a.operand].address
+            for a in launch.args
+            if isinstance(a, Ptr)
+        ]
         ints = [evaluate(a.value, env) for a in launch.args if isinstance(a, Int)]
         entry = getattr(lib, launch.entry)
         entry.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64]
@@ -144,7 +154,11 @@ def bind(
 
 
 def compute(
-    tactic: Tactic, problem: Problem, arrays: Sequence[np.ndarray], arch: str, config: Mapping[str, int | str] | None = None,
+    tactic: Tactic,
+    problem: Problem,
+    arrays: Sequence[np.ndarray],
+    arch: str,
+    config: Mapping[str, int | str] | None = None,
     env: Mapping[str, int] | None = None,
 ) -> np.ndarray:
     """The problem's output by `tactic`; it must apply."""
@@ -160,9 +174,17 @@ def f32(*shape: Dim) -> TensorType:
 
 
 def matmul_problem(
-    a: TensorType, b: TensorType, out: TensorType, *, constant: bool = True, transpose_a: bool = False,
-    transpose_b: bool = False, epilogue: ex.Expr | None = None, extra: Sequence[TensorType] = (),
-    ranges: Mapping[str, Range] | None = None, constant_a: bool = False,
+    a: TensorType,
+    b: TensorType,
+    out: TensorType,
+    *,
+    constant: bool = True,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+    epilogue: ex.Expr | None = None,
+    extra: Sequence[TensorType] = (),
+    ranges: Mapping[str, Range] | None = None,
+    constant_a: bool = False,
 ) -> Problem:
     operands = (Operand(a, constant_a), Operand(b, constant), *(Operand(t) for t in extra))
     attrs = (("transpose_a", transpose_a), ("transpose_b", transpose_b))
@@ -170,9 +192,20 @@ def matmul_problem(
 
 
 def conv_problem(
-    x: TensorType, w: TensorType, out: TensorType, *, op: str = "conv", layout: str = "NHWC", strides: tuple[int, ...],
-    dilations: tuple[int, ...], pads: tuple[Dim, ...], groups: int = 1, epilogue: ex.Expr | None = None,
-    extra: Sequence[TensorType] = (), ranges: Mapping[str, Range] | None = None, constant: bool = True,
+    x: TensorType,
+    w: TensorType,
+    out: TensorType,
+    *,
+    op: str = "conv",
+    layout: str = "NHWC",
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+    pads: tuple[Dim, ...],
+    groups: int = 1,
+    epilogue: ex.Expr | None = None,
+    extra: Sequence[TensorType] = (),
+    ranges: Mapping[str, Range] | None = None,
+    constant: bool = True,
     output_padding: tuple[int, ...] = (),
 ) -> Problem:
     operands = (Operand(x), Operand(w, constant), *(Operand(t) for t in extra))

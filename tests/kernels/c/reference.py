@@ -8,8 +8,14 @@ import numpy as np
 
 
 def conv(
-    x: np.ndarray, w: np.ndarray, *, layout: str, strides: tuple[int, ...], dilations: tuple[int, ...],
-    pads: tuple[int, ...], groups: int,
+    x: np.ndarray,
+    w: np.ndarray,
+    *,
+    layout: str,
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+    pads: tuple[int, ...],
+    groups: int,
 ) -> np.ndarray:
     """x [N, C, ...] or [N, ..., C]; w [OC, C/groups, *kernel]; the output in x's layout."""
     rank = w.ndim - 2
@@ -30,8 +36,15 @@ def conv(
 
 
 def conv_transpose(
-    x: np.ndarray, w: np.ndarray, *, layout: str, strides: tuple[int, ...], dilations: tuple[int, ...],
-    pads: tuple[int, ...], groups: int, output_padding: tuple[int, ...],
+    x: np.ndarray,
+    w: np.ndarray,
+    *,
+    layout: str,
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+    pads: tuple[int, ...],
+    groups: int,
+    output_padding: tuple[int, ...],
 ) -> np.ndarray:
     """x as for conv; w [C, OC/groups, *kernel]: every input pixel adds its filter to the output."""
     rank = w.ndim - 2
@@ -39,12 +52,16 @@ def conv_transpose(
     if layout == "NCHW":
         x = np.moveaxis(x, 1, -1)
     full = [
-        (x.shape[1 + i] - 1) * strides[i] + dilations[i] * (w.shape[2 + i] - 1) + 1 + output_padding[i] for i in range(rank)
+        (x.shape[1 + i] - 1) * strides[i] + dilations[i] * (w.shape[2 + i] - 1) + 1 + output_padding[i]
+        for i in range(rank)
     ]
     inner, outer = w.shape[0] // groups, w.shape[1]
     out = np.zeros((x.shape[0], *full, outer * groups))
     for tap in itertools.product(*(range(k) for k in w.shape[2:])):
-        at = tuple(slice(t * d, t * d + (x.shape[1 + i] - 1) * s + 1, s) for i, (t, d, s) in enumerate(zip(tap, dilations, strides)))
+        at = tuple(
+            slice(t * d, t * d + (x.shape[1 + i] - 1) * s + 1, s)
+            for i, (t, d, s) in enumerate(zip(tap, dilations, strides))
+        )
         for g in range(groups):
             weights = w[(slice(g * inner, (g + 1) * inner), slice(None), *tap)].astype(np.float64)
             out[(slice(None), *at, slice(g * outer, (g + 1) * outer))] += x[..., g * inner : (g + 1) * inner] @ weights

@@ -13,7 +13,18 @@ from bessemer.kernels.c.conv_lines import ConvLines
 from bessemer.kernels.c.conv_transpose import ConvTransposeIgemm
 from bessemer.kernels.c.conv_transpose_patches import ConvTransposePatches
 from bessemer.kernels.c.conv_winograd import ConvWinograd
-from tests.kernels.c.cases import DENSE, DEPTHWISE, GROUPED, LINES, OTHER_RANKS, PATCHES, TRANSPOSED, WINOGRAD, Case, check
+from tests.kernels.c.cases import (
+    DENSE,
+    DEPTHWISE,
+    GROUPED,
+    LINES,
+    OTHER_RANKS,
+    PATCHES,
+    TRANSPOSED,
+    WINOGRAD,
+    Case,
+    check,
+)
 from tests.kernels.c.harness import Machine, supported
 
 
@@ -40,7 +51,9 @@ def test_depthwise(arch: str, case: Case) -> None:
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("case", DENSE[:6] + GROUPED + OTHER_RANKS + DEPTHWISE, ids=str)
 def test_direct(case: Case, layout: str) -> None:
-    check(ConvDirect(), replace(case, layout=layout, constant=False, bias=case.bias and layout == "NHWC"), supported()[0])
+    check(
+        ConvDirect(), replace(case, layout=layout, constant=False, bias=case.bias and layout == "NHWC"), supported()[0]
+    )
 
 
 @pytest.mark.parametrize("arch", supported())

@@ -24,14 +24,18 @@ def close(got: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("arch", supported())
-@pytest.mark.parametrize("m,k,n", [(1, 1, 1), (7, 3, 5), (49, 33, 64), (13, 64, 65), (6, 700, 17), (130, 5, 200), (0, 4, 4), (3, 0, 9)])
+@pytest.mark.parametrize(
+    "m,k,n", [(1, 1, 1), (7, 3, 5), (49, 33, 64), (13, 64, 65), (6, 700, 17), (130, 5, 200), (0, 4, 4), (3, 0, 9)]
+)
 @pytest.mark.parametrize("constant", [True, False])
 @pytest.mark.parametrize("transpose", [(False, False), (True, False), (False, True), (True, True)])
 def test_sizes(arch: str, m: int, k: int, n: int, constant: bool, transpose: tuple[bool, bool]) -> None:
     ta, tb = transpose
     a, b = normal(m, k), normal(k, n)
     stored = (np.ascontiguousarray(a.T) if ta else a, np.ascontiguousarray(b.T) if tb else b)
-    p = matmul_problem(f32(*stored[0].shape), f32(*stored[1].shape), f32(m, n), constant=constant, transpose_a=ta, transpose_b=tb)
+    p = matmul_problem(
+        f32(*stored[0].shape), f32(*stored[1].shape), f32(m, n), constant=constant, transpose_a=ta, transpose_b=tb
+    )
     close(compute(Gemm(), p, stored, arch), a, b)
 
 
@@ -46,7 +50,9 @@ def test_every_tile_shape_and_a_split_reduction(arch: str) -> None:
 
 
 @pytest.mark.parametrize("constant", [True, False])
-@pytest.mark.parametrize("a_batch,b_batch", [((3,), ()), ((2, 3), (2, 3)), ((2, 1), (3,)), ((), (4,)), ((2, 3), (1, 1))])
+@pytest.mark.parametrize(
+    "a_batch,b_batch", [((3,), ()), ((2, 3), (2, 3)), ((2, 1), (3,)), ((), (4,)), ((2, 3), (1, 1))]
+)
 def test_batches_broadcast(a_batch: tuple[int, ...], b_batch: tuple[int, ...], constant: bool) -> None:
     a, b = normal(*a_batch, 5, 9), normal(*b_batch, 9, 21)
     out = np.broadcast_shapes(a_batch, b_batch)
