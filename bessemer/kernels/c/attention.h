@@ -89,13 +89,14 @@ static void transpose_keys(const struct shape *g, const KV_T *k, float *to) {
 }
 
 /* exp of a row of scores, unnormalised; gives 1 / their sum, and 0 where all keys are hidden. */
-static float soften(float *c, int64_t t, float scale, const MASK_T *mask) {
+static float soften(float *c, int64_t t, const MASK_T *mask) {
+#if HAS_MASK
+    for (int64_t j = 0; j < t; j++) c[j] = MASKED(c[j], mask[j * MASK_STEP]);
+#else
     (void)mask;
-    for (int64_t j = 0; j < t; j++) c[j] = MASKED(c[j] * scale, mask[j * MASK_STEP]);
-    float top = max_of_f32(c, t);
-    top = top == -__builtin_inff() ? 0.0f : top;
-    for (int64_t j = 0; j < t; j++) c[j] = exp_f32(c[j] - top);
-    const float sum = sum_of_f32(c, t);
+#endif
+    const float top = top_of_f32(c, t);
+    const float sum = weights_of_f32(c, c, t, top == -__builtin_inff() ? 0.0f : top);
     return sum == 0.0f ? 0.0f : 1.0f / sum;
 }
 
@@ -104,7 +105,7 @@ static void some_rows(const struct shape *g, int64_t batch, int64_t head, int64_
                       int few, void *const *p, const int64_t *d) {
     float *own = values + VALUES_FLOATS, *c = own + ROWS * g->d, *out = c + ROWS * g->tp;
     for (int64_t r = 0; r < rows; r++)
-        for (int64_t i = 0; i < g->d; i++) own[r * g->d + i] = READ_Q(q[(row + r) * g->q_row + i]);
+        for (int64_t i = 0; i < g->d; i++) own[r * g->d + i] = READ_Q(q[(row + r) * g->q_row + i]) * scale;
     int64_t seen = g->t;
     if (CAUSAL) seen = row + rows + g->t - g->s < g->t ? row + rows + g->t - g->s : g->t;
     seen = seen > 0 ? seen : 0;
@@ -117,7 +118,7 @@ static void some_rows(const struct shape *g, int64_t batch, int64_t head, int64_
         int64_t n = seen;
         if (CAUSAL) n = row + r + 1 + g->t - g->s < seen ? row + r + 1 + g->t - g->s : seen;
         n = n > 0 ? n : 0;
-        scales[r] = soften(c + r * g->tp, n, scale, mask + (row + r) * g->m_row);
+        scales[r] = soften(c + r * g->tp, n, mask + (row + r) * g->m_row);
         for (int64_t j = n; j < seen; j++) c[r * g->tp + j] = 0.0f;
     }
 #if KV_FLOAT

@@ -23,7 +23,7 @@ from bessemer.kernels.base import (
 )
 from bessemer.kernels.c import scalar, simd
 from bessemer.kernels.c.emit import row_epilogue
-from bessemer.kernels.c.reduce import over_buffer
+from bessemer.kernels.c.reduce import over_buffer, weights
 
 ROWS = 6  # of attention.h
 VECS = {"avx512": 4, "avx2": 2, "scalar": 2}
@@ -91,10 +91,10 @@ class Attention:
             "Q_T": scalar.STORAGE[q.dtype.name], "KV_T": scalar.STORAGE[k.dtype.name],
             "READ_Q(x)": scalar.read("(x)", q.dtype), "READ_KV(x)": scalar.read("(x)", k.dtype),
             "MASK_T": scalar.STORAGE[mask.name] if mask else "float", "MASK_STEP": along,
-            "MASKED(s, m)": _masked(mask), "SHAPE_FIELDS": len(fields),
+            "MASKED(s, m)": _masked(mask), "SHAPE_FIELDS": len(fields), "HAS_MASK": int(mask is not None),
             "VALUES_FLOATS": "0" if in_place else "g->t * g->dv",
         }  # fmt: skip
-        helpers = "".join(over_buffer(name, dt.f32)[1] for name in ("max", "sum"))
+        helpers = over_buffer("top", dt.f32)[1] + weights(dt.f32)
         text = "".join(f"#define {name} {value}\n" for name, value in defines.items()) + simd.template("attention.h")
         header = simd.header(target.arch) + simd.template("transpose.h")
         args = (

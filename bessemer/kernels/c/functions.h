@@ -1,5 +1,6 @@
 /* Scalar functions of generated kernels: straight-line code that compilers vectorise. f16 and bf16 are stored as their
-   bits and computed in float. functions.py takes from here what a kernel calls; a blank line ends a definition. */
+   bits and computed in float. scalar.py takes from here what a kernel calls; a blank line ends a definition. */
+
 static inline float f32_of_bits(uint32_t u) { float x; __builtin_memcpy(&x, &u, sizeof x); return x; }
 
 static inline uint32_t bits_of_f32(float x) { uint32_t u; __builtin_memcpy(&u, &x, sizeof u); return u; }
@@ -84,16 +85,29 @@ static inline float log1p_f32(float x) {
     return log_f32(u) + (u < __builtin_inff() && u > 0.0f ? lost : 0.0f);
 }
 
+/* exp where the result is a normal number: -87 <= x <= 88. NaN stays NaN. */
+static inline float near_exp_f32(float x) {
+    const float shifted = x * 0x1.715476p+0f + 0x1.8p23f, n = shifted - 0x1.8p23f;
+    const float r = (x - n * 0x1.62e4p-1f) - n * 0x1.7f7d1cp-20f;
+    const float p = (((0x1.6a258ap-10f * r + 0x1.1239fp-7f) * r + 0x1.5558fp-5f) * r + 0x1.555492p-3f) * r + 0x1.fffffcp-2f;
+    return ((p * r) * r + r + 1.0f) * f32_of_bits((bits_of_f32(shifted) << 23) + 0x3f800000u);
+}
+
+/* exp for x <= 0: what is below the normal numbers is 0. */
+static inline float weight_f32(float x) { return x < -87.0f ? 0.0f : near_exp_f32(x); }
+
+static inline double weight_f64(double x) { return __builtin_exp(x); }
+
 static inline float sigmoid_f32(float x) {
-    const float e = exp_f32(-__builtin_fabsf(x));
-    return (x >= 0.0f || x != x ? 1.0f : e) / (1.0f + e);
+    const float e = weight_f32(-__builtin_fabsf(x));
+    return (x >= 0.0f ? 1.0f : e) / (1.0f + e);
 }
 
 static inline float tanh_f32(float x) {
-    const float z = x * x, a = __builtin_fabsf(x);
+    const float z = x * x, a = __builtin_fabsf(x), c = a > 10.0f ? 10.0f : a;
     const float p = (((-0x1.6a5a5cp-8f * z + 0x1.4f9b3ep-6f) * z - 0x1.b7dab2p-5f) * z + 0x1.110452p-3f) * z - 0x1.555526p-2f;
-    const float near = x + x * (z * p), far = 1.0f - 2.0f / (exp_f32(a + a) + 1.0f);
-    return a < 0.65f || x != x ? near : __builtin_copysignf(far, x);
+    const float near = x + x * (z * p), far = 1.0f - 2.0f / (near_exp_f32(c + c) + 1.0f);
+    return a >= 0.65f ? __builtin_copysignf(far, x) : near;
 }
 
 /* x P(x^2) near zero, else 1 - exp(Q(|x|)): Q is a fit of log(erfc). */
@@ -103,9 +117,11 @@ static inline float erf_f32(float x) {
                       + 0x1.ce2e24p-4f) * z - 0x1.812744p-2f) * z + 0x1.20dd76p+0f;
     const float q = ((((((-0x1.5ecddcp-16f * c + 0x1.c54d74p-12f) * c - 0x1.10aa1p-8f) * c + 0x1.9b195ep-6f) * c
                        - 0x1.bb5654p-4f) * c - 0x1.444b42p-1f) * c - 0x1.212698p+0f) * c + 0x1.65ac6cp-13f;
-    const float far = 1.0f - exp_f32(q);
-    return a < 0.92f || x != x ? x * p : __builtin_copysignf(far, x);
+    const float far = 1.0f - near_exp_f32(q);
+    return a >= 0.92f ? __builtin_copysignf(far, x) : x * p;
 }
+
+static inline double log_f64(double x) { return __builtin_log(x); }
 
 static inline double exp_f64(double x) { return __builtin_exp(x); }
 

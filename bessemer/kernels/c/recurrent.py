@@ -12,6 +12,7 @@ from bessemer.core.dim import Dim, ceildiv
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import (
     WORKSPACE,
+    Arg,
     Config,
     Int,
     KernelCode,
@@ -95,8 +96,8 @@ class Recurrent:
         bias, h0, c0 = (Ptr(0 if n is None else n) for n in (cell.bias, cell.initial_h, cell.initial_c))
         y = len(problem.operands)
         results = [Ptr(y + k) for k in (0, 1, min(2, len(problem.outputs) - 1))]
-        first = (Ptr(0), Ptr(1), bias, Ptr(WORKSPACE), *shape)
-        second = (Ptr(2), bias, h0, c0, Ptr(WORKSPACE), *results, *shape)
+        first: tuple[Arg, ...] = (Ptr(0), Ptr(1), bias, Ptr(WORKSPACE), *shape)
+        second: tuple[Arg, ...] = (Ptr(2), bias, h0, c0, Ptr(WORKSPACE), *results, *shape)
         launches = (
             Launch("inputs", (cell.directions * panel_blocks * row_blocks,), first),
             Launch("steps", (cell.directions * batch_blocks,), second),

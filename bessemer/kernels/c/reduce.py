@@ -5,8 +5,8 @@ from __future__ import annotations
 from bessemer.core.dtype import DType
 from bessemer.ir import expr as ex
 from bessemer.kernels.c import scalar
+from bessemer.kernels.c.body import IVDEP
 
-LANES = 64
 LEAST = {"i64": "INT64_MIN", "i32": "INT32_MIN", "i16": "INT16_MIN", "i8": "INT8_MIN"}
 GREATEST = {
     **{k: v.replace("MIN", "MAX") for k, v in LEAST.items()},
@@ -42,27 +42,73 @@ def combined(kind: str, dtype: DType, a: str, b: str) -> str:
 
 
 def over_buffer(kind: str, dtype: DType) -> tuple[str, str]:
-    """The name and the text of `T NAME(const T *x, int64_t n)`."""
+    """The name and the text of `T NAME(const T *x, int64_t n)`.
+
+    Kind "top" is a float max that may miss NaNs, for those who notice them elsewhere."""
     k, c = scalar.kind_of(dtype), element(dtype)
     name = f"{kind}_of_{k}"
+    real = "max" if kind == "top" else kind
+    extreme = dtype.is_float and real in ("max", "min")
+    sticky = extreme and kind != "top"  # NaNs are noticed beside the extreme, which so stays one instruction
 
     def step(a: str, b: str) -> str:
-        return f"{a} = ({c}){combined(kind, dtype, a, b)};"
+        if extreme:
+            return f"{a} = {b} {'>' if real == 'max' else '<'} {a} ? {b} : {a};"
+        return f"{a} = ({c}){combined(real, dtype, a, b)};"
 
+    def add(count: int, test: str = "") -> str:
+        guard = f"if ({test}) " if test else ""
+        note = " bad[l] |= v != v;" if sticky else ""
+        return f"for (int l = 0; l < {count}; l++) {guard}{{ const {c} v = x[i + l]; {step('lane[l]', 'v')}{note} }}"
+
+    def fold(width: int) -> str:
+        note = f" bad[l] |= bad[l + {width}];" if sticky else ""
+        return f"    for (int l = 0; l < {width}; l++) {{ {step('lane[l]', f'lane[l + {width}]')}{note} }}\n"
+
+    start = f"lane[l] = {initial(real, dtype)};" + (" bad[l] = 0;" if sticky else "")
+    result = 'bad[0] ? __builtin_nan("") : lane[0]' if sticky else "lane[0]"
     return name, f"""static inline {c} {name}(const {c} *restrict x, int64_t n) {{
-    {c} lane[{LANES}];
+    {c} lane[64];
+{"    int32_t bad[64];" if sticky else ""}
     int64_t i = 0;
-    for (int l = 0; l < {LANES}; l++) lane[l] = {initial(kind, dtype)};
-    for (; i + {LANES} <= n; i += {LANES})
-        for (int l = 0; l < {LANES}; l++) {step("lane[l]", "x[i + l]")}
-    for (int w = {LANES // 2}; w >= 16; w /= 2)
-        for (int l = 0; l < w; l++) {step("lane[l]", "lane[l + w]")}
-    for (; i + 16 <= n; i += 16)
-        for (int l = 0; l < 16; l++) {step("lane[l]", "x[i + l]")}
-    for (int l = 0; i + l < n; l++) {step("lane[l]", "x[i + l]")}
-    for (int w = 8; w; w /= 2)
-        for (int l = 0; l < w; l++) {step("lane[l]", "lane[l + w]")}
-    return lane[0];
+    for (int l = 0; l < 64; l++) {{ {start} }}
+    for (; i + 64 <= n; i += 64)
+        {add(64)}
+{fold(32)}{fold(16)}    for (; i + 16 <= n; i += 16)
+        {add(16)}
+    {add(16, "i + l < n")}
+{fold(8)}{fold(4)}{fold(2)}{fold(1)}    return {result};
+}}
+"""
+
+
+def weights(dtype: DType) -> str:
+    """The text of `T weights_of_K(const T *x, T *e, int64_t n, T top)`: e = exp(x - top), which may be x; their sum."""
+    k, c = scalar.kind_of(dtype), element(dtype)
+
+    def add(count: int, test: str = "") -> str:
+        guard = f"if ({test}) " if test else ""
+        return (
+            f"for (int l = 0; l < {count}; l++) {guard}"
+            f"{{ const {c} v = weight_{k}(x[i + l] - top); e[i + l] = v; lane[l] += v; }}"
+        )
+
+    def fold(width: int) -> str:
+        return f"    for (int l = 0; l < {width}; l++) lane[l] += lane[l + {width}];\n"
+
+    return f"""static inline {c} weights_of_{k}(const {c} *x, {c} *e, int64_t n, {c} top) {{
+    {c} lane[64];
+    int64_t i = 0;
+    for (int l = 0; l < 64; l++) lane[l] = 0;
+    for (; i + 64 <= n; i += 64)
+        {IVDEP}
+        {add(64)}
+{fold(32)}{fold(16)}    for (; i + 16 <= n; i += 16)
+        {IVDEP}
+        {add(16)}
+    {IVDEP}
+    {add(16, "i + l < n")}
+{fold(8)}{fold(4)}{fold(2)}{fold(1)}    return lane[0];
 }}
 """
 

@@ -22,7 +22,7 @@ from bessemer.kernels.base import (
 from bessemer.kernels.c import scalar
 from bessemer.kernels.c.emit import row_epilogue, value_type
 from bessemer.kernels.c.group import as_group, group_code
-from bessemer.kernels.c.reduce import over_buffer
+from bessemer.kernels.c.reduce import over_buffer, weights
 
 ITEM = 4096  # elements that outweigh the cost of starting a work item
 
@@ -33,25 +33,22 @@ void softmax(void *const *p, const int64_t *d, int64_t begin, int64_t end, int64
     @C@ *restrict e = (@C@ *)p[1] + thread * d[3];
     for (int64_t row = begin * group; row < last; row++) {
         const @T@ *restrict x = (const @T@ *)p[0] + row * n;
-        for (int64_t j = 0; j < n; j++) e[j] = @READ@;
-        const @C@ top = max_of_@K@(e, n);
+@CONVERT@        const @C@ top = top_of_@K@(@X@, n);
 @BODY@        store_row(p, d, row, 0, n, e);
     }
 }
 """
-_SOFTMAX = """        for (int64_t j = 0; j < n; j++) e[j] = exp_@K@(e[j] - top);
-        const @C@ scale = 1 / sum_of_@K@(e, n);
+_CONVERT = "        for (int64_t j = 0; j < n; j++) e[j] = @READ@;\n"
+_SOFTMAX = """        const @C@ scale = 1 / weights_of_@K@(@X@, e, n, top);
         for (int64_t j = 0; j < n; j++) e[j] *= scale;
 """
 _LOG = """        @C@ sum = 0;
         for (int64_t k = 0; k < n; k += 512) {
-            const int64_t m = n - k < 512 ? n - k : 512;
             @C@ part[512];
-            for (int64_t j = 0; j < m; j++) part[j] = exp_@K@(e[k + j] - top);
-            sum += sum_of_@K@(part, m);
+            sum += weights_of_@K@(@X@ + k, part, n - k < 512 ? n - k : 512, top);
         }
         const @C@ shift = log_@K@(sum);
-        for (int64_t j = 0; j < n; j++) e[j] = (e[j] - top) - shift;
+        for (int64_t j = 0; j < n; j++) e[j] = (@X@[j] - top) - shift;
 """
 
 
@@ -80,13 +77,17 @@ class Softmax:
             return group_code(as_group(problem, _definition(problem, axis, log)), target)
         kind, length, rows = scalar.kind_of(x.dtype), x.shape[-1], product(x.shape[:-1])
         store = row_epilogue(problem, "store_row", ptr0=2, int0=4)
-        text = _ROWS.replace("@BODY@", _LOG if log else _SOFTMAX)
-        words = {"C": value_type(x.dtype), "K": kind, "T": scalar.STORAGE[x.dtype.name],
-                 "READ": scalar.read("x[j]", x.dtype)}  # fmt: skip
+        in_place = kind == x.dtype.name
+        words = {
+            "BODY": _LOG if log else _SOFTMAX, "CONVERT": "" if in_place else _CONVERT, "X": "x" if in_place else "e",
+            "C": value_type(x.dtype), "K": kind, "T": scalar.STORAGE[x.dtype.name],
+            "READ": scalar.read("x[j]", x.dtype),
+        }  # fmt: skip
+        text = _ROWS
         for name, value in words.items():
             text = text.replace(f"@{name}@", value)
         acc = dt.parse(kind)
-        helpers = "".join(over_buffer(name, acc)[1] for name in ("max", "sum"))
+        helpers = over_buffer("top", acc)[1] + weights(acc)
         group = max(1, ITEM // max(1, problem.typical(length)))
         padded = ceildiv(length, 16) * 16
         args = (Ptr(0), Ptr(WORKSPACE), Int(length), Int(rows), Int(group), Int(padded), *store.args)
