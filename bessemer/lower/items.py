@@ -32,10 +32,11 @@ class HostItem:
 
 @dataclass(frozen=True)
 class AliasItem:
-    """`value` is `source`'s bytes under another shape."""
+    """`value` is `source`'s bytes from `offset` on, under another shape."""
 
     value: str
     source: str
+    offset: int = 0
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from bessemer.lower.items import (
     Lowered,
 )  # fmt: skip
 from bessemer.lower.regions import Group, Grouping, fusion_of
+from bessemer.lower.views import view_offset
 
 Supports = Callable[[Problem], str | None]  # None: some tactic applies; else why none does
 
@@ -95,9 +96,9 @@ class _Lowering:
         return self.types[node.outputs[0]].numel
 
     def _single(self, graph: Graph, node: Node) -> list[Item]:
-        kind = fusion_of(node)
-        if kind is Fusion.VIEW:
-            return [AliasItem(node.outputs[0], node.inputs[0])]
+        offset = view_offset(node, graph, self.types)
+        if offset is not None:
+            return [AliasItem(node.outputs[0], node.inputs[0], offset)]
         if node.op == "if" and self._branches_agree(node):
             return self._if(node)
         why = f"{node.op} runs its numpy reference"

@@ -17,6 +17,7 @@ from bessemer.ir.graph import Graph, Node, TensorType
 from bessemer.ir.opdef import OPS, Fusion
 from bessemer.kernels.base import Problem
 from bessemer.lower.compose import CannotCompose, compute_of, problem_of
+from bessemer.lower.views import view_offset
 
 HEAVY = frozenset(
     "exp expm1 log log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf sigmoid pow".split()
@@ -58,7 +59,7 @@ class Grouping:
         placed: dict[int, Group] = {}
         kept = set(self.graph.outputs)
         for node in reversed(self.graph.nodes):
-            if fusion_of(node) in (Fusion.VIEW, Fusion.HOST, Fusion.CONTROL):
+            if fusion_of(node) in (Fusion.HOST, Fusion.CONTROL) or self._is_view(node):
                 continue
             group = None if len(node.outputs) != 1 or node.outputs[0] in kept else self._consumer(node, owner)
             if group is not None and self._joins(node, group):
@@ -72,6 +73,9 @@ class Grouping:
             for out in node.outputs:
                 owner[out] = group
         return [placed.get(id(n), n) for n in self.graph.nodes if id(n) in placed or n.outputs[0] not in owner]
+
+    def _is_view(self, node: Node) -> bool:
+        return view_offset(node, self.graph, self.types) is not None
 
     def _consumer(self, node: Node, owner: Mapping[str, Group]) -> Group | None:
         """The one group that holds all consumers of `node`, if there is one and none of them is a view or host step."""

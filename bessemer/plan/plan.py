@@ -116,7 +116,7 @@ class _Planner:
             if root in self.lowered.constants:
                 self.numbers[value] = self._weight(value, t, self.lowered.constants[root], None)
             else:
-                space, offset = self.storage.space[root], self.storage.offset[root]
+                space, offset = self.storage.space[root], self.storage.offset[root] + self.storage.shift(value)
                 nbytes = 0 if space == "dynamic" else self.storage.block.get(value, self.storage.nbytes(value))
                 self.numbers[value] = self._add(Tensor(value, t.dtype, t.shape, space, offset, nbytes))
         return self.numbers[value]

@@ -21,6 +21,7 @@ class Storage:
     lowered: Lowered
     items: tuple[Item, ...]
     roots: dict[str, str] = field(default_factory=dict)
+    shifts: dict[str, int] = field(default_factory=dict)  # bytes into what `roots` names
     space: dict[str, str] = field(default_factory=dict)  # by root
     offset: dict[str, int] = field(default_factory=dict)  # by root
     block: dict[str, int] = field(default_factory=dict)  # bytes by root: enough for every view of it
@@ -32,6 +33,14 @@ class Storage:
         while value in self.roots:
             value = self.roots[value]
         return value
+
+    def shift(self, value: str) -> int:
+        """Bytes from the start of its root to the start of `value`."""
+        total = 0
+        while value in self.roots:
+            total += self.shifts.get(value, 0)
+            value = self.roots[value]
+        return total
 
     def nbytes(self, value: str) -> int:
         """Bytes of `value` at the largest shape; INF where it has none."""
@@ -49,6 +58,8 @@ def assign(lowered: Lowered, workspace: Mapping[int, int]) -> tuple[Storage, dic
     for item in lowered.items:
         if isinstance(item, AliasItem):
             storage.roots[item.value] = item.source
+            if item.offset:
+                storage.shifts[item.value] = item.offset
     _bind_io(storage)
     blocks = _intervals(storage)
     scratch = [Interval(f"workspace {n}", size, n, n) for n, size in workspace.items() if size]
@@ -66,9 +77,10 @@ def _bind_io(storage: Storage) -> None:
     for name in lowered.constants:
         storage.space[name], storage.offset[name] = "weights", -1
     copies: list[Item] = []
+    inside = {storage.root(value) for value in storage.shifts}  # looked into: never the caller's own buffer
     for number, name in enumerate(lowered.outputs):
         root = storage.root(name)
-        if root in storage.space:
+        if root in storage.space or root in inside:
             target = f"{name} (output {number})"
             lowered.types[target] = lowered.types[name]  # type: ignore[index]
             copies.append(CopyItem(target, name))
@@ -98,7 +110,7 @@ def _intervals(storage: Storage) -> list[Interval]:
     for root, start in first.items():
         if root in storage.space:
             continue
-        nbytes = max(size[root], *(storage.nbytes(v) for v in views.get(root, ())), 0)
+        nbytes = max(size[root], *(storage.shift(v) + storage.nbytes(v) for v in views.get(root, ())), 0)
         if nbytes >= min(INF, DYNAMIC_LIMIT) or storage.lowered.types[root].dtype.kind == "s":
             storage.space[root], storage.offset[root] = "dynamic", next(dynamic)
         else:

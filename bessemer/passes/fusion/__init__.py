@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bessemer.passes import simplify
 from bessemer.passes.base import Pass
-from bessemer.passes.fusion import attention, gelu, group_norm, matmul, normalize, softmax, swish
+from bessemer.passes.fusion import attention, gelu, group_norm, matmul, normalize, siblings, softmax, swish
 
 PATTERNS: tuple[Pass, ...] = (
     gelu.PASS,
@@ -17,4 +17,6 @@ PATTERNS: tuple[Pass, ...] = (
     attention.PASS,
     simplify.PASS,
     attention.HEADS,
+    simplify.PASS,
+    siblings.PASS,
 )
