@@ -58,8 +58,8 @@ def library(text: str, arch: str) -> ctypes.CDLL:
     if not binary.exists():
         folder.mkdir(exist_ok=True)
         (folder / "k.c").write_text(text)
-        command = ["gcc", "-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-Wall", "-Werror",
-                   "-Wno-unused-function", "-shared", "-fPIC", *FLAGS[arch], "-o", str(binary), str(folder / "k.c"), "-lm"]  # fmt: skip
+        flags = "-std=gnu11 -O3 -ffp-contract=fast -fno-math-errno -Wall -Werror -Wno-unused-function -shared -fPIC"
+        command = ["gcc", *flags.split(), *FLAGS[arch], "-o", str(binary), str(folder / "k.c"), "-lm"]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     return ctypes.CDLL(str(binary))
