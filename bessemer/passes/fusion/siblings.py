@@ -15,6 +15,32 @@ from bessemer.ir.graph import Node
 from bessemer.ir.rewrite import Editor
 from bessemer.passes.base import Pass, PassOptions
 
+BEFORE = """
+graph "siblings"(%x: f32[2,3,8]) -> (%q, %k) {
+  %wq: f32[8,8] = constant "normal:1"
+  %wk: f32[8,8] = constant "normal:2"
+  %bq: f32[8] = constant "normal:3"
+  %bk: f32[8] = constant "normal:4"
+  %xq: f32[2,3,8] = matmul(%x, %wq) {transpose_a = false, transpose_b = false}
+  %xk: f32[2,3,8] = matmul(%x, %wk) {transpose_a = false, transpose_b = false}
+  %q: f32[2,3,8] = add(%xq, %bq)
+  %k: f32[2,3,8] = add(%xk, %bk)
+}
+"""
+AFTER = """
+graph "siblings"(%x: f32[2,3,8]) -> (%v4, %v6) {
+  %c0: f32[2,8,8]
+  %c1: f32[2,1,8]
+  %v0: f32[1,6,8] = reshape(%x) {shape = (1, 6, 8)}
+  %v1: f32[2,6,8] = matmul(%v0, %c0) {transpose_a = false, transpose_b = false}
+  %v2: f32[2,6,8] = add(%v1, %c1)
+  %v3: f32[1,6,8] = slice(%v2) {starts = (0, 0, 0), sizes = (1, 6, 8), steps = (1, 1, 1)}
+  %v4: f32[2,3,8] = reshape(%v3) {shape = (2, 3, 8)}
+  %v5: f32[1,6,8] = slice(%v2) {starts = (1, 0, 0), sizes = (1, 6, 8), steps = (1, 1, 1)}
+  %v6: f32[2,3,8] = reshape(%v5) {shape = (2, 3, 8)}
+}
+"""
+
 
 def merge_siblings(e: Editor, options: PassOptions) -> None:
     """Look at the readers of every value."""
