@@ -25,8 +25,15 @@ def assemble(batch: Dim, channels: Dim, spatial: Sequence[Dim], layout: str) -> 
     return (batch, channels, *spatial) if layout == "NCHW" else (batch, *spatial, channels)
 
 
+def _same_total(size: Dim, kernel: Dim, stride: int, dilation: int) -> Dim:
+    """The padding that gives ceil(size / stride) windows."""
+    return maximum((ceildiv(size, stride) - 1) * stride + dilation * (kernel - 1) + 1 - size, 0)
+
+
 def windows(size: Dim, kernel: Dim, stride: int, dilation: int, begin: Dim, end: Dim) -> Dim:
     """How many windows fit."""
+    if begin + end == _same_total(size, kernel, stride, dilation):
+        return ceildiv(size, stride)  # the same number, in a form that compares equal across layers
     return floordiv(size + begin + end - dilation * (kernel - 1) - 1, stride) + 1
 
 
@@ -35,12 +42,16 @@ def resolve_pads(
 ) -> tuple[Dim, ...]:
     """Pads (begins, then ends) of a node with `pads` or `auto_pad`."""
     mode = ctx.attr("auto_pad", "NOTSET")
+    if mode not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
+        ctx.unsupported(f"auto_pad {mode!r} is not one of NOTSET, VALID, SAME_UPPER, SAME_LOWER")
     if mode in ("NOTSET", "VALID"):
         given = ctx.attr("pads", None) if mode == "NOTSET" else None
+        if given and (len(given) != 2 * len(sizes) or min(given) < 0):
+            ctx.unsupported(f"pads {given} are not {2 * len(sizes)} numbers of at least 0")
         return tuple(given) if given else (0,) * (2 * len(sizes))
     begins, ends = [], []
     for size, k, stride, dilation in zip(sizes, kernel, strides, dilations):
-        total = maximum((ceildiv(size, stride) - 1) * stride + dilation * (k - 1) + 1 - size, 0)
+        total = _same_total(size, k, stride, dilation)
         small = floordiv(total, 2)
         begins.append(small if mode == "SAME_UPPER" else total - small)
         ends.append(total - small if mode == "SAME_UPPER" else small)

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Range, sym
+from bessemer.core.dim import Range, evaluate, sym
 from bessemer.core.dtype import DType
 from bessemer.kernels.triton.conv_depthwise import ConvDepthwise
 from bessemer.kernels.triton.conv_igemm import ConvIgemm
 from bessemer.kernels.triton.conv_splitk import ConvSplitK
 from bessemer.kernels.triton.conv_transpose import ConvTranspose
 from bessemer.kernels.triton.gemm import Gemm
-from bessemer.ops.window import from_channel_first, output_sizes, patches, spread
+from bessemer.ops.window_shape import patches, windows
 from tests.kernels.triton.problems import (
     Array,
     Case,
@@ -51,6 +51,11 @@ def attributes(rank: int, layout: str, **given: Any) -> dict[str, Any]:
     return {**plain, **given, "layout": layout}
 
 
+def in_layout(array: np.ndarray, layout: str) -> np.ndarray:
+    """A channel-first array in `layout`."""
+    return np.ascontiguousarray(np.moveaxis(array, 1, -1) if layout == "NHWC" else array)
+
+
 def conv(
     x_shape: Sequence[int], w_shape: Sequence[int], dtype: DType = dt.f32, layout: str = "NHWC", constant: bool = True,
     **given: Any,
@@ -59,18 +64,19 @@ def conv(
     rank = len(w_shape) - 2
     attrs = attributes(rank, layout, **given)
     x, w = normal(x_shape, dtype), normal(w_shape, dtype)
-    out = output_sizes(x_shape[2:], w_shape[2:], attrs["strides"], attrs["dilations"], attrs["pads"])
-    windows = patches(
-        spread(x.astype(np.float64), attrs["pads"], 0.0), w_shape[2:], attrs["strides"], attrs["dilations"],
-        [int(str(o)) for o in out],
-    )  # fmt: skip
+    steps, gaps, pads = attrs["strides"], attrs["dilations"], attrs["pads"]
+    out = [
+        evaluate(windows(x_shape[2 + k], w_shape[2 + k], steps[k], gaps[k], pads[k], pads[rank + k]), {})
+        for k in range(rank)
+    ]
+    taken = patches(x.astype(np.float64), w_shape[2:], steps, gaps, pads, out, 0)
     groups = attrs["groups"]
-    split = windows.reshape(x_shape[0], groups, -1, *windows.shape[2:])
+    split = taken.reshape(x_shape[0], groups, -1, *taken.shape[2:])
     filters = w.astype(np.float64).reshape(groups, -1, *w_shape[1:])
     taps, pixels = "abc"[:rank], "xyz"[:rank]
     want = np.einsum(f"ngi{pixels}{taps},goi{taps}->ngo{pixels}", split, filters).reshape(x_shape[0], w_shape[0], *out)
-    arrays = [np.ascontiguousarray(from_channel_first(x, layout)), w]
-    result = np.ascontiguousarray(from_channel_first(want, layout))
+    arrays = [in_layout(x, layout), w]
+    result = in_layout(want, layout)
     return case("conv", arrays, [result], dtype, attrs, (1,) if constant else ())
 
 
@@ -93,8 +99,8 @@ def transposed(
             )
             whole[(slice(None), channels, *at)] += np.einsum("ni...,io->no...", xs, ws[(..., *tap)])
     inner = tuple(slice(pads[k], whole.shape[2 + k] - pads[rank + k]) for k in range(rank))
-    want = np.ascontiguousarray(from_channel_first(whole[(slice(None), slice(None), *inner)], layout))
-    arrays = [np.ascontiguousarray(from_channel_first(x, layout)), w]
+    want = in_layout(whole[(slice(None), slice(None), *inner)], layout)
+    arrays = [in_layout(x, layout), w]
     return case("conv_transpose", arrays, [want], dtype, attrs, (1,))
 
 
