@@ -54,10 +54,24 @@ def _transpose(e: Editor, n: Node) -> str | None:
         assert isinstance(first, tuple)
         return e.emit("transpose", (inner.inputs[0],), {"perm": tuple(first[p] for p in perm)}, like=(n, inner))  # type: ignore[index]
     shape = e.type(x).shape
+    regrouped = e.producer(x, "reshape")
+    if regrouped is not None and _swaps_last(perm):
+        before = e.type(regrouped.inputs[0]).shape
+        if len(before) >= 2 and before[-2:] == shape[-2:] and e.producer(regrouped.inputs[0], "transpose") is not None:
+            rank = len(before)
+            swap = {"perm": (*range(rank - 2), rank - 1, rank - 2)}
+            swapped = e.emit("transpose", (regrouped.inputs[0],), swap, like=(n,))
+            return e.emit("reshape", (swapped,), {"shape": e.type(n.outputs[0]).shape}, like=(regrouped,))
     moved = [p for p in perm if shape[p] != 1]  # type: ignore[index]
     if moved == sorted(moved):  # type: ignore[type-var]
         return e.emit("reshape", (x,), {"shape": e.type(n.outputs[0]).shape}, like=(n,))
     return None
+
+
+def _swaps_last(perm: tuple[object, ...]) -> bool:
+    """Whether only the last two axes change places."""
+    rank = len(perm)
+    return rank >= 2 and perm == (*range(rank - 2), rank - 1, rank - 2)
 
 
 def _neutral(value: float, sides: tuple[int, ...]) -> Callable[[Editor, Node], str | None]:

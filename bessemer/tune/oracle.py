@@ -9,6 +9,7 @@ import numpy as np
 from bessemer.core import dtype as dt
 from bessemer.core.dim import evaluate
 from bessemer.core.dtype import DType
+from bessemer.ir import expr as ex
 from bessemer.ir import scalar
 from bessemer.ir.graph import TensorType
 from bessemer.ir.opdef import OPS
@@ -23,8 +24,23 @@ def typical_env(problem: Problem) -> dict[str, int]:
 
 
 def random_inputs(problem: Problem, env: Mapping[str, int], rng: np.random.Generator) -> list[np.ndarray]:
-    """Fresh random operands as stored (bf16 as bits): normal floats, small integers, coin flips."""
-    return [_random(o.type, env, rng, _fan_in(problem, k)) for k, o in enumerate(problem.operands)]
+    """Fresh random operands as stored (bf16 as bits): normal floats, small integers, coin flips.
+
+    Integers that index another operand stay inside it.
+    """
+    limits = index_limits(problem, env)
+    return [_random(o.type, env, rng, _fan_in(problem, k), limits.get(k, 2)) for k, o in enumerate(problem.operands)]
+
+
+def index_limits(problem: Problem, env: Mapping[str, int]) -> dict[int, int]:
+    """For operands that are read to index others: the least size that their values index."""
+    out: dict[int, int] = {}
+    roots = [e for e in (problem.epilogue, problem.body.expr if problem.body is not None else None) if e is not None]
+    for load in (n for root in roots for n in ex.walk(root) if isinstance(n, ex.Load)):
+        for index, size in zip(load.index, problem.operands[load.operand].type.shape):
+            for inner in (n for n in ex.walk(index) if isinstance(n, ex.Load)):
+                out[inner.operand] = max(1, min(out.get(inner.operand, 2**31), evaluate(size, env)))
+    return out
 
 
 def _fan_in(problem: Problem, k: int) -> int:
@@ -37,14 +53,16 @@ def _fan_in(problem: Problem, k: int) -> int:
     return int(np.prod(shape[1:])) if problem.op == "conv" else shape[0] * int(np.prod(shape[2:]))
 
 
-def _random(t: TensorType, env: Mapping[str, int], rng: np.random.Generator, fan_in: int) -> np.ndarray:
+def _random(
+    t: TensorType, env: Mapping[str, int], rng: np.random.Generator, fan_in: int, limit: int
+) -> np.ndarray:
     shape = tuple(evaluate(d, env) for d in t.shape)
     if t.dtype.is_float:
         values = rng.standard_normal(shape, np.float32) / np.float32(max(1, fan_in) ** 0.5)
         return stored(values, t.dtype)
     if t.dtype.kind == "b":
         return np.asarray(rng.integers(0, 2, shape), np.bool_)
-    return np.asarray(rng.integers(0, 2, shape), t.dtype.numpy)
+    return np.asarray(rng.integers(0, min(limit, 100), shape), t.dtype.numpy)
 
 
 def stored(values: np.ndarray, dtype: DType) -> np.ndarray:
