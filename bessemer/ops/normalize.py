@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from bessemer.core.dim import product
+from bessemer.core import dtype as dt
+from bessemer.core.dim import Dim, product
+from bessemer.core.dtype import DType
+from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
 from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register
@@ -38,6 +41,35 @@ def _layer_reference(inputs: Sequence[np.ndarray | None], attrs: Mapping[str, An
     return (out.astype(x.dtype),)
 
 
+def _layer_compute(ctx: InferContext) -> ex.ComputeDef:
+    x, first = ctx.type(0), ctx.attr("axis")
+    axes, acc = ex.out_axes(x.rank), dt.accumulator(x.dtype)
+
+    def at(tag: str) -> ex.Expr:
+        return ex.cast(ex.load(0, (*axes[:first], *(ex.Axis(f"{tag}{k}") for k in range(first, x.rank))), x.dtype), acc)
+
+    spans = {tag: tuple((f"{tag}{k}", x.shape[k]) for k in range(first, x.rank)) for tag in "mv"}
+    out = _normalised(at, spans, ctx.attr("mode") == "layer", ctx.attr("epsilon"), acc)
+    operand = 1
+    for fn in [f for f, given in (("mul", ctx.attr("has_scale")), ("add", ctx.attr("has_bias"))) if given]:
+        t = ctx.type(operand)
+        out = ex.call(fn, out, ex.cast(ex.load(operand, ex.broadcast_index(t.shape, axes), t.dtype), acc))
+        operand += 1
+    return ex.ComputeDef(x.shape, x.dtype, ex.cast(out, x.dtype))
+
+
+def _normalised(
+    at: Callable[[str], ex.Expr], spans: Mapping[str, tuple[tuple[str, Dim], ...]], centre: bool, epsilon: float,
+    acc: DType,
+) -> ex.Expr:  # fmt: skip
+    """The element at("i"), less the mean where `centre`, over the root mean square; "m" and "v" are summed over."""
+    count = ex.cast(ex.idx(product(size for _, size in spans["m"])), acc)
+    mean = ex.call("div", ex.Reduce("sum", spans["m"], at("m"), acc), count)
+    other, own = (ex.call("sub", at(tag), mean) if centre else at(tag) for tag in "vi")
+    square = ex.call("div", ex.Reduce("sum", spans["v"], ex.call("mul", other, other), acc), count)
+    return ex.call("mul", own, ex.call("rsqrt", ex.call("add", square, ex.lit(epsilon, acc))))
+
+
 def _layer_samples(rng: np.random.Generator) -> Sequence[Sample]:
     def x(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape).astype(np.float32)
@@ -53,7 +85,7 @@ def _layer_samples(rng: np.random.Generator) -> Sequence[Sample]:
     )
 
 
-register(OpDef("layer_norm", _layer_infer, _layer_reference, Fusion.TEMPLATE, samples=_layer_samples))
+register(OpDef("layer_norm", _layer_infer, _layer_reference, Fusion.TEMPLATE, _layer_compute, samples=_layer_samples))
 
 
 def _group_infer(ctx: InferContext) -> tuple[TensorType, ...]:
@@ -78,6 +110,28 @@ def _group_reference(inputs: Sequence[np.ndarray | None], attrs: Mapping[str, An
     return ((np.moveaxis(out, 1, -1) if last else out).astype(x.dtype),)
 
 
+def _group_compute(ctx: InferContext) -> ex.ComputeDef:
+    x, last = ctx.type(0), ctx.attr("layout") == "NHWC"
+    axes, acc = ex.out_axes(x.rank), dt.accumulator(x.dtype)
+    channel = x.rank - 1 if last else 1
+    spatial = [k for k in range(1, x.rank) if k != channel]
+    each = ex.idx(x.shape[channel] // ctx.attr("groups"))
+    first = ex.call("mul", ex.call("floordiv", axes[channel], each), each)
+
+    def at(tag: str) -> ex.Expr:
+        index: list[ex.Expr] = (
+            list(axes) if tag == "i" else [axes[0], *(ex.Axis(f"{tag}{k}") for k in range(1, x.rank))]
+        )
+        index[channel] = axes[channel] if tag == "i" else ex.call("add", first, ex.Axis(f"{tag}{channel}"))
+        return ex.cast(ex.load(0, tuple(index), x.dtype), acc)
+
+    sizes = {channel: x.shape[channel] // ctx.attr("groups"), **{k: x.shape[k] for k in spatial}}
+    spans = {tag: tuple((f"{tag}{k}", sizes[k]) for k in sorted(sizes)) for tag in "mv"}
+    out = _normalised(at, spans, True, ctx.attr("epsilon"), acc)
+    scale, bias = (ex.cast(ex.load(k, (axes[channel],), ctx.type(k).dtype), acc) for k in (1, 2))
+    return ex.ComputeDef(x.shape, x.dtype, ex.cast(ex.call("add", ex.call("mul", out, scale), bias), x.dtype))
+
+
 def _group_samples(rng: np.random.Generator) -> Sequence[Sample]:
     def x(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape).astype(np.float32)
@@ -90,7 +144,7 @@ def _group_samples(rng: np.random.Generator) -> Sequence[Sample]:
     )
 
 
-register(OpDef("group_norm", _group_infer, _group_reference, Fusion.TEMPLATE, samples=_group_samples))
+register(OpDef("group_norm", _group_infer, _group_reference, Fusion.TEMPLATE, _group_compute, samples=_group_samples))
 
 
 def emit_moments(ctx: ImportContext, x: str, axes: tuple[int, ...], epsilon: float) -> tuple[str, str]:
@@ -210,7 +264,7 @@ def _import_lp_norm(ctx: ImportContext) -> Values:
 
 @onnx_op("LRN", since=(1, 13))
 def _import_lrn(ctx: ImportContext) -> Values:
-    """x / (bias + alpha / size * sum of squares over a window of channels) ** beta, as an average pool over channels."""
+    """x / (bias + alpha * the mean square over a window of channels) ** beta; the mean is an average pool."""
     x, size = ctx.input(0), ctx.attr("size")
     shape, dtype = ctx.shape(x), ctx.dtype(x)
     squares = ctx.emit("reshape", ctx.emit("mul", x, x), shape=(shape[0], 1, shape[1], product(shape[2:])))

@@ -133,31 +133,6 @@ def _samples(rng: np.random.Generator) -> Sequence[Sample]:
 register(OpDef("pool", _infer, _reference, Fusion.TEMPLATE, _compute, samples=_samples))
 
 
-def _indices_infer(ctx: InferContext) -> tuple[TensorType, ...]:
-    (y,) = _infer(ctx)
-    return (y, TensorType(dt.i64, y.shape))
-
-
-def _indices_reference(inputs: Sequence[np.ndarray | None], attrs: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
-    """Values and flat indices into the data, row-major or (attr column_major) column-major in space."""
-    (x,) = inputs
-    assert x is not None
-    rank, out = x.ndim - 2, [int(d) for d in attrs["out"]]
-    args = (attrs["kernel"], attrs["strides"], attrs["dilations"], attrs["pads"], out)
-    order = "F" if attrs["column_major"] else "C"
-    places = np.arange(int(np.prod(x.shape[2:]))).reshape(x.shape[2:], order=order)
-    flat = np.broadcast_to(places, x.shape).astype(np.int64)
-    shape = (*x.shape[:2], *out, -1)
-    values = patches(x, *args, _lowest(x.dtype)).reshape(shape)
-    where = patches(flat, *args, -1).reshape(shape)
-    best = values.argmax(axis=-1)[..., None]
-    base = np.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], *(1,) * rank) * int(np.prod(x.shape[2:]))
-    return (np.take_along_axis(values, best, -1)[..., 0], np.take_along_axis(where, best, -1)[..., 0] + base)
-
-
-register(OpDef("max_pool_indices", _indices_infer, _indices_reference, Fusion.HOST))
-
-
 @onnx_op("MaxPool", since=(8, 10, 11, 12, 22))
 @onnx_op("AveragePool", since=(7, 10, 11, 19, 22))
 @onnx_op("LpPool", since=(2, 11, 18, 22))
@@ -174,9 +149,12 @@ def _import_pool(ctx: ImportContext) -> Values:
         "count_include_pad": bool(ctx.attr("count_include_pad", 0)),
         "p": int(ctx.attr("p", 2)) if kind == "lp" else 0,
     }  # fmt: skip
-    if kind == "max" and ctx.wants(1):
-        return ctx.emit_all("max_pool_indices", x, column_major=bool(ctx.attr("storage_order", 0)), **attrs)
-    return ctx.emit("pool", x, **attrs)
+    y = ctx.emit("pool", x, **attrs)
+    if not ctx.wants(1):
+        return y
+    kept = ("kernel", "strides", "dilations", "pads", "out")
+    column_major = bool(ctx.attr("storage_order", 0))
+    return y, ctx.emit("max_pool_indices", x, column_major=column_major, **{k: attrs[k] for k in kept})
 
 
 def _out_sizes(

@@ -38,6 +38,14 @@ class _Scope:
     grid: tuple[int, ...]
     mask: np.ndarray
 
+    def narrowed(self, used: set[str]) -> _Scope:
+        """This scope with one place along every axis that is not `used`: a value is the same all along it."""
+        unused = tuple(int(np.argmax(v.shape)) for k, v in self.axes.items() if v.size > 1 and k not in used)
+        cut = [slice(0, 1) if k in unused else slice(None) for k in range(len(self.grid))]
+        axes = {k: v[tuple(cut)] for k, v in self.axes.items()}
+        grid = tuple(1 if k in unused else n for k, n in enumerate(self.grid))
+        return _Scope(axes, grid, self.mask.any(axis=unused, keepdims=True))
+
     def deeper(self, axes: Sequence[tuple[str, int]]) -> _Scope:
         rank, n = len(self.grid), len(axes)
         old = {k: v.reshape((*v.shape, *(1,) * n)) for k, v in self.axes.items()}
@@ -119,6 +127,7 @@ class Evaluator:
 
     def _reduce(self, e: ex.Reduce, scope: _Scope) -> np.ndarray:
         sizes = [(name, evaluate(d, self.env)) for name, d in e.axes]
+        scope = scope.narrowed({n.name for n in ex.walk(e) if isinstance(n, ex.Axis)})
         inner = scope.deeper(sizes)
         body = np.broadcast_to(self.value(e.body, inner), inner.grid)
         over = tuple(range(len(scope.grid), len(inner.grid)))
