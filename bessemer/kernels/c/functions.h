@@ -23,9 +23,10 @@ static inline float f32_of_f16(uint16_t h) {
 /* Adding 2^(e+13) rounds to a multiple of f16's step at exponent e, to nearest even. */
 static inline uint16_t f16_of_f32(float x) {
     const uint32_t u = bits_of_f32(x), sign = u >> 16 & 0x8000u, body = u & 0x7fffffffu;
-    const uint32_t exponent = body & 0x7f800000u, least = exponent < 0x38800000u ? 0x38800000u : exponent;
+    const uint32_t c = body > 0x47800000u ? 0x47800000u : body;
+    const uint32_t exponent = c & 0x7f800000u, least = exponent < 0x38800000u ? 0x38800000u : exponent;
     const float magic = f32_of_bits(least + 0x06800000u);
-    const float rounded = (f32_of_bits(body > 0x47800000u ? 0x47800000u : body) + magic) - magic;
+    const float rounded = (f32_of_bits(c) + magic) - magic;
     const uint32_t r = bits_of_f32(rounded);
     const uint32_t normal = (r - 0x38000000u) >> 13, tiny = (uint32_t)(int32_t)(rounded * 0x1p24f);
     const uint32_t finite = rounded >= 65536.0f ? 0x7c00u : r < 0x38800000u ? tiny : normal;
