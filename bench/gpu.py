@@ -50,6 +50,11 @@ def reference(path: Path, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]
     return dict(zip(names, session.run(names, feeds), strict=True))
 
 
+def summary(times: list[float]) -> dict[str, float]:
+    """Median, least and 99th percentile."""
+    return {"median": float(np.median(times)), "min": min(times), "p99": float(np.percentile(times, 99))}
+
+
 def measure(key: str, precision: str, cache: Path, tune: str, count: int, static: bool) -> list[dict[str, Any]]:
     """Build one model and run it at each of its shapes."""
     model = MODELS[key]
@@ -63,7 +68,7 @@ def measure(key: str, precision: str, cache: Path, tune: str, count: int, static
     )
     built = time.perf_counter() - started
     session = bessemer.load(engine)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for wanted in model.shapes[: 1 if static else count]:
         feeds = model.make_inputs(wanted, np.random.default_rng(7))
         want = reference(Path(model.path()), feeds)
@@ -73,15 +78,18 @@ def measure(key: str, precision: str, cache: Path, tune: str, count: int, static
             {
                 "model": key, "precision": precision, "shapes": {k: list(v.shape) for k, v in feeds.items()},
                 "relative_error": max(relative_error(got[k], want[k]) for k in want),
-                "repeatable": all(np.array_equal(got[k], again[k], equal_nan=True) for k in got if got[k].dtype.kind == "f"),
-                "device_ms": {"median": float(np.median(times)), "min": min(times), "p99": float(np.percentile(times, 99))},
+                "repeatable": all(got[k].tobytes() == again[k].tobytes() for k in got),
+                "device_ms": summary(times),
                 "build_s": built, "steps": len(engine.program.steps), "memory": engine.memory,
                 "slow_paths": engine.manifest["slow_paths"],
             }
         )  # fmt: skip
         last = rows[-1]
-        print(f"{key:12} {precision} {last['shapes']} err {last['relative_error']:.1e} same {last['repeatable']} "
-              f"{last['device_ms']['median']:.3f} ms, {last['steps']} steps, built in {built:.0f} s", flush=True)  # fmt: skip
+        print(
+            f"{key:12} {precision} {last['shapes']} err {last['relative_error']:.1e} same {last['repeatable']} "
+            f"{last['device_ms']['median']:.3f} ms, {last['steps']} steps, built in {built:.0f} s",
+            flush=True,
+        )
     if rows:
         feeds = model.make_inputs(model.shapes[0], np.random.default_rng(7))
         steps = sorted(session.profile(feeds, 10), key=lambda s: -s[1])

@@ -31,7 +31,8 @@ def peers(key: str) -> list[dict[str, Any]]:
     arrays = [torch.from_numpy(a).cuda() for a in feeds.values()]
     arrays = [a.half() if a.is_floating_point() else a for a in arrays]
     if arrays[0].dim() == 4:
-        net, arrays = net.to(memory_format=torch.channels_last), [a.to(memory_format=torch.channels_last) for a in arrays]
+        net = net.to(memory_format=torch.channels_last)
+        arrays = [a.to(memory_format=torch.channels_last) for a in arrays]
     rows = []
     with torch.inference_mode():
         rows.append(_row(key, "torch eager", lambda: net(*arrays), 0.0))
@@ -67,7 +68,6 @@ def _row(key: str, peer: str, fn: Callable[[], object], compile_s: float) -> dic
         end.synchronize()
         if k >= 15:
             times.append(start.elapsed_time(end))
-    row = {"model": key, "peer": peer, "precision": "fp16", "compile_s": compile_s,
-           "device_ms": {"median": float(np.median(times)), "min": min(times), "p99": float(np.percentile(times, 99))}}  # fmt: skip
-    print(f"{key:12} {peer}: {row['device_ms']['median']:.3f} ms, compiled in {compile_s:.0f} s", flush=True)  # type: ignore[index]
-    return row
+    found = {"median": float(np.median(times)), "min": min(times), "p99": float(np.percentile(times, 99))}
+    print(f"{key:12} {peer}: {found['median']:.3f} ms, compiled in {compile_s:.0f} s", flush=True)
+    return {"model": key, "peer": peer, "precision": "fp16", "compile_s": compile_s, "device_ms": found}

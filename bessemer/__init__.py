@@ -31,11 +31,13 @@ _EXPORTS = {
 __all__ = [*_EXPORTS]
 
 if TYPE_CHECKING:
-    from bessemer.builder import build
+    from bessemer.builder import build as build
     from bessemer.core.errors import *  # noqa: F403
-    from bessemer.engine.engine import Engine, TensorInfo
-    from bessemer.frontend.profile import Profile
-    from bessemer.runtime.session import Session, load
+    from bessemer.engine.engine import Engine as Engine
+    from bessemer.engine.engine import TensorInfo as TensorInfo
+    from bessemer.frontend.profile import Profile as Profile
+    from bessemer.runtime.session import Session as Session
+    from bessemer.runtime.session import load as load
 
 
 def __getattr__(name: str) -> Any:

@@ -71,7 +71,7 @@ class Library:
         self._declare()
 
     def __del__(self) -> None:
-        """Unload. The descriptor stays open until here: the loader knows objects by path, and its number is the path."""
+        """Unload. The descriptor stays open until here: the loader knows objects by path, and that is its number."""
         if getattr(self, "_library", None) is not None:
             _ctypes.dlclose(self._library._handle)
         if getattr(self, "_handle", -1) >= 0:

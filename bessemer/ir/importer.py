@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Union
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from bessemer.core.dtype import DType
 from bessemer.ir.builder import GraphBuilder
 from bessemer.ir.graph import Attr, Graph, TensorType
 
-Values = Union[str, Sequence[str]]
+Values = str | Sequence[str]
 
 
 # TensorProto.DataType, by number, so that this file needs no onnx.

@@ -56,7 +56,8 @@ class Editor:
 
     def nodes(self) -> Iterator[Node]:
         """The nodes in their order at the time of the call, each as it is when its turn comes; removed ones are not."""
-        names = [next(o for o in self._nodes[key].outputs if o) for key in sorted(self._nodes, key=self._order.__getitem__)]
+        keys = sorted(self._nodes, key=self._order.__getitem__)
+        names = [next(o for o in self._nodes[key].outputs if o) for key in keys]
         for name in names:
             node = self._producers.get(name)
             if node is not None:

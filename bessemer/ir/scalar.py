@@ -104,7 +104,8 @@ class _Evaluator:
             axes[name] = _axis(size, self.rank + k, self.rank + n)
         acc = None if self.acc is None else self.acc.reshape(self.acc.shape + (1,) * n)
         body = _Evaluator(self.arrays, self.env, axes, self.rank + n, acc).value(e.body)
-        body = np.broadcast_to(body, (*body.shape[: self.rank], *extents) if body.ndim else (1,) * self.rank + tuple(extents))
+        lead = body.shape[: self.rank] if body.ndim else (1,) * self.rank
+        body = np.broadcast_to(body, (*lead, *extents))
         over = tuple(range(self.rank, self.rank + n))
         if e.kind.startswith("arg"):
             return _argument(e.kind, body, self.rank)
@@ -153,7 +154,8 @@ def _truncated(a: Array, b: Array) -> Array:
         return a / b
     safe = np.where(b == 0, 1, b)
     quotient = np.abs(a) // np.abs(safe) if a.dtype.kind == "i" else a // safe
-    return np.where(np.sign(a) * np.sign(safe) < 0, -quotient, quotient) if a.dtype.kind == "i" else quotient
+    signed = a.dtype.kind == "i"
+    return np.asarray(np.where(np.sign(a) * np.sign(safe) < 0, -quotient, quotient) if signed else quotient)
 
 
 def _shift(fn: Callable[[Any, Any], Any]) -> Callable[[Array, Array], Array]:

@@ -17,10 +17,10 @@ Triton kernels take the arguments in the order of the launch's `args`, and a gri
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from bessemer.core import canon
 from bessemer.core.dim import Dim, Range, substitute
@@ -171,7 +171,7 @@ class Limits(Protocol):
 
 
 class Tactic(Protocol):
-    """One way to compute a family of problems. `version` is part of the timing cache's key: raise it with any change."""
+    """One way to compute a family of problems. `version` is part of the timing cache's key: raise it with changes."""
 
     name: str
     version: int
@@ -204,10 +204,13 @@ def register(tactic: Tactic) -> Tactic:
     return TACTICS.add(tactic.name, tactic)
 
 
-def transform(name: str) -> Any:
+Transform = TypeVar("Transform", bound=Callable[..., Any])
+
+
+def transform(name: str) -> Callable[[Transform], Transform]:
     """`@transform("pack_b")` registers a function (array, *params) -> array as a weight transform."""
 
-    def wrap(fn: Any) -> Any:
+    def wrap(fn: Transform) -> Transform:
         TRANSFORMS.add(name, WeightTransform(name, fn))
         return fn
 

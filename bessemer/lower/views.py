@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from bessemer.core.dim import product
 from bessemer.ir.graph import Graph, Node, TensorType
@@ -21,14 +22,16 @@ def view_offset(node: Node, graph: Graph, types: Mapping[str, TensorType]) -> in
         return 0
     if node.op != "slice" or not _made_here(node.inputs[0], graph, types):
         return None
-    shape, starts, sizes = types[node.inputs[0]].shape, node.attrs["starts"], node.attrs["sizes"]
-    assert isinstance(starts, tuple) and isinstance(sizes, tuple)
-    if not all(isinstance(d, int) for d in (*shape, *starts, *sizes)) or any(s != 1 for s in node.attrs["steps"]):  # type: ignore[union-attr]
+    shape = types[node.inputs[0]].shape
+    starts: tuple[Any, ...] = node.attrs["starts"]  # type: ignore[assignment]
+    sizes: tuple[Any, ...] = node.attrs["sizes"]  # type: ignore[assignment]
+    steps: tuple[Any, ...] = node.attrs["steps"]  # type: ignore[assignment]
+    if not all(isinstance(d, int) for d in (*shape, *starts, *sizes)) or any(s != 1 for s in steps):
         return None
     axis = next((k for k, d in enumerate(shape) if d != 1), len(shape))
     if any(size != d for k, (size, d) in enumerate(zip(sizes, shape)) if k != axis) or axis == len(shape):
         return None
-    offset = starts[axis] * product(shape[axis + 1 :]) * types[node.inputs[0]].dtype.itemsize  # type: ignore[operator]
+    offset = starts[axis] * product(shape[axis + 1 :]) * types[node.inputs[0]].dtype.itemsize
     return offset if isinstance(offset, int) and offset % ALIGN == 0 else None
 
 

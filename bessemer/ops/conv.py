@@ -103,7 +103,9 @@ def _samples(rng: np.random.Generator) -> Sequence[Sample]:
     def x(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape).astype(np.float32)
 
-    def attrs(rank: int, layout: str = "NCHW", stride: int = 1, dilation: int = 1, pad: int = 0, groups: int = 1) -> Any:
+    def attrs(
+        rank: int, layout: str = "NCHW", stride: int = 1, dilation: int = 1, pad: int = 0, groups: int = 1
+    ) -> Any:
         return {"layout": layout, "strides": (stride,) * rank, "dilations": (dilation,) * rank,
                 "pads": (pad,) * (2 * rank), "groups": groups}  # fmt: skip
 

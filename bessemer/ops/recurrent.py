@@ -1,8 +1,8 @@
 """LSTM, GRU and RNN over whole sequences.
 
 Operands: x [T, B, I], w [dirs, G*H, I], r [dirs, G*H, H], then those that the attributes has_bias ([dirs, 2*G*H]),
-has_initial_h ([dirs, B, H]) and has_initial_c (lstm) announce. Results: y [T, dirs, B, H], y_h [dirs, B, H], and y_c for
-lstm. `lstm` and `gru` have the default activations; other forms (lengths, peepholes, clipping, other activations) are
+has_initial_h ([dirs, B, H]) and has_initial_c (lstm) announce. Results: y [T, dirs, B, H], y_h [dirs, B, H], and
+y_c for lstm. `lstm` and `gru` have the default activations; other forms (lengths, peepholes, clipping, other activations) are
 `recurrent`, a host op.
 """
 
@@ -68,7 +68,8 @@ def _reference(inputs: Sequence[np.ndarray | None], attrs: Mapping[str, Any]) ->
         for k in range(t):
             at = np.where(backwards, lengths - 1 - k, k)
             live = (k < lengths)[:, None]
-            new_h, new_c = CELLS[cell](x[np.clip(at, 0, t - 1), np.arange(b)], state_h, state_c, w[d], r[d], bias, peep, fns, attrs)
+            now = x[np.clip(at, 0, t - 1), np.arange(b)]
+            new_h, new_c = CELLS[cell](now, state_h, state_c, w[d], r[d], bias, peep, fns, attrs)
             state_h, state_c = np.where(live, new_h, state_h), np.where(live, new_c, state_c)
             rows = np.nonzero(live[:, 0])[0]
             y[at[rows], d, rows] = state_h[rows]
@@ -176,7 +177,7 @@ def _import(ctx: ImportContext) -> Values:
     if plain and names == DEFAULTS[cell] * dirs:
         out = ctx.emit_all(cell, x, ctx.input(1), ctx.input(2), *states, **attrs)
     else:
-        extra = {"has_lengths": has["has_lengths"], "has_peepholes": has["has_peepholes"], **_padded(general, cell, dirs)}
+        extra = {k: has[k] for k in ("has_lengths", "has_peepholes")} | _padded(general, cell, dirs)
         out = ctx.emit_all("recurrent", x, ctx.input(1), ctx.input(2), *states, **attrs, **extra)
     if batch_first:
         perms = ((2, 0, 1, 3), (1, 0, 2), (1, 0, 2))

@@ -72,7 +72,7 @@ class CpuContext:
             case "kernel":
                 for arg in s.args:
                     if arg.kind == "tensor":
-                        self._point(int(arg.value))  # type: ignore[call-overload]
+                        self._point(int(arg.value))  # type: ignore[arg-type]
                     elif arg.kind == "workspace":
                         self._pointers.append(self.arena.ctypes.data + s.workspace[0])
                 integer = len(self.integers.values)

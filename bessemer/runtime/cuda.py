@@ -151,8 +151,8 @@ class CudaContext:
             elif arg.kind == "workspace":
                 values.append(self.arena + step.workspace[0])
             else:
-                t = self.program.tensors[int(arg.value)]  # type: ignore[call-overload]
-                values.append(self.address(int(arg.value)))  # type: ignore[call-overload]
+                t = self.program.tensors[int(arg.value)]  # type: ignore[arg-type]
+                values.append(self.address(int(arg.value)))  # type: ignore[arg-type]
                 if t.space in ("input", "output", "dynamic"):
                     patches.append((number, (t.space, t.offset)))
         grid = tuple(evaluate(d, self._env) for d in step.grid)

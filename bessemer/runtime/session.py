@@ -145,7 +145,8 @@ class CpuSession(Session):
         if out:
             unknown = [n for n in out if n not in self._names]
             if unknown:
-                raise InputError(f"unknown outputs in out: {', '.join(unknown)}", fix=f"they are {', '.join(self._names)}")
+                names = ", ".join(self._names)
+                raise InputError(f"unknown outputs in out: {', '.join(unknown)}", fix=f"the outputs are {names}")
         arrays: list[np.ndarray | None] = []
         for t, shape in zip(self.signature.outputs, shapes):
             if shape is None:

@@ -52,8 +52,8 @@ class CudaMeasurer:
         inputs = oracle.random_inputs(problem, env, self.rng)
         try:
             wanted = oracle.answer(problem, inputs, env)
-        except (MemoryError, ValueError, TypeError) as error:
-            return [Measured(None, f"the oracle failed: {error!r}")] * len(candidates)
+        except (MemoryError, ValueError, TypeError) as failure:
+            return [Measured(None, f"the oracle failed: {failure!r}")] * len(candidates)
         compiled = self._compile(problem, candidates)
         shared = [self._upload(a) for a in inputs]
         results: list[Measured | None] = [None] * len(candidates)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -83,7 +84,7 @@ def answer(problem: Problem, inputs: Sequence[np.ndarray], env: Mapping[str, int
     shape = tuple(evaluate(d, env) for d in out_type.shape)
     if problem.body is not None:
         return [scalar.evaluate(problem.body.expr, shape, _wide(out_type.dtype), values, env)]
-    attrs = {k: _static(v, env) for k, v in problem.attrs}
+    attrs: dict[str, Any] = {k: _static(v, env) for k, v in problem.attrs}
     with np.errstate(all="ignore"):
         results = list(OPS.get(problem.op).reference(values[: problem.anchors], attrs))
     if problem.epilogue is None:
