@@ -42,9 +42,9 @@ Progress = Callable[[str, int, int, str], None]  # (stage, done, total, what)
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """Everything `build` takes but the model; see there."""
+    """Everything `build` takes but the model; see there. `target` may also be a Target that is already made."""
 
-    target: str = "cpu"
+    target: str | Target = "cpu"
     precision: str = "fp32"
     tf32: bool = False
     shapes: Mapping[str, Sequence[int]] | None = None
@@ -145,7 +145,8 @@ class _Build:
     warnings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.target = resolve(self.options.target, self.options.threads)
+        target = self.options.target
+        self.target = resolve(target, self.options.threads) if isinstance(target, str) else target
         given = self.options.timing_cache
         self.cache = given if isinstance(given, TimingCache) else TimingCache(given)
 

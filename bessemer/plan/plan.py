@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from bessemer.core import canon
-from bessemer.core.dim import INF, Dim, bounds, symbols
+from bessemer.core import dtype as dt
+from bessemer.core.dim import bounds, symbols
 from bessemer.engine.codec import encode
 from bessemer.engine.engine import WeightPart
 from bessemer.engine.format import WEIGHT_ALIGN, align
@@ -27,7 +28,7 @@ from bessemer.lower.items import (
     Lowered,
 )  # fmt: skip
 from bessemer.plan.host import host_attrs, host_reads
-from bessemer.plan.storage import Storage, assign
+from bessemer.plan.storage import DYNAMIC_LIMIT, Storage, assign
 from bessemer.targets.base import Placement
 from bessemer.tune.choice import Choice
 
@@ -39,17 +40,11 @@ def plan(
     scratch: dict[int, int] = {}
     for number, item in enumerate(lowered.items):
         if isinstance(item, KernelItem):
-            scratch[number] = _largest(choices[item.problem].code.workspace, lowered)
+            nbytes = bounds(choices[item.problem].code.workspace, lowered.ranges)[1]
+            scratch[number] = nbytes if nbytes < DYNAMIC_LIMIT else 0
     storage, workspaces = assign(lowered, scratch)
     planner = _Planner(lowered, choices, placed, storage, scratch, workspaces)
     return planner.program(), tuple(planner.weights.parts)
-
-
-def _largest(d: Dim, lowered: Lowered) -> int:
-    high = bounds(d, lowered.ranges)[1]
-    if high >= INF:
-        raise ValueError(f"a kernel's workspace of {d} bytes has no upper bound")
-    return high
 
 
 @dataclass
@@ -174,6 +169,7 @@ class _Planner:
         ]
         outputs = [self.tensor(v) for v in item.outputs]
         workspace = (self.workspaces.get(number, 0), self.scratch.get(number, 0))
+        own = self._own_workspace(choice) if choice.code.workspace != 0 and not workspace[1] else None
         origin = tuple(dict.fromkeys(o for n in item.nodes for o in n.origin))
         nbytes = sum((self.lowered.types[v].nbytes for v in (*item.operands, *item.outputs)), start=0)
         name = "+".join(n.op for n in item.nodes)
@@ -184,17 +180,24 @@ class _Planner:
                 if isinstance(arg, Int):
                     args.append(Arg("int", arg.value, arg.bits))
                 elif arg.operand == WORKSPACE:
-                    args.append(Arg("workspace", 0))
+                    args.append(Arg("workspace", 0) if own is None else Arg("tensor", own))
                 else:
                     args.append(Arg("tensor", [*operands, *outputs][arg.operand]))
             steps.append(
                 Step(
-                    "kernel", name, item.problem.op, origin, tuple(dict.fromkeys(operands)), tuple(outputs),
+                    "kernel", name, item.problem.op, origin, tuple(dict.fromkeys(operands)),
+                    (*outputs, *(() if own is None else (own,))),
                     self._kernel(item.problem, choice, launch), tuple(args), launch.grid,
                     flops=item.flops if k == 0 else 0, nbytes=nbytes if k == 0 else 0, workspace=workspace,
                 )
             )  # fmt: skip
         return steps
+
+    def _own_workspace(self, choice: Choice) -> int:
+        """A workspace too large to plan for, as a tensor that is allocated when its size is known."""
+        tensor = Tensor("workspace", dt.u8, (choice.code.workspace,), "dynamic", self.storage.dynamic, 0)
+        self.storage.dynamic += 1
+        return self._add(tensor)
 
     def _kernel(self, problem: Problem, choice: Choice, launch: Launch) -> int:
         place = self.placed(problem, choice.code, launch)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bessemer.core.dim import INF, bounds
+from bessemer.core.dim import bounds
 from bessemer.ir.graph import TensorType
 from bessemer.lower.items import AliasItem, CopyItem, Item, Lowered, read, written
 from bessemer.plan.memory import Interval, aligned, peak, place
 
-DYNAMIC_LIMIT = 1 << 40  # a tensor that may grow beyond this is allocated when its size is known
+DYNAMIC_LIMIT = 1 << 32  # bytes: a tensor or workspace that may grow beyond this is allocated when its size is known
 
 
 @dataclass
@@ -25,6 +24,7 @@ class Storage:
     space: dict[str, str] = field(default_factory=dict)  # by root
     offset: dict[str, int] = field(default_factory=dict)  # by root
     block: dict[str, int] = field(default_factory=dict)  # bytes by root: enough for every view of it
+    dynamic: int = 0  # allocations made while running
     arena_bytes: int = 0
     peak_bytes: int = 0
 
@@ -106,13 +106,13 @@ def _intervals(storage: Storage) -> list[Interval]:
         for value in read(item):
             last[storage.root(value)] = number
     blocks: list[Interval] = []
-    dynamic = itertools.count()
     for root, start in first.items():
         if root in storage.space:
             continue
         nbytes = max(size[root], *(storage.shift(v) + storage.nbytes(v) for v in views.get(root, ())), 0)
-        if nbytes >= min(INF, DYNAMIC_LIMIT) or storage.lowered.types[root].dtype.kind == "s":
-            storage.space[root], storage.offset[root] = "dynamic", next(dynamic)
+        if nbytes >= DYNAMIC_LIMIT or storage.lowered.types[root].dtype.kind == "s":
+            storage.space[root], storage.offset[root] = "dynamic", storage.dynamic
+            storage.dynamic += 1
         else:
             storage.block[root] = nbytes
             blocks.append(Interval(root, aligned(nbytes), start, last[root]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -61,7 +62,10 @@ class CpuContext:
         self._current: Bound | None = None
         self._env: dict[str, int] = {}
         self._arrays: dict[str, list[np.ndarray | None]] = {"input": [], "output": []}
-        self._dynamic: dict[int, np.ndarray] = {}  # by offset
+        self._unplanned = [t for t in self.program.tensors if t.space == "dynamic" and t.dtype.kind != "s"]
+        self._dynamic: dict[int, np.ndarray] = {}  # memory of dynamic tensors, by offset; what has none is not in it
+        self._blocks: dict[int, np.ndarray] = {}  # what this context allocated for them, by offset: kept for later runs
+        self._data_dependent = any(symbol.input < 0 for symbol in self.program.symbols.values())
         self._failure: BaseException | None = None
 
     # -- building the table ---------------------------------------------------------------------------------------
@@ -119,10 +123,12 @@ class CpuContext:
                 return None
             bound = bind(self.program, self.integers, env)
             self._bound[shapes] = bound
-        if bound is not self._current or bound.later:
+        if bound is not self._current or self._data_dependent:
             self.table.integers[bound.slots] = bound.values
             self._current = bound
             self._env = dict(bound.env)
+            self._dynamic.clear()
+            self._allocate()
         return bound
 
     def run(self, inputs: Sequence[np.ndarray], outputs: list[np.ndarray | None]) -> list[np.ndarray]:
@@ -207,7 +213,7 @@ class CpuContext:
         if learn(result.shape, t, self._env):
             self._refresh()
         if t.space == "dynamic" or (t.space == "output" and self._arrays["output"][t.offset] is None):
-            self._place(t, np.ascontiguousarray(result))
+            self._place(t, np.array(result, order="C"))  # a copy: the result may look into memory that is used again
         else:
             self._view(number)[...] = result.reshape(shape_of(t, self._env) or result.shape)
 
@@ -219,10 +225,21 @@ class CpuContext:
             if isinstance(value, int):
                 self.table.integers[slot] = value
         for t in self.program.tensors:
-            made = t.space == "dynamic" or (t.space == "output" and self._arrays["output"][t.offset] is None)
-            shape = shape_of(t, self._env) if made else None
-            if shape is not None:
+            shape = shape_of(t, self._env) if t.space == "output" else None
+            if shape is not None and self._arrays["output"][t.offset] is None:
                 self._place(t, np.empty(shape, t.dtype.numpy))
+        self._allocate()
+
+    def _allocate(self) -> None:
+        """Give memory to the dynamic tensors whose shapes are known by now and that have none yet in this run."""
+        for t in self._unplanned:
+            shape = shape_of(t, self._env) if t.offset not in self._dynamic else None
+            if shape is not None:
+                nbytes = math.prod(shape) * t.dtype.itemsize
+                block = self._blocks.get(t.offset)
+                if block is None or block.nbytes < nbytes:
+                    block = self._blocks[t.offset] = aligned_block(nbytes)
+                self._place(t, block[:nbytes].view(t.dtype.numpy).reshape(shape))
 
     def _place(self, t: Tensor, array: np.ndarray) -> None:
         """Make `array` the memory of a tensor whose size was not known."""

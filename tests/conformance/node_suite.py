@@ -17,11 +17,15 @@ from typing import Any
 import numpy as np
 import onnx
 
+from bessemer import builder
+from bessemer.builder import BuildOptions
 from bessemer.core import dtype as dt
 from bessemer.core.errors import BessemerError, GraphError, InputError
 from bessemer.frontend.onnx import import_model
 from bessemer.ir import interp
 from bessemer.ir.verify import verify
+from bessemer.runtime.session import load
+from bessemer.targets.cpu import CpuTarget, detect_level
 
 Arrays = dict[str, np.ndarray]
 PASS = "pass"
@@ -101,21 +105,32 @@ def run_reference(model: onnx.ModelProto, inputs: Arrays) -> Arrays:
     return interp.run(graph, {name: inputs[name] for name in graph.inputs})
 
 
-def run_dynamic(model: onnx.ModelProto, inputs: Arrays) -> Arrays:
-    """Import with every dimension above 1 dynamic (equal sizes are one symbol), and interpret."""
-    dynamic = onnx.ModelProto()
-    dynamic.CopyFrom(model)
-    for info in (*dynamic.graph.input, *dynamic.graph.output):
+def dynamic(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model` with every dimension above 1 dynamic (equal sizes are one symbol)."""
+    out = onnx.ModelProto()
+    out.CopyFrom(model)
+    for info in (*out.graph.input, *out.graph.output):
         if info.type.WhichOneof("value") == "tensor_type":
             for d in info.type.tensor_type.shape.dim:
                 if d.dim_value > 1:
                     d.dim_param = f"n{d.dim_value}"
-    return run_reference(dynamic, inputs)
+    return out
+
+
+def run_cpu(model: onnx.ModelProto, inputs: Arrays) -> Arrays:
+    """Build for this machine's CPU with untuned, quickly compiled kernels, and run."""
+    target = CpuTarget(detect_level(), threads=2, optimise=False)
+    engine = builder.run(model, BuildOptions(target, tune="off"))
+    assert engine is not None
+    session = load(engine)
+    return session.run({info.name: inputs[info.name] for info in session.inputs})
 
 
 RUNNERS: dict[str, Callable[[onnx.ModelProto, Arrays], Arrays]] = {
     "reference": run_reference,
-    "reference-dynamic": run_dynamic,
+    "reference-dynamic": lambda model, inputs: run_reference(dynamic(model), inputs),
+    "cpu": run_cpu,
+    "cpu-dynamic": lambda model, inputs: run_cpu(dynamic(model), inputs),
 }
 
 
