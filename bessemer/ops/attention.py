@@ -1,14 +1,21 @@
-"""Scaled dot-product attention: op `attention`. (ONNX's Attention is a function, inlined and recognised by a pass.)"""
+"""Scaled dot-product attention: op `attention`.
+
+Operands q [B, H, S, D], k [B, Hkv, T, D], v [B, Hkv, T, Dv] (layout "BHSD"; "BSHD" has the middle axes swapped), and
+with has_mask a mask that broadcasts to [B, H, S, T]: floats are added to the scores, a bool says which keys take part.
+With `causal` query i sees keys up to i + T - S. A query that sees no key gives zeros.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from bessemer.core.dim import Dim
+from bessemer.core.dim import Dim, floordiv
 from bessemer.ir.graph import TensorType
+from bessemer.ir.importer import ImportContext
 from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register
 from bessemer.ops.broadcasting import same_dim
 
@@ -33,7 +40,7 @@ def _infer(ctx: InferContext) -> tuple[TensorType, ...]:
 
 
 def _reference(inputs: Sequence[np.ndarray | None], attrs: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
-    """Computed in f64. A row whose scores are all -inf gives zeros."""
+    """Computed in f64."""
     q, k, v = (np.asarray(a, np.float64) for a in inputs[:3])
     if attrs["layout"] == "BSHD":
         q, k, v = (a.transpose(0, 2, 1, 3) for a in (q, k, v))
@@ -41,7 +48,9 @@ def _reference(inputs: Sequence[np.ndarray | None], attrs: Mapping[str, Any]) ->
     k, v = (np.repeat(a, groups, axis=1) for a in (k, v))
     scores = q @ np.swapaxes(k, -1, -2) * attrs["scale"]
     if attrs["has_mask"]:
-        scores = scores + inputs[3]
+        mask = inputs[3]
+        assert mask is not None
+        scores = np.where(mask, scores, -np.inf) if mask.dtype == np.bool_ else scores + mask
     if attrs["causal"]:
         s, t = scores.shape[-2:]
         scores = np.where(np.tril(np.ones((s, t), bool), t - s), scores, -np.inf)
@@ -68,14 +77,49 @@ def _samples(rng: np.random.Generator) -> Sequence[Sample]:
     def attrs(layout: str, mask: bool = False, causal: bool = False) -> dict[str, Any]:
         return {"scale": 0.25, "causal": causal, "has_mask": mask, "layout": layout}
 
+    seen = rng.random((2, 1, 5, 9)) < 0.6
     hidden = np.where(rng.random((2, 1, 1, 9)) < 0.3, np.float32(-np.inf), np.float32(0))
     return (
         Sample((x(2, 3, 7, 16), x(2, 3, 9, 16), x(2, 3, 9, 16)), attrs("BHSD")),
         Sample((x(2, 7, 3, 32), x(2, 9, 3, 32), x(2, 9, 3, 32)), attrs("BSHD")),
         Sample((x(2, 3, 7, 16), x(2, 3, 9, 16), x(2, 3, 9, 20), hidden), attrs("BHSD", mask=True)),
+        Sample((x(2, 4, 5, 16), x(2, 2, 9, 16), x(2, 2, 9, 16), seen), attrs("BHSD", mask=True), note="grouped"),
         Sample((x(1, 2, 33, 8), x(1, 2, 33, 8), x(1, 2, 33, 8)), attrs("BHSD", causal=True)),
         Sample((x(1, 70, 2, 64), x(1, 70, 2, 64), x(1, 70, 2, 64), x(1, 1, 70, 70)), attrs("BSHD", mask=True)),
     )
 
 
 register(OpDef("attention", _infer, _reference, Fusion.TEMPLATE, flops=_flops, samples=_samples))
+
+
+def emit_attention(
+    ctx: ImportContext, q: str, k: str, v: str, mask: str | None, scale: float, causal: bool, layout: str = "BHSD"
+) -> str:
+    """An `attention` node."""
+    operands = (q, k, v) if mask is None else (q, k, v, mask)
+    attrs: dict[str, Any] = {"scale": scale, "causal": causal, "has_mask": mask is not None, "layout": layout}
+    return ctx.emit("attention", *operands, **attrs)
+
+
+def scale_of(ctx: ImportContext, size: Dim) -> float:
+    """The node's attribute scale where it is not 0, else 1 / sqrt(size of the heads)."""
+    given = ctx.attr("scale", None)
+    if given:
+        return float(given)
+    if not isinstance(size, int):
+        ctx.unsupported("the size of the heads is dynamic")
+    return float(1 / math.sqrt(size))  # type: ignore[arg-type]
+
+
+def split_heads(ctx: ImportContext, x: str, heads: int, layout: str = "BHSD") -> str:
+    """[B, S, heads * D] as [B, heads, S, D] or, in layout "BSHD", [B, S, heads, D]."""
+    batch, length, width = ctx.shape(x)
+    split = ctx.emit("reshape", x, shape=(batch, length, heads, floordiv(width, heads)))
+    return ctx.emit("transpose", split, perm=(0, 2, 1, 3)) if layout == "BHSD" else split
+
+
+def join_heads(ctx: ImportContext, x: str, layout: str = "BHSD") -> str:
+    """The inverse of `split_heads`."""
+    x = ctx.emit("transpose", x, perm=(0, 2, 1, 3)) if layout == "BHSD" else x
+    batch, length, heads, size = ctx.shape(x)
+    return ctx.emit("reshape", x, shape=(batch, length, heads * size))
