@@ -41,6 +41,7 @@ class Params:
     int0: int = 0
     pointers: dict[int, str] = field(default_factory=dict)
     sizes: dict[Dim, str] = field(default_factory=dict)
+    blocks: list[Dim] = field(default_factory=list)
 
     def pointer(self, operand: int) -> str:
         """The name of an operand's (or output's, or the workspace's) pointer."""
@@ -53,9 +54,14 @@ class Params:
             return str(d) if d >= 0 else f"({d})"
         return self.sizes.setdefault(d, f"n{len(self.sizes)}")
 
+    def block(self, d: Dim) -> str:
+        """The name of an argument for how work is cut up: never a literal, so that kernels of other sizes are equal."""
+        self.blocks.append(d)
+        return f"g{len(self.blocks) - 1}"
+
     @property
     def args(self) -> tuple[Arg, ...]:
-        return (*(Ptr(k) for k in self.pointers), *(Int(d) for d in self.sizes))
+        return (*(Ptr(k) for k in self.pointers), *(Int(d) for d in (*self.sizes, *self.blocks)))
 
     def declarations(self) -> list[str]:
         """Locals for all of them."""
@@ -68,7 +74,8 @@ class Params:
             t = self.problem.outputs[operand - outputs] if written else self.problem.operands[operand].type
             c = f"{'' if written else 'const '}{scalar.STORAGE[t.dtype.name]}"
             lines.append(f"{c} *restrict {name} = p[{self.ptr0 + k}];")
-        return [*lines, *(f"const int64_t {name} = d[{self.int0 + k}];" for k, name in enumerate(self.sizes.values()))]
+        names = [*self.sizes.values(), *(f"g{k}" for k in range(len(self.blocks)))]
+        return [*lines, *(f"const int64_t {name} = d[{self.int0 + k}];" for k, name in enumerate(names))]
 
 
 @dataclass(frozen=True)

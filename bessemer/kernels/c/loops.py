@@ -24,6 +24,7 @@ from bessemer.kernels.c.stages import Axes, Stage, Temporary, free_axes, outermo
 ITEM = 16384  # elements of cheap work that outweigh the cost of starting a work item
 BUFFER = 512  # elements of a buffer that a reduction fills
 LANES = 256  # most outputs that reductions accumulate at once
+RUN = 64  # terms of a long sum that are added up before they join the others
 LEAVES = 24  # most variants of an innermost loop
 TILE = 32
 HEAVY = frozenset(
@@ -123,18 +124,19 @@ class _Writer:
     def _size(self, d: Dim) -> str:
         return self.params.size(d)
 
+    def _block(self, d: Dim) -> str:
+        return self.params.block(d)
+
     def _unit_loop(self, stack: ExitStack, units: Dim, cost: int, flat: Flat | None = None) -> None:
         """The loop over the units of this call, `cost` cheap elements each."""
         self.units, self.group = units, max(1, ITEM // max(1, cost))
-        size, group = self._size(units), self._size(self.group)
-        last = "end" if self.group == 1 else f"(end * {group} < {size} ? end * {group} : {size})"
-        first = "begin" if self.group == 1 else f"begin * {group}"
-        self.body.line(f"const int64_t u1 = {last};")
-        stack.enter_context(self.body.block(f"for (int64_t u = {first}; u < u1; u++)", flat=flat))
+        size, group = self._block(units), self._block(self.group)
+        self.body.line(f"const int64_t u1 = end * {group} < {size} ? end * {group} : {size};")
+        stack.enter_context(self.body.block(f"for (int64_t u = begin * {group}; u < u1; u++)", flat=flat))
 
     def _cut(self, name: str, size: Dim, piece: Dim, number: str) -> None:
         """Locals NAME0 and NAME1: where piece `number` of `size` starts and ends."""
-        p, s = self._size(piece), self._size(size)
+        p, s = self._block(piece), self._block(size)
         self.body.line(f"const int64_t {name}0 = {number} * {p};")
         self.body.line(f"const int64_t {name}1 = {name}0 + {p} < {s} ? {name}0 + {p} : {s};")
 
@@ -151,7 +153,7 @@ class _Writer:
         else:
             pieces = ceildiv(size, piece)
             self._unit_loop(stack, product(s for _, s in lead) * pieces, cost * piece)
-            text = self._size(pieces)
+            text = self._block(pieces)
             if lead:
                 self.body.blocks[-1].flat = Flat(f"(u / {text})", tuple(lead))
             self._cut("m", size, piece, f"(u % {text})" if lead else "u")
@@ -174,7 +176,7 @@ class _Writer:
                 piece = max(64, ITEM // weight)
                 pieces = ceildiv(size, piece)
                 self._unit_loop(stack, product(s for _, s in outer) * pieces, piece * weight)
-                text = self._size(pieces)
+                text = self._block(pieces)
                 if outer:
                     self.body.blocks[-1].flat = Flat(f"(u / {text})", tuple(outer))
                 self._cut("j", size, piece, f"(u % {text})" if outer else "u")
@@ -293,7 +295,7 @@ class _Writer:
             cost = min(TILE, self.typical(height)) * min(wide, self.typical(length)) * weight
             self._unit_loop(stack, product(s for _, s in other) * downs * acrosses, cost)
             body = self.body
-            down, right = self._size(downs), self._size(acrosses)
+            down, right = self._block(downs), self._block(acrosses)
             body.blocks[-1].flat = Flat(f"(u / {right} / {down})", other)
             self._cut("a", height, TILE, f"(u / {right} % {down})")
             self._cut("w", length, wide, f"(u % {right})")
@@ -439,7 +441,7 @@ class _Writer:
         body = self.body
         with ExitStack() as stack:
             self._unit_loop(stack, product(s for _, s in outer) * pieces, cost * min(piece, self.typical(size)))
-            text = self._size(pieces)
+            text = self._block(pieces)
             if outer:
                 body.blocks[-1].flat = Flat(f"(u / {text})", tuple(outer))
             self._cut("j", size, piece, f"(u % {text})" if outer else "u")
@@ -477,23 +479,58 @@ class _Writer:
         argument = r.kind.startswith("arg")
         dtype = r.body.dtype if argument else r.acc
         acc, c = body.name("acc"), element(dtype)
-        body.line(f"{c} {acc}[{piece}];")
-        if argument:
-            body.line(f"int64_t {acc}at[{piece}];")
-        start = f"{acc}[j] = {initial(r.kind, dtype)};" + (f" {acc}at[j] = 0;" if argument else "")
-        body.line(f"for (int64_t j = 0; j < j1 - j0; j++) {{ {start} }}")
+        self._start(acc, c, piece, initial(r.kind, dtype), argument)
+        *outer, (last, size) = r.axes
         with ExitStack() as stack:
-            for axis, size in r.axes:
-                stack.enter_context(self._loop(axis, size))
-            with body.block("for (int64_t j = 0; j < j1 - j0; j++)", {name: "(j0 + j)"}, pragma=IVDEP):
-                self._bind_arrays(arrays)
-                value = body.value(r.body).text
-                if argument:
-                    body.line(f"const {c} new = {value};")
-                    body.line(f"const int take = {better(r.kind, dtype, 'new', f'{acc}[j]')};")
-                    body.line(f"{acc}[j] = take ? new : {acc}[j];")
-                    body.line(f"{acc}at[j] = take ? {r.axes[0][0]} : {acc}at[j];")
-                else:
-                    body.line(f"{acc}[j] = ({c}){combined(r.kind, dtype, f'{acc}[j]', value)};")
+            for axis in outer:
+                stack.enter_context(self._loop(*axis))
+            if r.kind in ("sum", "prod") and dtype.is_float and self.typical(size) > 2 * RUN:
+                self._accumulate_runs(r, name, acc, piece, arrays)
+            else:
+                stack.enter_context(self._loop(last, size))
+                self._accumulate_row(r, name, acc, arrays)
         text = f"{acc}at[j]" if argument else scalar.read(f"{acc}[j]", dtype) if c == "uint8_t" else f"{acc}[j]"
         arrays[id(r)] = (r, text)
+
+    def _start(self, acc: str, c: str, piece: int, value: str, argument: bool = False) -> None:
+        """An array of accumulators for the outputs of a block."""
+        self.body.line(f"{c} {acc}[{piece}];")
+        if argument:
+            self.body.line(f"int64_t {acc}at[{piece}];")
+        start = f"{acc}[j] = {value};" + (f" {acc}at[j] = 0;" if argument else "")
+        self.body.line(f"for (int64_t j = 0; j < j1 - j0; j++) {{ {start} }}")
+
+    def _accumulate_runs(
+        self, r: ex.Reduce, name: str, acc: str, piece: int, arrays: Mapping[int, tuple[ex.Reduce, str]]
+    ) -> None:
+        """A long sum as a sum of short ones, which keeps its rounding errors small."""
+        body, c = self.body, element(r.acc)
+        last, size = r.axes[-1]
+        part, first = body.name("acc"), body.name("k")
+        with body.block(f"for (int64_t {first} = 0; {first} < {self._size(size)}; {first} += {RUN})"):
+            end = f"{first} + {RUN} < {self._size(size)} ? {first} + {RUN} : {self._size(size)}"
+            body.line(f"const int64_t {first}e = {end};")
+            self._start(part, c, piece, initial(r.kind, r.acc))
+            with body.block(f"for (int64_t {last} = {first}; {last} < {first}e; {last}++)", {last: last}):
+                self._accumulate_row(r, name, part, arrays)
+            total = combined(r.kind, r.acc, f"{acc}[j]", f"{part}[j]")
+            body.line(f"for (int64_t j = 0; j < j1 - j0; j++) {acc}[j] = ({c}){total};")
+
+    def _accumulate_row(
+        self, r: ex.Reduce, name: str, acc: str, arrays: Mapping[int, tuple[ex.Reduce, str]]
+    ) -> None:
+        """One step of all accumulators of a block."""
+        body = self.body
+        argument = r.kind.startswith("arg")
+        dtype = r.body.dtype if argument else r.acc
+        c = element(dtype)
+        with body.block("for (int64_t j = 0; j < j1 - j0; j++)", {name: "(j0 + j)"}, pragma=IVDEP):
+            self._bind_arrays(arrays)
+            value = body.value(r.body).text
+            if argument:
+                body.line(f"const {c} new = {value};")
+                body.line(f"const int take = {better(r.kind, dtype, 'new', f'{acc}[j]')};")
+                body.line(f"{acc}[j] = take ? new : {acc}[j];")
+                body.line(f"{acc}at[j] = take ? {r.axes[0][0]} : {acc}at[j];")
+            else:
+                body.line(f"{acc}[j] = ({c}){combined(r.kind, dtype, f'{acc}[j]', value)};")

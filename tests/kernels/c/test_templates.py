@@ -1,0 +1,182 @@
+"""Softmax, normalisation, pooling, attention and recurrent cells against the ops' references."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bessemer.core import dtype as dt
+from bessemer.core.dim import Dim, Range, sym
+from bessemer.core.dtype import DType
+from bessemer.ir.graph import TensorType
+from bessemer.ir.opdef import OPS
+from bessemer.kernels.base import TACTICS, Operand, Problem
+from bessemer.targets.cpu import CpuTarget
+from tests.kernels.c.harness import supported
+from tests.kernels.c.problems import Asked, anchors, check, with_epilogue
+from tests.kernels.c.running import run
+
+ARCHS = pytest.mark.parametrize("arch", supported())
+NAMES = ("softmax", "layer_norm", "group_norm", "pool", "attention", "lstm", "gru")
+
+
+def verify(asked: Asked, arch: str, env: dict[str, int] | None = None, threads: int = 2) -> None:
+    tactic = TACTICS.get(f"c_{asked.problem.op}")
+    found = run(tactic, asked.problem, asked.arrays, arch, threads=threads, env=env)
+    assert len(found) == len(asked.wanted)
+    for got, wanted in zip(found, asked.wanted):
+        if wanted.dtype.kind == "f" and got.dtype == np.float16:
+            got = got.astype(np.float32)
+        check(got, wanted, asked.tolerance, f"{asked.label} on {arch}")
+
+
+def applicable(asked: Asked, arch: str) -> bool:
+    return TACTICS.get(f"c_{asked.problem.op}").applicable(asked.problem, CpuTarget(arch, 2)) is None
+
+
+@ARCHS
+@pytest.mark.parametrize("dtype", [dt.f32, dt.f16, dt.bf16], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_samples(name: str, dtype: DType, arch: str) -> None:
+    seed = int(np.random.default_rng().integers(1 << 30))
+    done = 0
+    for asked in anchors(name, seed, dtype):
+        if applicable(asked, arch):
+            verify(asked, arch)
+            done += 1
+    assert done or (name in ("lstm", "gru") and dtype != dt.f32)
+
+
+@ARCHS
+@pytest.mark.parametrize("name", NAMES[:5])
+def test_epilogues(name: str, arch: str) -> None:
+    for asked in anchors(name, int(np.random.default_rng().integers(1 << 30))):
+        if applicable(asked, arch):
+            verify(with_epilogue(asked, 1), arch)
+
+
+def asked(op: str, arrays: list[np.ndarray], constant: tuple[int, ...] = (), **attrs: object) -> Asked:
+    """An f32 problem on fresh arrays, answered by the op's reference."""
+    operands = tuple(Operand(TensorType(dt.from_numpy(a.dtype), a.shape), k in constant) for k, a in enumerate(arrays))
+    wanted = [np.asarray(a) for a in OPS.get(op).reference(arrays, attrs)]
+    outs = tuple(TensorType(dt.f32, a.shape) for a in wanted)
+    problem = Problem(op, operands, outs, tuple(sorted(attrs.items())), len(arrays), outs[0])  # type: ignore[arg-type]
+    return Asked(op, problem, arrays, wanted, 1e-5)
+
+
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng().standard_normal(shape).astype(np.float32)
+
+
+@ARCHS
+@pytest.mark.parametrize("n", [1, 2, 15, 16, 17, 63, 64, 65, 130, 700, 5000])
+def test_softmax_of_any_length(n: int, arch: str) -> None:
+    x = 20 * normal(7, n)
+    x[3, : n // 2] = -np.inf
+    x[5, n // 2] = np.inf if n == 1 else np.nan
+    for log in (False, True):
+        with np.errstate(all="ignore"):
+            verify(asked("softmax", [x], axis=1, log=log), arch)
+
+
+@ARCHS
+def test_softmax_of_a_whole_axis_of_symbolic_size(arch: str) -> None:
+    n = sym("n")
+    for size in (1, 33):
+        one = asked("softmax", [normal(3, size, 5)], axis=1, log=False)
+        t = TensorType(dt.f32, (3, n, 5))
+        problem = replace(one.problem, operands=(Operand(t),), outputs=(t,), result=t, ranges=(("n", Range(1, 99)),))
+        verify(replace(one, problem=problem), arch, {"n": size})
+
+
+def attention_cases() -> Iterator[Asked]:
+    plain = {"scale": 0.2, "causal": False, "has_mask": False, "layout": "BHSD"}
+    for s, t, d, dv in ((1, 1, 1, 1), (1, 77, 64, 64), (5, 3, 33, 7), (50, 130, 40, 65), (3, 20, 16, 16)):
+        q, k, v = normal(2, 4, s, d), normal(2, 4, t, d), normal(2, 4, t, dv)
+        yield asked("attention", [q, k, v], **plain)
+        yield asked("attention", [q, k[:, :2], v[:, :2]], **plain)
+        yield asked("attention", [q, k, v], **{**plain, "causal": True})
+        for shape in ((2, 4, s, t), (1, 1, 1, t), (s, t), (2, 1, s, 1)):
+            yield asked("attention", [q, k, v, normal(*shape)], **{**plain, "has_mask": True})
+        flip = [np.ascontiguousarray(a.transpose(0, 2, 1, 3)) for a in (q, k, v)]
+        yield asked("attention", flip, **{**plain, "layout": "BSHD", "causal": True})
+    hidden = np.full((3, 1, 1, 9), -np.inf, np.float32)
+    hidden[1] = 0
+    arrays = [normal(3, 2, 8, 16), normal(3, 2, 9, 16), normal(3, 2, 9, 16), hidden]
+    yield asked("attention", arrays, **{**plain, "has_mask": True})
+
+
+@ARCHS
+def test_attention(arch: str) -> None:
+    for case in attention_cases():
+        verify(case, arch)
+
+
+@ARCHS
+def test_attention_keeps_by_bool_masks(arch: str) -> None:
+    q, k, v = normal(2, 3, 20, 16), normal(2, 3, 31, 16), normal(2, 3, 31, 16)
+    keep = np.random.default_rng().random((2, 1, 20, 31)) < 0.5
+    added = np.where(keep, np.float32(0), np.float32(-np.inf))
+    attrs = {"scale": 0.25, "causal": False, "has_mask": True, "layout": "BHSD"}
+    case = asked("attention", [q, k, v, added], **attrs)
+    mask = Operand(TensorType(dt.bool_, keep.shape))
+    problem = replace(case.problem, operands=(*case.problem.operands[:3], mask))
+    verify(replace(case, problem=problem, arrays=[q, k, v, keep]), arch)
+
+
+@ARCHS
+def test_attention_of_symbolic_lengths(arch: str) -> None:
+    s, t = sym("s"), sym("t")
+    ranges = (("s", Range(1, 512, 64)), ("t", Range(1, 512, 64)))
+    for queries, keys in ((1, 200), (90, 7)):
+        case = asked("attention", [normal(1, 2, queries, 32), normal(1, 2, keys, 32), normal(1, 2, keys, 32)],
+                     scale=0.1, causal=False, has_mask=False, layout="BHSD")  # fmt: skip
+        shapes: list[tuple[Dim, ...]] = [(1, 2, s, 32), (1, 2, t, 32), (1, 2, t, 32)]
+        out = TensorType(dt.f32, (1, 2, s, 32))
+        operands = tuple(Operand(TensorType(dt.f32, shape)) for shape in shapes)
+        problem = replace(case.problem, operands=operands, outputs=(out,), result=out, ranges=ranges)
+        verify(replace(case, problem=problem), arch, {"s": queries, "t": keys})
+
+
+@ARCHS
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("sizes", [(1, 1, 3, 5), (7, 1, 40, 64), (3, 14, 9, 33), (20, 2, 70, 100)])
+def test_recurrent_cells(cell: str, sizes: tuple[int, int, int, int], arch: str) -> None:
+    steps, batch, inputs, hidden = sizes
+    gates = 4 if cell == "lstm" else 3
+    for direction in ("forward", "reverse", "bidirectional"):
+        dirs = 2 if direction == "bidirectional" else 1
+        w = 0.3 * normal(dirs, gates * hidden, inputs)
+        r = 0.3 * normal(dirs, gates * hidden, hidden)
+        for bias, initial, linear in ((True, True, True), (False, False, False), (True, False, False)):
+            arrays = [normal(steps, batch, inputs), w, r]
+            arrays += [normal(dirs, 2 * gates * hidden)] if bias else []
+            states = (1 + (cell == "lstm")) if initial else 0
+            arrays += [normal(dirs, batch, hidden) for _ in range(states)]
+            names = ("sigmoid", "tanh", "tanh") if cell == "lstm" else ("sigmoid", "tanh")
+            attrs = {"cell": cell, "direction": direction, "hidden_size": hidden, "activations": names * dirs,
+                     "linear_before_reset": linear, "has_bias": bias, "has_initial_h": initial,
+                     "has_initial_c": initial and cell == "lstm"}  # fmt: skip
+            verify(asked(cell, arrays, constant=(1, 2), **attrs), arch)
+
+
+@ARCHS
+@pytest.mark.parametrize("kind", ["max", "avg", "lp"])
+def test_pools_over_edges(kind: str, arch: str) -> None:
+    x = normal(2, 9, 11, 70)
+    if kind == "max":
+        x[0, 3, 3, 5] = np.nan
+    for kernel, strides, dilations, pads, include in (
+        ((3, 3), (2, 2), (1, 1), (1, 1, 1, 1), True),
+        ((2, 4), (1, 3), (2, 1), (0, 3, 1, 2), False),
+        ((9, 11), (1, 1), (1, 1), (0,) * 4, False),
+    ):
+        spans = [x.shape[1 + k] + pads[k] + pads[2 + k] - (kernel[k] - 1) * dilations[k] - 1 for k in range(2)]
+        out = tuple(span // stride + 1 for span, stride in zip(spans, strides))
+        attrs = {"kind": kind, "kernel": kernel, "strides": strides, "dilations": dilations, "pads": pads, "out": out,
+                 "layout": "NHWC", "count_include_pad": include, "p": 3 if kind == "lp" else 0}  # fmt: skip
+        with np.errstate(all="ignore"):
+            verify(asked("pool", [x], **attrs), arch)
