@@ -114,6 +114,9 @@ def find(domain: str, name: str, opset: int | None) -> OpVersion:
     try:
         schema = defs.get_schema(name, opset, domain)
     except defs.SchemaError:
+        added = IMPORTERS.get((domain, name, 1))  # ops that onnxruntime adds to ONNX's own domain have version 1
+        if added is not None:
+            return OpVersion(domain, name, 1, importer=added)
         return OpVersion(domain, name, 0, reason=f"ONNX has no such op at opset {opset}{_near(domain, name)}")
     since = schema.since_version
     version = OpVersion(domain, name, since, schema, IMPORTERS.get((domain, name, since)))

@@ -162,7 +162,7 @@ def _import_layer_norm(ctx: ImportContext) -> Values:
     axis = ctx.axis(ctx.attr("axis", -1), ctx.rank(x))
     epsilon = ctx.attr("epsilon", 1e-5)
     tail = ctx.shape(x)[axis:]
-    affine = [_to_shape(ctx, ctx.input(k), tail) for k in (1, 2) if ctx.has(k)]
+    affine = [to_shape(ctx, ctx.input(k), tail) for k in (1, 2) if ctx.has(k)]
     if any(ctx.dtype(a) != ctx.dtype(x) for a in affine):
         ctx.unsupported("scale and bias have another dtype than the data")
     y = ctx.emit(
@@ -174,7 +174,7 @@ def _import_layer_norm(ctx: ImportContext) -> Values:
     return (y, mean, inverse)
 
 
-def _to_shape(ctx: ImportContext, value: str, shape: tuple[Any, ...]) -> str:
+def to_shape(ctx: ImportContext, value: str, shape: tuple[Any, ...]) -> str:
     """A scale or bias with exactly the normalised axes."""
     have = ctx.shape(value)
     if have == shape:
@@ -190,7 +190,7 @@ def _to_shape(ctx: ImportContext, value: str, shape: tuple[Any, ...]) -> str:
 def _import_rms_norm(ctx: ImportContext) -> Values:
     x = ctx.input(0)
     axis = ctx.axis(ctx.attr("axis", -1), ctx.rank(x))
-    scale = _to_shape(ctx, ctx.input(1), ctx.shape(x)[axis:])
+    scale = to_shape(ctx, ctx.input(1), ctx.shape(x)[axis:])
     if ctx.dtype(scale) != ctx.dtype(x):
         ctx.unsupported("the scale has another dtype than the data")
     epsilon = ctx.attr("epsilon", 1e-5)
