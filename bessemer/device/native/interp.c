@@ -3,9 +3,10 @@
    A context owns a `bsm_table`: steps, pointers and integers in flat arrays that the session fills and patches. A run
    is one call. Kernels get their slice of the pointers and integers, and a range of work items; the pool hands out
    chunks of the items through an atomic counter. Workers spin for a while after each job, because the next step comes
-   within microseconds, then sleep. */
+   within microseconds, then sleep; a job ends when its items are done, whoever slept through it. */
 #define _GNU_SOURCE
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -27,6 +28,8 @@ struct bsm_step {
     int64_t serial;  /* KERNEL: too small to be worth waking anybody */
 };
 
+enum { JOB = 1 << 16, OPEN = 1 << 15, YIELD = 1 << 12 };
+
 struct bsm_pool;
 
 struct bsm_table {
@@ -45,7 +48,9 @@ struct bsm_pool {
     pthread_t *workers;
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    _Atomic int64_t job, sleeping, running, next;
+    _Atomic int64_t gate;     /* job * JOB + (OPEN while it may be joined) + workers that are at it */
+    _Atomic int64_t sleeping; /* workers */
+    _Atomic int64_t next;     /* first work item that nobody has taken */
     bsm_kernel *kernel;
     void *const *p;
     const int64_t *d;
@@ -73,6 +78,16 @@ static void work(struct bsm_pool *pool, int64_t number) {
     }
 }
 
+static int64_t job_of(struct bsm_pool *pool) { return atomic_load_explicit(&pool->gate, memory_order_acquire) / JOB; }
+
+/* Whether a worker got into job `number`: one that wakes up late finds it closed, and nobody waits for it. */
+static int join(struct bsm_pool *pool, int64_t number) {
+    int64_t gate = atomic_load(&pool->gate);
+    while (gate / JOB == number && gate & OPEN)
+        if (atomic_compare_exchange_weak(&pool->gate, &gate, gate + 1)) return 1;
+    return 0;
+}
+
 static void *worker_main(void *argument) {
     const struct worker self = *(struct worker *)argument;
     struct bsm_pool *pool = self.pool;
@@ -80,28 +95,38 @@ static void *worker_main(void *argument) {
     int64_t seen = 0;
     for (;;) {
         int64_t spins = pool->spins;
-        while (atomic_load_explicit(&pool->job, memory_order_acquire) == seen && spins-- > 0) relax();
-        if (atomic_load_explicit(&pool->job, memory_order_acquire) == seen) {
+        while (job_of(pool) == seen && spins-- > 0) relax();
+        if (job_of(pool) == seen) {
             pthread_mutex_lock(&pool->lock);
             atomic_fetch_add(&pool->sleeping, 1);
-            while (atomic_load(&pool->job) == seen) pthread_cond_wait(&pool->wake, &pool->lock);
+            while (atomic_load(&pool->gate) / JOB == seen) pthread_cond_wait(&pool->wake, &pool->lock);
             atomic_fetch_sub(&pool->sleeping, 1);
             pthread_mutex_unlock(&pool->lock);
         }
-        seen++;
+        seen = job_of(pool);
         if (pool->stop) return 0;
-        work(pool, self.number);
-        atomic_fetch_sub_explicit(&pool->running, 1, memory_order_release);
+        if (join(pool, seen)) {
+            work(pool, self.number);
+            atomic_fetch_sub_explicit(&pool->gate, 1, memory_order_release);
+        }
     }
 }
 
-static void start_job(struct bsm_pool *pool) {
-    atomic_fetch_add(&pool->job, 1);
+static void start_job(struct bsm_pool *pool, int64_t flags) {
+    atomic_store(&pool->gate, (atomic_load(&pool->gate) / JOB + 1) * JOB + flags);
     if (atomic_load(&pool->sleeping)) {
         pthread_mutex_lock(&pool->lock);
         pthread_cond_broadcast(&pool->wake);
         pthread_mutex_unlock(&pool->lock);
     }
+}
+
+/* Closes the job and waits for the workers that joined it. */
+static void end_job(struct bsm_pool *pool) {
+    atomic_fetch_sub(&pool->gate, OPEN);
+    for (int64_t spins = 1; atomic_load_explicit(&pool->gate, memory_order_acquire) % OPEN; spins++)
+        if (spins % YIELD) relax();
+        else sched_yield(); /* more threads than processors: let the worker run */
 }
 
 struct bsm_pool *bsm_pool_create(int64_t threads, int64_t spins) {
@@ -129,7 +154,7 @@ int64_t bsm_pool_threads(const struct bsm_pool *pool) { return pool->threads; }
 
 void bsm_pool_destroy(struct bsm_pool *pool) {
     pool->stop = 1;
-    start_job(pool);
+    start_job(pool, 0);
     for (int64_t i = 1; i < pool->threads; i++) pthread_join(pool->workers[i], 0);
     pthread_cond_destroy(&pool->wake);
     pthread_mutex_destroy(&pool->lock);
@@ -148,10 +173,9 @@ static void run_kernel(struct bsm_pool *pool, bsm_kernel *kernel, void *const *p
     const int64_t chunk = items / (pool->threads * 4);
     pool->chunk = chunk > 0 ? chunk : 1;
     atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&pool->running, pool->threads - 1, memory_order_relaxed);
-    start_job(pool);
+    start_job(pool, OPEN);
     work(pool, 0);
-    while (atomic_load_explicit(&pool->running, memory_order_acquire) > 0) relax();
+    end_job(pool);
 }
 
 static int64_t now(void) {
