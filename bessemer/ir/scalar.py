@@ -140,7 +140,7 @@ def _wrap(value: Any, dtype: DType) -> Array:
 
 def _cast(value: Array, source: DType, dtype: DType) -> Array:
     if dtype.kind == "b":
-        return value != 0
+        return np.asarray(value != 0)
     if dtype.is_float:
         rounded = value.astype(np.float64)
         if dtype.name in ("f16", "bf16") and not source.is_float:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, product
+from bessemer.core.dim import Dim, evaluate, product
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
@@ -47,7 +47,7 @@ def _reference(inputs: Sequence[np.ndarray | None], attrs: Mapping[str, Any]) ->
         x, w = x.astype(np.float32), w.astype(np.float32)
     pads, strides, dilations, groups = attrs["pads"], attrs["strides"], attrs["dilations"], attrs["groups"]
     out = [
-        int(windows(x.shape[2 + k], w.shape[2 + k], strides[k], dilations[k], pads[k], pads[rank + k]))
+        evaluate(windows(x.shape[2 + k], w.shape[2 + k], strides[k], dilations[k], pads[k], pads[rank + k]), {})
         for k in range(rank)
     ]
     view = patches(x, w.shape[2:], strides, dilations, pads, out, 0)

@@ -2,8 +2,8 @@
 
 Operands: x [T, B, I], w [dirs, G*H, I], r [dirs, G*H, H], then those that the attributes has_bias ([dirs, 2*G*H]),
 has_initial_h ([dirs, B, H]) and has_initial_c (lstm) announce. Results: y [T, dirs, B, H], y_h [dirs, B, H], and
-y_c for lstm. `lstm` and `gru` have the default activations; other forms (lengths, peepholes, clipping, other activations) are
-`recurrent`, a host op.
+y_c for lstm. `lstm` and `gru` have the default activations; other forms (lengths, peepholes, clipping, other
+activations) are `recurrent`, a host op.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@ that depends on data, or that crosses a graph's boundary, is refused.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from bessemer.core import dtype as dt
@@ -89,8 +87,9 @@ def _split(ctx: ImportContext) -> Values:
     return ctx.builder.sequence(items)
 
 
-def _sizes(ctx: ImportContext, extent: Any) -> tuple[int, ...]:
+def _sizes(ctx: ImportContext, extent: Dim) -> tuple[int, ...]:
     if not ctx.has(1):
+        assert isinstance(extent, int)
         return (1,) * extent
     split = ctx.ints(ctx.input(1))
     if split is None:

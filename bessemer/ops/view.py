@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, bounds, compare, floordiv, product
+from bessemer.core.dim import Dim, bounds, compare, evaluate, floordiv, product
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import Attr, TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
@@ -130,7 +130,9 @@ def _reshape_dynamic_reference(
 ) -> tuple[np.ndarray, ...]:
     x, target = inputs
     assert x is not None and target is not None
-    return (x.reshape([int(d) for d in resolve_reshape(x.shape, [int(d) for d in target], bool(attrs["allow_zero"]))]),)
+    wanted: list[Dim] = [int(d) for d in target]
+    shape = resolve_reshape(x.shape, wanted, bool(attrs["allow_zero"]))
+    return (x.reshape([evaluate(d, {}) for d in shape]),)
 
 
 register(OpDef("reshape_dynamic", _reshape_dynamic_infer, _reshape_dynamic_reference, Fusion.HOST))

@@ -45,7 +45,12 @@ def index_limits(problem: Problem, env: Mapping[str, int]) -> dict[int, int]:
 
 
 def _fan_in(problem: Problem, k: int) -> int:
-    """Weights of long sums are scaled so that results stay near one, in half precision too."""
+    """Weights of long sums are scaled so that results stay near one, in half precision too.
+
+    A recurrent cell with larger weights would be chaotic, and amplify the rounding of a right kernel.
+    """
+    if problem.op in ("lstm", "gru") and k in (1, 2):
+        return problem.typical(problem.operands[k].type.shape[-1])
     if k != 1 or problem.op not in ("matmul", "conv", "conv_transpose"):
         return 1
     shape = [problem.typical(d) for d in problem.operands[1].type.shape]

@@ -16,7 +16,10 @@ from bessemer.runtime.bindings import Signature, check_out
 B, S = sym("batch"), sym("s")
 
 
-def signature(batch: Range = Range(1, 16, 4), s: Range = Range(8, 64, 16, 8)) -> Signature:
+BATCH, LENGTH = Range(1, 16, 4), Range(8, 64, 16, 8)
+
+
+def signature(batch: Range = BATCH, s: Range = LENGTH) -> Signature:
     tensors = (
         Tensor("x", dt.f32, (B, S, 3), "input", 0, 0),
         Tensor("mask", dt.bool_, (B, S), "input", 1, 0),
@@ -32,7 +35,7 @@ def test_symbols_get_their_values() -> None:
 
 
 @pytest.mark.parametrize("shapes,message,fix", [
-    ([(17, 16, 3), (17, 16), ()], r"input x: dimension 0 \(batch\) is 17, allowed are 1 to 16", "nearest valid size is 16"),
+    ([(17, 16, 3), (17, 16), ()], r"x: dimension 0 \(batch\) is 17, allowed are 1 to 16", "nearest valid size is 16"),
     ([(0, 16, 3), (0, 16), ()], "dimension 0 .* is 0", "nearest valid size is 1"),
     ([(4, 15, 3), (4, 15), ()], r"dimension 1 \(s\) is 15, .*multiple of 8", "nearest valid size is 16"),
     ([(4, 1, 3), (4, 1), ()], "is 1, allowed are 8 to 64", "nearest valid size is 8"),
@@ -53,7 +56,7 @@ def test_shapes_outside_the_profile(shapes: list[tuple[int, ...]], message: str,
 def test_the_nearest_valid_size_is_valid(lo: int, hi: int, multiple: int) -> None:
     bound = signature(s=Range(lo, hi, None, multiple))
     valid = [s for s in range(lo, hi + 1) if s % multiple == 0]
-    for s in range(0, hi + 40):
+    for s in range(hi + 40):
         shapes = [(1, s, 3), (1, s), ()]
         if s in valid:
             bound.bind(shapes)

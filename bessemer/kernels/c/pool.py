@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim, ceildiv, product
@@ -37,7 +38,8 @@ class Pool:
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         x, out, kind = problem.operands[0].type, problem.outputs[0].shape, str(problem.attr("kind"))
-        attrs, rank = dict(problem.attrs), len(problem.attr("kernel"))
+        attrs: dict[str, Any] = dict(problem.attrs)
+        rank = len(attrs["kernel"])
         acc = dt.accumulator(x.dtype)
         axes: list[Dim] = list(AXIS * (3 - rank))
         for k in range(rank):
@@ -58,7 +60,8 @@ class Pool:
 
 def _steps(kind: str, acc: dt.DType, p: int) -> dict[str, str]:
     """The macros of one kind."""
-    start = {"START": initial("max" if kind == "max" else "sum", acc), "NOTICE": str(int(kind == "max" and acc.is_float))}
+    notice = str(int(kind == "max" and acc.is_float))
+    start = {"START": initial("max" if kind == "max" else "sum", acc), "NOTICE": notice}
     if kind == "max":
         return start | {"STEP(a, v)": "((v) > (a) ? (v) : (a))", "FINISH(a)": "(a)"}
     suffix = "f" if acc == dt.f32 else ""

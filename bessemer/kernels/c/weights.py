@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 
@@ -102,7 +103,8 @@ def panels_of_transposed_filter(
     for i, phase in enumerate(phases):
         taps = itertools.product(*(reaching(*dim, r) for dim, r in zip(dims, phase)))
         for t, tap in enumerate(taps):
-            out[i, :, t] = b[(..., *tap)]
+            index: tuple[Any, ...] = (..., *tap)
+            out[i, :, t] = b[index]
     return panels(out.reshape(len(phases) * groups, most * inner, outer), lanes, count)
 
 
