@@ -116,7 +116,8 @@ def error_of(got: np.ndarray, want: np.ndarray, dtype: DType) -> float:
         return float(np.mean(values != want)) if values.size else 0.0
     x, y = values.astype(np.float64), want.astype(np.float64)
     same = (x == y) | (np.isnan(x) & np.isnan(y))
-    difference = np.where(same, 0.0, x - y)
+    with np.errstate(invalid="ignore"):  # equal infinities
+        difference = np.where(same, 0.0, x - y)
     norm = float(np.linalg.norm(np.where(np.isfinite(y), y, 0.0)))
     error = float(np.linalg.norm(difference)) / norm if norm else float(np.linalg.norm(difference))
     return float("inf") if np.isnan(error) else error
