@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -36,9 +37,14 @@ def linked() -> tuple[Library, list[str]]:
     return Library(found.blobs[0]), [found.placement(PROBLEM, CODE, launch).symbol for launch in CODE.launches]
 
 
-def table(linked: tuple[Library, list[str]], steps: list[NativeStep], threads: int = 1, host: object = None) -> StepTable:
+Host = Callable[[int], int]
+
+
+def table(
+    linked: tuple[Library, list[str]], steps: list[NativeStep], threads: int = 1, host: Host | None = None
+) -> StepTable:
     library, symbols = linked
-    return StepTable(library, steps, symbols, 8, 8, threads, host)  # type: ignore[arg-type]
+    return StepTable(library, steps, symbols, 8, 8, threads, host)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
