@@ -20,6 +20,8 @@ from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register
 
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 DEFAULTS = {"lstm": ("sigmoid", "tanh", "tanh"), "gru": ("sigmoid", "tanh"), "rnn": ("tanh",)}
+TAKE_BETA = frozenset({"affine", "scaledtanh", "hardsigmoid"})
+TAKE_ALPHA = TAKE_BETA | {"leakyrelu", "thresholdedrelu", "elu"}
 OPTIONAL = ("has_bias", "has_initial_h", "has_initial_c", "has_lengths", "has_peepholes")
 
 
@@ -31,19 +33,27 @@ def _infer(ctx: InferContext) -> tuple[TensorType, ...]:
     return (y, last, last) if ctx.attr("cell") == "lstm" else (y, last)
 
 
+# name: (values, alpha, beta) -> values
+ACTIVATIONS: dict[str, Callable[[np.ndarray, float, float], np.ndarray]] = {
+    "sigmoid": lambda v, a, b: 1 / (1 + np.exp(-v)),
+    "tanh": lambda v, a, b: np.tanh(v),
+    "relu": lambda v, a, b: np.maximum(v, 0),
+    "affine": lambda v, a, b: a * v + b,
+    "leakyrelu": lambda v, a, b: np.where(v < 0, a * v, v),
+    "thresholdedrelu": lambda v, a, b: np.where(v > a, v, 0),
+    "scaledtanh": lambda v, a, b: a * np.tanh(b * v),
+    "hardsigmoid": lambda v, a, b: np.clip(a * v + b, 0, 1),
+    "elu": lambda v, a, b: np.where(v < 0, a * np.expm1(v), v),
+    "softsign": lambda v, a, b: v / (1 + np.abs(v)),
+    "softplus": lambda v, a, b: np.logaddexp(v, 0),
+}
+
+
 def _activation(name: str, alpha: float | None, beta: float | None) -> Callable[[np.ndarray], np.ndarray]:
-    a = {"leakyrelu": 0.01, "hardsigmoid": 0.2, "elu": 1.0, "thresholdedrelu": 1.0}.get(name, 1.0)
-    a, b = (a if alpha is None else alpha), {"hardsigmoid": 0.5}.get(name, 0.0) if beta is None else beta
-    table: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "sigmoid": lambda v: 1 / (1 + np.exp(-v)), "tanh": np.tanh, "relu": lambda v: np.maximum(v, 0),
-        "affine": lambda v: a * v + b, "leakyrelu": lambda v: np.where(v < 0, a * v, v),
-        "thresholdedrelu": lambda v: np.where(v > a, v, 0), "scaledtanh": lambda v: a * np.tanh(b * v),
-        "hardsigmoid": lambda v: np.clip(a * v + b, 0, 1), "elu": lambda v: np.where(v < 0, a * (np.exp(v) - 1), v),
-        "softsign": lambda v: v / (1 + np.abs(v)), "softplus": lambda v: np.log1p(np.exp(v)),
-    }  # fmt: skip
-    if name not in table:
-        raise ValueError(f"unknown activation {name!r}; known: {', '.join(table)}")
-    return table[name]
+    a = {"leakyrelu": 0.01, "hardsigmoid": 0.2}.get(name, 1.0) if alpha is None else alpha
+    b = {"hardsigmoid": 0.5, "scaledtanh": 1.0}.get(name, 0.0) if beta is None else beta
+    fn = ACTIVATIONS[name]
+    return lambda v: fn(v, a, b)
 
 
 def _reference(inputs: Sequence[np.ndarray | None], attrs: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
@@ -71,8 +81,8 @@ def _reference(inputs: Sequence[np.ndarray | None], attrs: Mapping[str, Any]) ->
             now = x[np.clip(at, 0, t - 1), np.arange(b)]
             new_h, new_c = CELLS[cell](now, state_h, state_c, w[d], r[d], bias, peep, fns, attrs)
             state_h, state_c = np.where(live, new_h, state_h), np.where(live, new_c, state_c)
-            rows = np.nonzero(live[:, 0])[0]
-            y[at[rows], d, rows] = state_h[rows]
+            ran = np.nonzero(live[:, 0])[0]
+            y[at[ran], d, ran] = state_h[ran]
         last_h[d], last_c[d] = state_h, state_c
     assert inputs[0] is not None
     out = (y, last_h, last_c) if cell == "lstm" else (y, last_h)
@@ -140,9 +150,21 @@ def _samples_of(cell: str) -> Callable[[np.random.Generator], Sequence[Sample]]:
     return samples
 
 
+def _general_samples(rng: np.random.Generator) -> Sequence[Sample]:
+    def real(*shape: int) -> np.ndarray:
+        return (rng.standard_normal(shape) * 0.5).astype(np.float32)
+
+    attrs: dict[str, Any] = {
+        "cell": "rnn", "direction": "reverse", "hidden_size": 4, "linear_before_reset": False, "activations": ("relu",),
+        "has_bias": True, "has_initial_h": False, "has_initial_c": False, "has_lengths": True, "has_peepholes": False,
+        "clip": 0.8, "input_forget": False, "alphas": (None,), "betas": (None,),
+    }  # fmt: skip
+    return (Sample((real(3, 2, 5), real(1, 4, 5), real(1, 4, 4), real(1, 8), np.array([3, 2], np.int32)), attrs),)
+
+
 for _cell in ("lstm", "gru"):
     register(OpDef(_cell, _infer, _reference, Fusion.TEMPLATE, flops=_flops, samples=_samples_of(_cell)))
-register(OpDef("recurrent", _infer, _reference, Fusion.HOST, flops=_flops))
+register(OpDef("recurrent", _infer, _reference, Fusion.HOST, flops=_flops, samples=_general_samples))
 
 
 @onnx_op("LSTM", since=(7, 14, 22))
@@ -157,6 +179,9 @@ def _import(ctx: ImportContext) -> Values:
     if batch_first:
         x = ctx.emit("transpose", x, perm=(1, 0, 2))
     names = tuple(str(a).lower() for a in ctx.attr("activations", DEFAULTS[cell] * dirs))
+    unknown = [name for name in names if name not in ACTIVATIONS]
+    if unknown or len(names) != dirs * len(DEFAULTS[cell]):
+        ctx.unsupported(f"activations {', '.join(names)}; known: {', '.join(sorted(ACTIVATIONS))}")
     numbers = {"bias": 3, "lengths": 4, "initial_h": 5, "initial_c": 6, "peepholes": 7}
     has = {f"has_{k}": ctx.has(n) and (cell == "lstm" or n < 6) for k, n in numbers.items()}
     lengths = ctx.ints(ctx.input(4)) if has["has_lengths"] else None
@@ -166,26 +191,29 @@ def _import(ctx: ImportContext) -> Values:
     if batch_first:
         places = [k for k in OPTIONAL if has[k]]
         states = [ctx.emit("transpose", s, perm=(1, 0, 2)) if "initial" in k else s for k, s in zip(places, states)]
-    general = {"clip": ctx.attr("clip", None), "alphas": tuple(ctx.attr("activation_alpha", ())) or None,
-               "betas": tuple(ctx.attr("activation_beta", ())) or None,
-               "input_forget": bool(ctx.attr("input_forget", 0))}  # fmt: skip
-    plain = cell != "rnn" and not has["has_lengths"] and not has["has_peepholes"] and not any(general.values())
-    attrs: dict[str, Any] = {"cell": cell, "direction": direction, "hidden_size": ctx.attr("hidden_size"),
-                             "linear_before_reset": bool(ctx.attr("linear_before_reset", 0)), "activations": names,
-                             "has_bias": has["has_bias"], "has_initial_h": has["has_initial_h"],
-                             "has_initial_c": has["has_initial_c"]}  # fmt: skip
-    if plain and names == DEFAULTS[cell] * dirs:
+    general: dict[str, Any] = {
+        "clip": ctx.attr("clip", None), "input_forget": bool(ctx.attr("input_forget", 0)),
+        "has_lengths": has["has_lengths"], "has_peepholes": has["has_peepholes"],
+    }  # fmt: skip
+    plain = cell != "rnn" and names == DEFAULTS[cell] * dirs and not any(general.values())
+    attrs: dict[str, Any] = {
+        "cell": cell, "direction": direction, "hidden_size": ctx.attr("hidden_size", ctx.shape(ctx.input(2))[2]),
+        "linear_before_reset": bool(ctx.attr("linear_before_reset", 0)), "activations": names,
+        "has_bias": has["has_bias"], "has_initial_h": has["has_initial_h"], "has_initial_c": has["has_initial_c"],
+    }  # fmt: skip
+    if plain:
         out = ctx.emit_all(cell, x, ctx.input(1), ctx.input(2), *states, **attrs)
     else:
-        extra = {k: has[k] for k in ("has_lengths", "has_peepholes")} | _padded(general, cell, dirs)
-        out = ctx.emit_all("recurrent", x, ctx.input(1), ctx.input(2), *states, **attrs, **extra)
+        general["alphas"] = _per_activation(ctx.attr("activation_alpha", ()), names, TAKE_ALPHA)
+        general["betas"] = _per_activation(ctx.attr("activation_beta", ()), names, TAKE_BETA)
+        out = ctx.emit_all("recurrent", x, ctx.input(1), ctx.input(2), *states, **attrs, **general)
     if batch_first:
         perms = ((2, 0, 1, 3), (1, 0, 2), (1, 0, 2))
         out = tuple(ctx.emit("transpose", o, perm=p) for o, p in zip(out, perms))
     return out
 
 
-def _padded(general: dict[str, Any], cell: str, dirs: int) -> dict[str, Any]:
-    """Parameter lists of activations, one entry per activation."""
-    count = len(DEFAULTS[cell]) * dirs
-    return {k: (*v, *(None,) * (count - len(v))) if isinstance(v, tuple) else v for k, v in general.items()}
+def _per_activation(given: Sequence[float], names: Sequence[str], takers: frozenset[str]) -> tuple[float | None, ...]:
+    """Parameters of the activations in order: those that take none are passed over, None stands for the default."""
+    values = iter(given)
+    return tuple(next(values, None) if name in takers else None for name in names)
