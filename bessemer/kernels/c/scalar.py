@@ -32,10 +32,19 @@ _OWN_F32 = frozenset("exp expm1 log log1p sigmoid tanh erf".split())
 
 
 def supported(problem: Problem) -> str | None:
-    """None where every dtype of `problem` has a C type, else which has not."""
+    """None where C has all dtypes and functions of `problem`'s expressions, else what it has not."""
     for t in (*(o.type for o in problem.operands), *problem.outputs):
         if t.dtype.name not in STORAGE:
             return f"dtype {t.dtype} has no C type"
+    for e in (problem.epilogue, problem.body.expr if problem.body is not None else None):
+        for node in ex.walk(e) if e is not None else ():
+            if node.dtype.name not in STORAGE:
+                return f"dtype {node.dtype} has no C type"
+            if isinstance(node, ex.Call):
+                try:
+                    call(node, ["a"] * len(node.args))
+                except TypeError as error:
+                    return str(error)
     return None
 
 

@@ -256,3 +256,16 @@ def test_equal_groups_of_other_sizes_share_their_text() -> None:
     target = CpuTarget("avx2", 2)
     texts = {Group().emit(group([s, s[1:]], s, e), target, {}).text for s in ((40, 64), (8, 960), (33, 65))}
     assert len(texts) == 1
+
+
+def test_what_c_does_not_have_is_refused_with_a_reason() -> None:
+    target = CpuTarget("scalar", 1)
+    i = ex.Axis("i0")
+    problem = group([(4,)], (4,), ex.Call("bitnot", (load(0, i),), dt.f32))
+    reason = Group().applicable(problem, target)
+    assert reason is not None and reason.text == "bitnot is not a function of f32"
+    complex_ = Problem("group", (Operand(TensorType(dt.c64, (4,))),), (TensorType(dt.f32, (4,)),), body=problem.body)
+    reason = Group().applicable(complex_, target)
+    assert reason is not None and "c64" in reason.text
+    other = Group().applicable(Problem("matmul", (), ()), target)
+    assert other is not None and "matmul" in other.text
