@@ -88,8 +88,8 @@ def _split(ctx: ImportContext) -> Values:
 
 
 def _sizes(ctx: ImportContext, extent: Dim) -> tuple[int, ...]:
+    assert isinstance(extent, int)
     if not ctx.has(1):
-        assert isinstance(extent, int)
         return (1,) * extent
     split = ctx.ints(ctx.input(1))
     if split is None:
