@@ -97,7 +97,7 @@ def _info(api: Api, ordinal: int) -> DeviceInfo:
 
     version = int(api.call("cuDriverGetVersion"))
     return DeviceInfo(
-        ordinal, api.call("cuDeviceGetName", 256, handle).rstrip(b"\0").decode(),
+        ordinal, api.call("cuDeviceGetName", 256, handle).split(b"\0")[0].decode(),
         f"sm_{attribute('COMPUTE_CAPABILITY_MAJOR')}{attribute('COMPUTE_CAPABILITY_MINOR')}",
         attribute("MULTIPROCESSOR_COUNT"), attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN"), attribute("L2_CACHE_SIZE"),
         int(api.call("cuDeviceTotalMem", handle)), f"{version // 1000}.{version % 1000 // 10}",
