@@ -15,6 +15,7 @@ from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
 from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register
+from bessemer.ops.broadcasting import same_dim
 
 
 def _layer_infer(ctx: InferContext) -> tuple[TensorType, ...]:
@@ -174,14 +175,16 @@ def _import_layer_norm(ctx: ImportContext) -> Values:
     return (y, mean, inverse)
 
 
-def to_shape(ctx: ImportContext, value: str, shape: tuple[Any, ...]) -> str:
-    """A scale or bias with exactly the normalised axes."""
+def to_shape(ctx: ImportContext, value: str, shape: tuple[Dim, ...]) -> str:
+    """A scale or bias with exactly the normalised axes, of sizes `shape`."""
     have = ctx.shape(value)
-    if have == shape:
-        return value
-    if product(have) == product(shape):
-        return ctx.emit("reshape", value, shape=shape)
-    return ctx.emit("expand", value, shape=shape)
+    if len(have) <= len(shape):
+        spread = (*(1,) * (len(shape) - len(have)), *have)
+        if any(h == 1 and d != 1 for h, d in zip(spread, shape)):
+            return ctx.emit("expand", value, shape=shape)
+        for h, d in zip(spread, shape):
+            same_dim(h, d, ctx.ranges)
+    return value if have == shape else ctx.emit("reshape", value, shape=shape)
 
 
 @onnx_op("RMSNormalization", since=(23,))
