@@ -53,8 +53,8 @@ class CpuMeasurer:
         inputs = oracle.random_inputs(problem, env, self.rng)
         try:
             wanted = oracle.answer(problem, inputs, env)
-        except (MemoryError, ValueError, TypeError) as error:
-            return [Measured(None, f"the oracle failed: {error!r}")] * len(candidates)
+        except (MemoryError, ValueError, TypeError) as failure:
+            return [Measured(None, f"the oracle failed: {failure!r}")] * len(candidates)
         objects = compile_objects([source_of(c.code) for c in candidates], self.target.arch)
         results = [Measured(None, o[:500]) if isinstance(o, str) else None for o in objects]
         ready: dict[int, _Prepared] = {}
@@ -89,7 +89,9 @@ class CpuMeasurer:
             g[GUARD:-GUARD].view(t.dtype.numpy).reshape([evaluate(d, env) for d in t.shape])
             for g, t in zip(guarded, problem.outputs)
         ]
-        pointers, integers, steps, source = [], [], [], source_of(code)
+        pointers: list[int] = []
+        integers: list[int] = []
+        steps, source = [], source_of(code)
         addresses = [a.ctypes.data for a in (*operands, *outputs)]
         symbols: list[str] = []
         for launch in code.launches:

@@ -1,0 +1,335 @@
+"""A program on an NVIDIA GPU: weights once per session, an arena and captured graphs per context.
+
+Kernels and copies between two host steps are one segment, captured as a CUDA graph per set of input shapes. Arrays of
+the caller on the GPU are used by address: graphs are updated in place when addresses change. Host arrays go through
+buffers of the context's own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bessemer.core.dim import Dim, evaluate, symbols
+from bessemer.core.errors import DeviceError, EngineMismatchError
+from bessemer.device.cuda import Arguments, Device, Kernel, Stream
+from bessemer.device.cuda_graph import Capture
+from bessemer.engine.engine import Engine
+from bessemer.engine.program import Tensor
+from bessemer.runtime.host import HostStep
+from bessemer.runtime.shapes import learn, shape_of
+
+MAX_SHAPES = 64  # sets of input shapes whose graphs a context keeps; the least recently used goes first
+
+
+class CudaEngine:
+    """What all contexts share: the device, the kernels and the weights."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.program, self.device = engine.program, Device()
+        wanted, found = engine.manifest["target"]["arch"], self.device.info
+        if found.arch != wanted:
+            raise EngineMismatchError(
+                f"the engine is for GPUs of architecture {wanted}, this one is {found.name} ({found.arch})",
+                fix=f"build it with --target cuda:{found.arch}",
+            )
+        used = sorted({k.blob for k in self.program.kernels})
+        self.modules = {n: self.device.load(engine.blobs[n]) for n in used}
+        self.kernels = [self.modules[k.blob].kernel(k.entry, k.abi) for k in self.program.kernels]
+        self.weights = self.device.alloc(engine.weights.nbytes)
+        host = np.empty(engine.weights.nbytes, np.uint8)
+        if engine.weights.nbytes:
+            engine.weights.fill(host)
+            self.device.upload(self.weights, host.ctypes.data, host.nbytes)
+        self.hosts = {k: HostStep(s) for k, s in enumerate(self.program.steps) if s.kind == "host"}
+
+
+@dataclass
+class Launch:
+    """One kernel launch of a state: `patches` are its arguments that are addresses of inputs and outputs."""
+
+    kernel: Kernel
+    grid: tuple[int, ...]
+    args: Arguments
+    patches: list[tuple[int, tuple[str, int]]]
+
+
+@dataclass
+class State:
+    """A program at one set of input shapes."""
+
+    env: dict[str, int]
+    outputs: tuple[tuple[int, ...] | None, ...]
+    launches: dict[int, Launch] = field(default_factory=dict)  # by step
+    graphs: dict[int, Capture] = field(default_factory=dict)  # by the segment's first step
+    captured: dict[int, dict[tuple[str, int], int]] = field(default_factory=dict)  # addresses a graph was made with
+
+
+class CudaContext:
+    """An arena, a stream and graphs; not for two threads at once."""
+
+    def __init__(self, shared: CudaEngine) -> None:
+        self.shared, self.program, self.device = shared, shared.program, shared.device
+        self.device.activate()
+        self.stream = self.device.stream()
+        self.arena = self.device.alloc(self.program.arena_bytes)
+        self.addresses: dict[tuple[str, int], int] = {}  # of inputs, outputs and dynamic tensors
+        self._buffers: dict[tuple[str, int], tuple[int, int]] = {}  # own device buffers for host arrays
+        self._scratch: dict[tuple[int, int], tuple[int, int]] = {}
+        self._states: dict[tuple[tuple[int, ...], ...], State] = {}
+        self._env: dict[str, int] = {}
+        self._outputs: list[tuple[int, ...] | None] = []
+        self._after: dict[int, int] = {}
+        self.segments = self._segments()
+
+    def _segments(self) -> list[tuple[str, int, int]]:
+        """(kind, first, last): runs of steps that one graph can hold, and single host and branch steps."""
+        targets = {s.target for s in self.program.steps if s.kind in ("branch", "jump")}
+        out: list[tuple[str, int, int]] = []
+        for k, step in enumerate(self.program.steps):
+            if step.kind not in ("kernel", "copy"):
+                out.append((step.kind, k, k + 1))
+            elif out and out[-1][0] == "graph" and out[-1][2] == k and k not in targets:
+                out[-1] = ("graph", out[-1][1], k + 1)
+            else:
+                out.append(("graph", k, k + 1))
+        return out
+
+    # -- shapes ---------------------------------------------------------------------------------------------------
+
+    def bind(self, shapes: tuple[tuple[int, ...], ...], env: dict[str, int] | None = None) -> State | None:
+        """The state of these input shapes; None where they are new and `env` is not given."""
+        state = self._states.pop(shapes, None)
+        if state is None:
+            if env is None:
+                return None
+            state = State(env, tuple(shape_of(self.program.tensors[n], env) for n in self.program.outputs))
+            if len(self._states) >= MAX_SHAPES:
+                oldest = self._states.pop(next(iter(self._states)))
+                for graph in oldest.graphs.values():
+                    graph.close()
+        self._states[shapes] = state
+        self._env = dict(state.env)
+        return state
+
+    def address(self, number: int) -> int:
+        """The device address of a tensor."""
+        t = self.program.tensors[number]
+        if t.space == "weights":
+            return self.shared.weights + t.offset
+        if t.space == "arena":
+            return self.arena + t.offset
+        return self.addresses[(t.space, t.offset)]
+
+    def buffer(self, key: tuple[str, int], nbytes: int) -> int:
+        """A device buffer of the context's own, at least `nbytes` large."""
+        address, size = self._buffers.get(key, (0, -1))
+        if size < nbytes:
+            if address:
+                self.stream.synchronize()
+                self.device.free(address)
+            address = self.device.alloc(nbytes)
+            self._buffers[key] = (address, nbytes)
+        return address
+
+    def _launch(self, state: State, k: int) -> Launch:
+        step = self.program.steps[k]
+        kernel = self.shared.kernels[step.kernel]
+        values, patches = [], []
+        for number, arg in enumerate(step.args):
+            if arg.kind == "int":
+                values.append(evaluate(arg.value, self._env))
+            elif arg.kind == "workspace":
+                values.append(self.arena + step.workspace[0])
+            else:
+                t = self.program.tensors[int(arg.value)]  # type: ignore[arg-type]
+                values.append(self.address(int(arg.value)))  # type: ignore[arg-type]
+                if t.space in ("input", "output", "dynamic"):
+                    patches.append((number, (t.space, t.offset)))
+        grid = tuple(evaluate(d, self._env) for d in step.grid)
+        args = kernel.arguments(values)
+        for number, nbytes in enumerate(kernel.scratch_bytes(grid)):
+            if nbytes:
+                args.scratch(number, self.buffer((f"scratch {k}", number), nbytes))
+        return Launch(kernel, grid, args, patches)
+
+    # -- running --------------------------------------------------------------------------------------------------
+
+    def run(self, state: State, stream: Stream) -> None:
+        """Queue everything on `stream`; host steps and branches wait for what they read."""
+        position = 0
+        starts = {first: n for n, (_, first, _) in enumerate(self.segments)}
+        while position < len(self.segments):
+            kind, first, last = self.segments[position]
+            position += 1
+            if kind == "graph":
+                self._run_graph(state, first, last, stream)
+            elif kind == "host":
+                self._run_host(state, first, stream)
+            elif kind == "jump" or not self._condition(first, stream):
+                target = self.program.steps[first].target
+                position = starts.get(target, len(self.segments))
+
+    def _run_graph(self, state: State, first: int, last: int, stream: Stream) -> None:
+        later = any(not symbols(d) <= state.env.keys() for k in range(first, last) for d in self._dims(k))
+        graph = state.graphs.get(first)
+        if later or graph is None:
+            self._queue_first(state, first, last, stream, keep=not later)
+            return
+        captured = state.captured[first]
+        if any(self.addresses[key] != address for key, address in captured.items()):
+            if not self._update(state, first, last, graph):
+                graph.close()
+                self._capture(state, first, last)
+                graph = state.graphs[first]
+            state.captured[first] = {key: self.addresses[key] for key in captured}
+        graph.launch(stream)
+
+    def _dims(self, k: int) -> Iterator[Dim]:
+        step = self.program.steps[k]
+        yield from (a.value for a in step.args if a.kind == "int")
+        yield from step.grid
+        if step.kind == "copy":
+            yield from self.program.tensors[step.reads[0]].shape
+
+    def _queue_first(self, state: State, first: int, last: int, stream: Stream, keep: bool) -> None:
+        """The first run at a shape: launch directly, and capture for the next ones."""
+        for k in range(first, last):
+            if self.program.steps[k].kind == "kernel":
+                state.launches[k] = self._launch(state, k)
+            self._queue(state, k, stream)
+        if keep:
+            self._capture(state, first, last)
+
+    def _queue(self, state: State, k: int, stream: Stream) -> None:
+        step = self.program.steps[k]
+        if step.kind == "copy":
+            t = self.program.tensors[step.reads[0]]
+            nbytes = t.dtype.itemsize * math.prod(evaluate(d, self._env) for d in t.shape)
+            self.device.copy(self.address(step.writes[0]), self.address(step.reads[0]), nbytes, stream)
+            return
+        launch = state.launches[k]
+        if all(launch.grid):
+            launch.kernel.launch(launch.grid, launch.args, stream)
+
+    def _capture(self, state: State, first: int, last: int) -> None:
+        keys = {
+            (t.space, t.offset)
+            for k in range(first, last)
+            for t in (self.program.tensors[n] for n in (*self.program.steps[k].reads, *self.program.steps[k].writes))
+            if t.space in ("input", "output", "dynamic")
+        }
+        for k in range(first, last):
+            for number, key in state.launches[k].patches if k in state.launches else ():
+                state.launches[k].args[number] = self.addresses[key]
+        with self.stream.capture() as graph:
+            for k in range(first, last):
+                self._queue(state, k, self.stream)
+        graph.upload(self.stream)
+        state.graphs[first] = graph
+        state.captured[first] = {key: self.addresses[key] for key in keys}
+
+    def _update(self, state: State, first: int, last: int, graph: Capture) -> bool:
+        """Patch changed addresses into a graph; False where a copy uses one (then it is captured again)."""
+        number = 0
+        for k in range(first, last):
+            step = self.program.steps[k]
+            if step.kind == "copy":
+                spaces = {self.program.tensors[n].space for n in (*step.reads, *step.writes)}
+                if spaces & {"input", "output", "dynamic"}:
+                    return False
+                continue
+            launch = state.launches[k]
+            if not all(launch.grid):
+                continue
+            if launch.patches:
+                for position, key in launch.patches:
+                    launch.args[position] = self.addresses[key]
+                graph.update(number, launch.kernel, launch.grid, launch.args)
+            number += 1
+        return True
+
+    def _condition(self, k: int, stream: Stream) -> bool:
+        flag = np.zeros(1, np.uint8)
+        stream.synchronize()
+        self.device.download(flag.ctypes.data, self.address(self.program.steps[k].reads[0]), 1)
+        return bool(flag[0])
+
+    def read(self, number: int) -> np.ndarray:
+        """A copy of a tensor's value on the host (waits for the device)."""
+        t = self.program.tensors[number]
+        shape = tuple(evaluate(d, self._env) for d in t.shape)
+        out = np.empty(shape, t.dtype.numpy)
+        self.device.synchronize()
+        self.device.download(out.ctypes.data, self.address(number), out.nbytes)
+        return out
+
+    def _run_host(self, state: State, k: int, stream: Stream) -> None:
+        step = self.program.steps[k]
+        stream.synchronize()
+        results = self.shared.hosts[k].run([self.read(n) for n in step.reads], self._env)
+        for n, result in zip(step.writes, results, strict=True):
+            t = self.program.tensors[n]
+            learn(result.shape, t, self._env)
+            self._place_unknown(t)
+            array = np.ascontiguousarray(result)
+            self.device.upload(self.address(n), array.ctypes.data, array.nbytes)
+
+    def _place_unknown(self, t: Tensor) -> None:
+        """Sizes became known: give memory to dynamic tensors, and to outputs that waited for them."""
+        for other in self.program.tensors:
+            key = (other.space, other.offset)
+            waits = other.space == "dynamic" or (other.space == "output" and self._outputs[other.offset] is None)
+            shape = shape_of(other, self._env) if waits else None
+            if shape is not None:
+                self.addresses[key] = self.buffer(key, max(1, math.prod(shape)) * other.dtype.itemsize)
+                if other.space == "output":
+                    self._outputs[other.offset] = shape
+
+    def output_shapes(self, shapes: Sequence[tuple[int, ...] | None]) -> None:
+        """Remember which outputs have no size yet."""
+        self._outputs = list(shapes)
+
+    def known_shape(self, k: int) -> tuple[int, ...]:
+        """The shape of output `k` after a run."""
+        shape = self._outputs[k]
+        if shape is None:
+            raise DeviceError(f"output {k} was not produced")
+        return shape
+
+    def trace(self, state: State) -> Iterator[tuple[int, np.ndarray]]:
+        """Run step by step; yields (tensor number, value) for everything written."""
+        k = 0
+        while k < len(self.program.steps):
+            step = self.program.steps[k]
+            if step.kind == "jump" or (step.kind == "branch" and not self._condition(k, self.stream)):
+                k = step.target
+                continue
+            if step.kind == "host":
+                self._run_host(state, k, self.stream)
+            elif step.kind != "branch":
+                self._queue_first(state, k, k + 1, self.stream, keep=False)
+            for n in step.writes:
+                yield n, self.read(n)
+            k += 1
+
+    def profile(self, state: State, runs: int) -> list[float]:
+        """Median device microseconds of every kernel step, each launched alone between two events."""
+        times = [0.0] * len(self.program.steps)
+        start, end = self.device.event(timing=True), self.device.event(timing=True)
+        for k, step in enumerate(self.program.steps):
+            if step.kind != "kernel":
+                continue
+            state.launches[k] = self._launch(state, k)
+            seen = []
+            for _ in range(runs):
+                start.record(self.stream)
+                self._queue(state, k, self.stream)
+                end.record(self.stream)
+                end.synchronize()
+                seen.append(end.milliseconds_since(start) * 1e3)
+            times[k] = float(np.median(seen))
+        return times
