@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,8 @@ from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
 from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register
 from bessemer.ops.window_shape import assemble, channel_axis, patches, resolve_pads, spatial_axes, windows
+
+COLUMNS = 1 << 24  # elements of patches that the reference lays out at a time
 
 
 def _infer(ctx: InferContext) -> tuple[TensorType, ...]:
@@ -37,7 +42,7 @@ def _infer(ctx: InferContext) -> tuple[TensorType, ...]:
 
 
 def _reference(inputs: Sequence[np.ndarray | None], attrs: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
-    """Patches times weights, group by group; 16-bit floats accumulate in f32."""
+    """Patches times weights, some rows of one image and group at a time; 16-bit floats accumulate in f32."""
     x, w = inputs
     assert x is not None and w is not None
     dtype, rank = x.dtype, x.ndim - 2
@@ -51,14 +56,16 @@ def _reference(inputs: Sequence[np.ndarray | None], attrs: Mapping[str, Any]) ->
         for k in range(rank)
     ]
     view = patches(x, w.shape[2:], strides, dilations, pads, out, 0)
-    order = (0, *range(2, 2 + rank), 1, *range(2 + rank, 2 + 2 * rank))
+    order = (*range(1, 1 + rank), 0, *range(1 + rank, 1 + 2 * rank))
     per_in, per_out = w.shape[1], w.shape[0] // groups
-    parts = []
-    for g in range(groups):
-        columns = view[:, g * per_in : (g + 1) * per_in].transpose(order).reshape(x.shape[0], *out, -1)
-        weights = w[g * per_out : (g + 1) * per_out].reshape(per_out, -1)
-        parts.append(columns @ weights.T)
-    y = np.concatenate(parts, -1) if parts else np.zeros((x.shape[0], *out, 0), x.dtype)
+    y = np.empty((x.shape[0], *out, w.shape[0]), x.dtype)
+    step = max(1, COLUMNS // max(1, math.prod(out[1:]) * math.prod(w.shape[1:])))
+    for n, g, row in itertools.product(range(x.shape[0]), range(groups), range(0, out[0], step)):
+        window = view[n, g * per_in : (g + 1) * per_in, row : row + step].transpose(order)
+        filters = slice(g * per_out, (g + 1) * per_out)
+        columns = window.reshape(math.prod(window.shape[:rank]), -1)
+        part = columns @ w[filters].reshape(per_out, -1).T
+        y[n, row : row + step, ..., filters] = part.reshape(*window.shape[:rank], per_out)
     return (np.ascontiguousarray(y if last else np.moveaxis(y, -1, 1)).astype(dtype),)
 
 
@@ -74,17 +81,19 @@ def _compute(ctx: InferContext) -> ex.ComputeDef:
         i = ex.call("add", start, ex.call("mul", taps[k], ex.idx(ctx.attr("dilations")[k])))
         i = ex.call("sub", i, ex.idx(ctx.attr("pads")[k]))
         at.append(i)
-        inside += [ex.call("ge", i, ex.idx(0)), ex.call("lt", i, ex.idx(x.shape[spatial[k]]))]
+        if ctx.attr("pads")[k] != 0:
+            inside.append(ex.call("ge", i, ex.idx(0)))
+        if ctx.attr("pads")[rank + k] != 0:
+            inside.append(ex.call("lt", i, ex.idx(x.shape[spatial[k]])))
     c: ex.Expr = ex.Axis("r0")
     if groups != 1:
         group = ex.call("floordiv", axes[channel], ex.idx(_per_group(w.shape[0], groups)))
         c = ex.call("add", ex.call("mul", group, ex.idx(w.shape[1])), c)
     index = [axes[0], c, *at] if layout == "NCHW" else [axes[0], *at, c]
-    guard = inside[0]
-    for condition in inside[1:]:
-        guard = ex.call("and", guard, condition)
-    acc = dt.f32 if x.dtype in (dt.f16, dt.bf16) else x.dtype
-    value = ex.Select(guard, ex.cast(ex.load(0, tuple(index), x.dtype), acc), ex.lit(0, acc))
+    acc = dt.accumulator(x.dtype)
+    value = ex.cast(ex.load(0, tuple(index), x.dtype), acc)
+    if inside:
+        value = ex.Select(reduce(lambda a, b: ex.call("and", a, b), inside), value, ex.lit(0, acc))
     weight = ex.load(1, (axes[channel], ex.Axis("r0"), *taps), w.dtype)
     extents = (("r0", w.shape[1]), *((f"r{k + 1}", w.shape[2 + k]) for k in range(rank)))
     total = ex.Reduce("sum", extents, ex.call("mul", value, ex.cast(weight, acc)), acc)
