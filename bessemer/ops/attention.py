@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim, floordiv
 from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ImportContext
@@ -101,14 +102,16 @@ def emit_attention(
     return ctx.emit("attention", *operands, **attrs)
 
 
-def scale_of(ctx: ImportContext, size: Dim) -> float:
-    """The node's attribute scale where it is not 0, else 1 / sqrt(size of the heads)."""
-    given = ctx.attr("scale", None)
+def scaled(ctx: ImportContext, q: str) -> tuple[str, float]:
+    """Queries [..., size of the heads] and the factor of the scores: the node's attribute scale where it is not 0,
+    else 1 / sqrt(size). Where the size is dynamic, the queries are multiplied by that, and the factor is 1."""
+    given, size = ctx.attr("scale", None), ctx.shape(q)[-1]
     if given:
-        return float(given)
-    if not isinstance(size, int):
-        ctx.unsupported("the size of the heads is dynamic")
-    return float(1 / math.sqrt(size))  # type: ignore[arg-type]
+        return q, float(given)
+    if isinstance(size, int):
+        return q, 1 / math.sqrt(size)
+    root = ctx.emit("rsqrt", ctx.cast(ctx.builder.dims_value(np.array(size, dtype=object)), dt.f32))
+    return ctx.emit("mul", q, ctx.cast(root, ctx.dtype(q))), 1.0
 
 
 def split_heads(ctx: ImportContext, x: str, heads: int, layout: str = "BHSD") -> str:

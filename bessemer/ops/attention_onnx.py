@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim, compare, floordiv
 from bessemer.ir.importer import ImportContext, Values, onnx_op
-from bessemer.ops.attention import emit_attention, join_heads, scale_of, split_heads
+from bessemer.ops.attention import emit_attention, join_heads, scaled, split_heads
 from bessemer.ops.generate import emit_range
 from bessemer.ops.pad import emit_pad
 
@@ -47,7 +47,7 @@ def _import(ctx: ImportContext) -> Values:
         q, k, v = (split_heads(ctx, x, heads, layout) for x, heads in ((q, many), (k, few), (v, few)))
     if past:
         k, v = (ctx.emit("concat", ctx.input(n), x, axis=2) for n, x in ((4, k), (5, v)))
-    scale = scale_of(ctx, ctx.shape(q)[3])
+    q, scale = scaled(ctx, q)
     rows = 1 if layout == "BSHD" else 2
     mask = _mask_of(ctx, ctx.shape(q)[rows], ctx.shape(k)[rows], explicit=apart)
     if apart:

@@ -7,7 +7,7 @@ import itertools
 from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim, floordiv, product
 from bessemer.ir.importer import ImportContext, Values, onnx_op
-from bessemer.ops.attention import emit_attention, join_heads, scale_of, split_heads
+from bessemer.ops.attention import emit_attention, join_heads, scaled, split_heads
 from bessemer.ops.contrib_fused import MICROSOFT
 from bessemer.ops.generate import emit_range
 from bessemer.ops.matmul import emit_matmul
@@ -53,7 +53,8 @@ def _attend(ctx: ImportContext, q: str, k: str, v: str, mask: int, bias: int) ->
     if ctx.has(bias):
         both = ctx.input(bias) if both is None else ctx.emit("add", ctx.input(bias), both)
     causal = bool(ctx.attr("unidirectional", 0))
-    return join_heads(ctx, emit_attention(ctx, q, k, v, both, scale_of(ctx, ctx.shape(q)[3]), causal))
+    q, scale = scaled(ctx, q)
+    return join_heads(ctx, emit_attention(ctx, q, k, v, both, scale, causal))
 
 
 @onnx_op("Attention", since=(1,), domain=MICROSOFT)
