@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
 
 from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim, ceildiv, compare, minimum
-from bessemer.core.dtype import DType
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
@@ -66,47 +67,67 @@ def _reach(attrs: Mapping[str, Any], rank: int) -> Sequence[int]:
 
 
 def _compute(ctx: InferContext) -> ex.ComputeDef:
-    x, (out,), layout = ctx.type(0), _infer(ctx), ctx.attr("layout")
-    axes, rank = ex.out_axes(out.rank), x.rank - 2
-    spatial = spatial_axes(x.rank, layout)
-    at, inside, counted = [], [], []
-    for k in range(rank):
-        size, pads = x.shape[spatial[k]], ctx.attr("pads")
-        start = ex.call("sub", ex.call("mul", axes[spatial[k]], ex.idx(ctx.attr("strides")[k])), ex.idx(pads[k]))
-        i = ex.call("add", start, ex.call("mul", ex.Axis(f"r{k}"), ex.idx(ctx.attr("dilations")[k])))
-        at.append(i)
-        inside += [ex.call("ge", i, ex.idx(0)), ex.call("lt", i, ex.idx(size))]
-        counted += [ex.call("lt", i, ex.idx(size + pads[rank + k]))]
+    x, (out,), layout, kind = ctx.type(0), _infer(ctx), ctx.attr("layout"), ctx.attr("kind")
+    axes, acc = ex.out_axes(out.rank), dt.accumulator(x.dtype)
+    frames = [_Frame.of(ctx, k, x.shape[a], axes[a]) for k, a in enumerate(spatial_axes(x.rank, layout))]
+    at = [f.position(ex.Axis(f"r{k}")) for k, f in enumerate(frames)]
+    inside = [test for f, i in zip(frames, at) for test in f.tests(i)]
     index = (axes[0], axes[1], *at) if layout == "NCHW" else (axes[0], *at, axes[-1])
     extents = tuple((f"r{k}", size) for k, size in enumerate(ctx.attr("kernel")))
-    acc = dt.f32 if x.dtype in (dt.f16, dt.bf16) else x.dtype
     value: ex.Expr = ex.cast(ex.load(0, index, x.dtype), acc)
-    kind = ctx.attr("kind")
-    if kind == "max":
-        body = ex.Select(_all(inside), value, ex.lit(_identity(acc), acc))
-        total: ex.Expr = ex.Reduce("max", extents, body, acc)
-    else:
-        power = ex.lit(ctx.attr("p"), acc)
-        value = ex.call("pow", ex.call("abs", value), power) if kind == "lp" else value
-        total = ex.Reduce("sum", extents, ex.Select(_all(inside), value, ex.lit(0, acc)), acc)
-        if kind == "lp":
-            total = ex.call("pow", total, ex.lit(1.0 / ctx.attr("p"), acc))
-        else:
-            guard = _all(counted if ctx.attr("count_include_pad") else inside)
-            ones = ex.Select(guard, ex.lit(1, acc), ex.lit(0, acc))
-            total = ex.call("div", total, ex.Reduce("sum", extents, ones, acc))
+    if kind == "lp":
+        value = ex.call("pow", ex.call("abs", value), ex.lit(ctx.attr("p"), acc))
+    fill = ex.lit(_lowest(acc.numpy) if kind == "max" else 0, acc)
+    body = ex.Select(reduce(lambda a, b: ex.call("and", a, b), inside), value, fill) if inside else value
+    total: ex.Expr = ex.Reduce("max" if kind == "max" else "sum", extents, body, acc)
+    if kind == "lp":
+        total = ex.call("pow", total, ex.lit(1.0 / ctx.attr("p"), acc))
+    elif kind == "avg":
+        counts = [f.count(ctx.attr("count_include_pad")) for f in frames]
+        total = ex.call("div", total, ex.cast(reduce(lambda a, b: ex.call("mul", a, b), counts), acc))
     return ex.ComputeDef(out.shape, out.dtype, ex.cast(total, out.dtype))
 
 
-def _identity(dtype: DType) -> Any:
-    return _lowest(dtype.numpy)
+@dataclass(frozen=True)
+class _Frame:
+    """One spatial axis of a pool: where the window of an output starts, and how far the data and the pads reach."""
 
+    start: ex.Expr
+    kernel: int
+    dilation: int
+    size: Dim
+    begin: Dim
+    end: Dim
+    natural: bool  # no window reaches beyond the padding
 
-def _all(conditions: Sequence[ex.Expr]) -> ex.Expr:
-    out = conditions[0]
-    for condition in conditions[1:]:
-        out = ex.call("and", out, condition)
-    return out
+    @classmethod
+    def of(cls, ctx: InferContext, k: int, size: Dim, axis: ex.Expr) -> _Frame:
+        kernel, stride, dilation = (ctx.attr(name)[k] for name in ("kernel", "strides", "dilations"))
+        begin, end = ctx.attr("pads")[k], ctx.attr("pads")[len(ctx.attr("kernel")) + k]
+        natural = ctx.attr("out")[k] == windows(size, kernel, stride, dilation, begin, end)
+        start = ex.call("sub", ex.call("mul", axis, ex.idx(stride)), ex.idx(begin))
+        return cls(start, kernel, dilation, size, begin, end, natural)
+
+    def position(self, tap: ex.Expr) -> ex.Expr:
+        """The coordinate that a tap reads."""
+        return ex.call("add", self.start, ex.call("mul", tap, ex.idx(self.dilation)))
+
+    def tests(self, i: ex.Expr) -> list[ex.Expr]:
+        """What must hold for coordinate `i` to lie in the data."""
+        low = [ex.call("ge", i, ex.idx(0))] if self.begin != 0 else []
+        return low if self.end == 0 and self.natural else [*low, ex.call("lt", i, ex.idx(self.size))]
+
+    def count(self, padding: bool) -> ex.Expr:
+        """How many taps lie in the data, and the padding where that counts."""
+        step, last = ex.idx(self.dilation), ex.idx(self.kernel - 1)
+        first: ex.Expr = ex.idx(0)
+        if self.begin != 0 and not padding:
+            behind = ex.call("sub", ex.idx(self.dilation - 1), self.start)
+            first = ex.call("max", ex.call("floordiv", behind, step), ex.idx(0))
+        if not self.natural or (self.end != 0 and not padding):
+            reach = ex.idx(self.size - 1 + (self.end if padding else 0))
+            last = ex.call("min", ex.call("floordiv", ex.call("sub", reach, self.start), step), last)
+        return ex.call("add", ex.call("sub", last, first), ex.idx(1))
 
 
 def _samples(rng: np.random.Generator) -> Sequence[Sample]:
@@ -124,6 +145,8 @@ def _samples(rng: np.random.Generator) -> Sequence[Sample]:
         Sample((x(2, 5, 9, 11),), attrs("max", "NCHW", (5, 6), 1)),
         Sample((x(1, 9, 9, 20),), attrs("avg", "NHWC", (5, 5), 1)),
         Sample((x(1, 3, 10, 10),), attrs("avg", "NCHW", (5, 5), 1, count_include_pad=True), note="ceil"),
+        Sample((x(1, 3, 10, 9),), attrs("avg", "NCHW", (6, 5), 1), note="ceil, without padding"),
+        Sample((x(1, 2, 9, 9),), attrs("avg", "NCHW", (7, 7), 1, 1, dilations=(2, 2)), note="dilated"),
         Sample((x(1, 3, 13),), attrs("avg", "NCHW", (6,)), note="1-D"),
         Sample((x(1, 2, 5, 5, 5),), attrs("max", "NCHW", (2, 2, 2)), note="3-D"),
         Sample((x(1, 2, 7, 7),), attrs("lp", "NCHW", (3, 3), p=2)),
