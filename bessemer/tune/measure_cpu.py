@@ -1,26 +1,28 @@
-"""Times candidates on the CPU: compiled together, each screened in a child process, then timed in turns.
+"""Times candidates on the CPU: compiled and linked in batches, screened in a child process, then timed in turns.
 
-A candidate runs first in a forked child, on guard-banded buffers with poisoned outputs, against the numpy oracle: one
+Candidates run first in a forked child, on guard-banded buffers with poisoned outputs, against the numpy oracle: one
 that crashes, hangs, writes outside its outputs or computes wrongly costs only itself.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import select
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from bessemer.core.dim import evaluate, product
+from bessemer.core.errors import CompilerError, DeviceError
 from bessemer.device.cpu import KERNEL, Library, NativeStep, StepTable, aligned_block
 from bessemer.kernels.base import TRANSFORMS, WORKSPACE, Int, KernelCode, Problem
 from bessemer.targets.base import Target
-from bessemer.targets.c_compiler import compile_objects, link_objects
+from bessemer.targets.c_compiler import Source, compile_objects, link_objects
 from bessemer.targets.cpu import interpreter, source_of
 from bessemer.tune import oracle
 from bessemer.tune.tuner import Candidate, Measured
@@ -30,15 +32,59 @@ POISON = 0xA5
 SCREEN_SECONDS = 20.0
 TARGET_SECONDS = 0.02  # of timing per candidate
 ROUNDS = 5
+OUT_OF_RACE = 3.0  # times the fastest: such a candidate is not timed again
+
+
+class _Batch:
+    """Sources compiled in parallel and linked into one library, and what became of those that failed."""
+
+    def __init__(self, sources: Sequence[Source], arch: str) -> None:
+        both = [*sources, interpreter()]
+        found = compile_objects(both, arch)
+        self.sources = frozenset(sources)
+        self.failed = {s: o for s, o in zip(sources, found) if isinstance(o, str)}
+        good = {s: o for s, o in zip(both, found) if isinstance(o, Path)}
+        try:
+            self.library = _load(good.values())
+        except (CompilerError, DeviceError):  # one that does not link or load must not cost the others
+            base = good.pop(both[-1])
+            for source, obj in list(good.items()):
+                try:
+                    _load([obj, base])
+                except (CompilerError, DeviceError) as error:
+                    self.failed[source] = str(error)
+                    del good[source]
+            self.library = _load([*good.values(), base])
+
+
+def _load(objects: Iterable[Path]) -> Library:
+    return Library(link_objects(list(objects)))
 
 
 @dataclass
 class _Prepared:
-    """One candidate, loaded: its table, and the guarded buffers it writes to."""
+    """The candidates of one problem, loaded: the steps of each in one table, over the same guarded outputs."""
 
     table: StepTable
+    steps: list[tuple[int, int]]  # of each candidate, first and past the last
+    workspaces: list[int]  # bytes of each candidate
     outputs: list[np.ndarray]
-    guarded: list[np.ndarray]
+    guarded: list[np.ndarray]  # the outputs' blocks
+    scratch: np.ndarray  # the block of the largest workspace
+
+    def run(self, k: int) -> None:
+        """Run candidate `k` once."""
+        self.table.run(*self.steps[k])
+
+    def poison(self) -> None:
+        for block in (*self.guarded, self.scratch):
+            block[:] = POISON
+
+    def unharmed(self, k: int) -> bool:
+        """Whether candidate `k` left the poison around its buffers."""
+        past = self.scratch[GUARD + self.workspaces[k] :]
+        around = [self.scratch[:GUARD], past[:GUARD], *(b[:GUARD] for b in self.guarded)]
+        return all(bool((a == POISON).all()) for a in (*around, *(b[-GUARD:] for b in self.guarded)))
 
 
 class CpuMeasurer:
@@ -47,76 +93,84 @@ class CpuMeasurer:
     def __init__(self, target: Target) -> None:
         self.target = target
         self.rng = np.random.default_rng()
+        self.batch: _Batch | None = None
+
+    def prepare(self, work: Sequence[tuple[Problem, Sequence[Candidate]]]) -> None:
+        """Compile what these candidates need, so that measuring them does not wait for the compiler."""
+        self._compiled([c for _, candidates in work for c in candidates])
+
+    def _compiled(self, candidates: Sequence[Candidate]) -> _Batch:
+        sources = dict.fromkeys(source_of(c.code) for c in candidates)
+        if self.batch is None or not self.batch.sources.issuperset(sources):
+            self.batch = _Batch(list(sources), self.target.arch)
+        return self.batch
 
     def measure(self, problem: Problem, candidates: Sequence[Candidate]) -> Sequence[Measured]:
         env = oracle.typical_env(problem)
         inputs = oracle.random_inputs(problem, env, self.rng)
         try:
             wanted = oracle.answer(problem, inputs, env)
-        except (MemoryError, ValueError, TypeError) as failure:
-            return [Measured(None, f"the oracle failed: {failure!r}")] * len(candidates)
-        objects = compile_objects([source_of(c.code) for c in candidates], self.target.arch)
-        results = [Measured(None, o[:500]) if isinstance(o, str) else None for o in objects]
-        ready: dict[int, _Prepared] = {}
-        for k, candidate in enumerate(candidates):
-            found = objects[k]
-            if isinstance(found, str):
-                continue
-            prepared = self._prepare(problem, candidate.code, found, inputs, env)
-            error = _screen(prepared, problem, wanted)
-            if error is None:
-                ready[k] = prepared
-            else:
-                results[k] = Measured(None, error)
-        for k, us in _time(ready).items():
-            results[k] = Measured(us)
-        for prepared in ready.values():
+        except (MemoryError, ValueError, TypeError) as error:
+            return [Measured(None, f"the oracle failed: {error!r}")] * len(candidates)
+        batch = self._compiled(candidates)
+        broken = [batch.failed.get(source_of(c.code)) for c in candidates]
+        results = [Measured(None, error[:500]) if error else None for error in broken]
+        ready = [k for k, error in enumerate(broken) if not error]
+        prepared = self._prepare(problem, [candidates[k].code for k in ready], batch.library, inputs, env)
+        try:
+            failed = _screen(prepared, problem, wanted)
+            times = _time(prepared, [k for k, error in enumerate(failed) if error is None])
+        finally:
             prepared.table.close()
-        return [r if r is not None else Measured(None, "not measured") for r in results]
+        for k, number in enumerate(ready):
+            results[number] = Measured(times.get(k), failed[k])
+        return [r for r in results if r is not None]
 
     def _prepare(
-        self, problem: Problem, code: KernelCode, obj: Path, inputs: Sequence[np.ndarray], env: dict[str, int]
-    ) -> _Prepared:
-        library = Library(link_objects([obj, _interpreter_object(self.target.arch)]))
-        operands = list(inputs)
-        for pack in code.packs:
-            packed = TRANSFORMS.get(pack.transform).apply(inputs[pack.operand], *pack.params)
-            operands[pack.operand] = np.ascontiguousarray(packed)
-        operands = [_aligned_copy(a) for a in operands]
-        guarded = [_guarded(evaluate(t.nbytes, env)) for t in problem.outputs]
-        scratch = _guarded(evaluate(code.workspace, env))
+        self, problem: Problem, codes: Sequence[KernelCode], library: Library, inputs: Sequence[np.ndarray],
+        env: dict[str, int],
+    ) -> _Prepared:  # fmt: skip
+        guarded = [aligned_block(evaluate(t.nbytes, env) + 2 * GUARD) for t in problem.outputs]
         outputs = [
             g[GUARD:-GUARD].view(t.dtype.numpy).reshape([evaluate(d, env) for d in t.shape])
             for g, t in zip(guarded, problem.outputs)
         ]
+        workspaces = [evaluate(code.workspace, env) for code in codes]
+        scratch = aligned_block(max(workspaces, default=0) + 2 * GUARD)
+        plain = [_aligned_copy(a) for a in inputs]
+        packed: dict[object, np.ndarray] = {}
         pointers: list[int] = []
         integers: list[int] = []
-        steps, source = [], source_of(code)
-        addresses = [a.ctypes.data for a in (*operands, *outputs)]
+        steps: list[NativeStep] = []
         symbols: list[str] = []
-        for launch in code.launches:
-            p, d = len(pointers), len(integers)
-            for arg in launch.args:
-                if isinstance(arg, Int):
-                    integers.append(evaluate(arg.value, env))
-                else:
-                    inner = scratch.ctypes.data + GUARD
-                    pointers.append(inner if arg.operand == WORKSPACE else addresses[arg.operand])
-            integers.append(evaluate(product(launch.grid), env))
-            symbols.append(source.symbol(launch.entry))
-            steps.append(NativeStep(KERNEL, len(symbols) - 1, p, d, len(integers) - 1))
-        threads = self.target.limits["threads"]
-        table = StepTable(library, steps, symbols, len(pointers), len(integers), threads)
+        ranges = []
+        for code in codes:
+            operands = list(plain)
+            for pack in code.packs:
+                if pack not in packed:
+                    made = TRANSFORMS.get(pack.transform).apply(inputs[pack.operand], *pack.params)
+                    packed[pack] = _aligned_copy(np.ascontiguousarray(made))
+                operands[pack.operand] = packed[pack]
+            addresses = [a.ctypes.data for a in (*operands, *outputs)]
+            first, source = len(steps), source_of(code)
+            for launch in code.launches:
+                p, d = len(pointers), len(integers)
+                for arg in launch.args:
+                    if isinstance(arg, Int):
+                        integers.append(evaluate(arg.value, env))
+                    elif arg.operand == WORKSPACE:
+                        pointers.append(scratch.ctypes.data + GUARD)
+                    else:
+                        pointers.append(addresses[arg.operand])
+                integers.append(evaluate(product(launch.grid), env))
+                symbols.append(source.symbol(launch.entry))
+                steps.append(NativeStep(KERNEL, len(symbols) - 1, p, d, len(integers) - 1))
+            ranges.append((first, len(steps)))
+        table = StepTable(library, steps, symbols, len(pointers), len(integers), self.target.limits["threads"])
         table.pointers[: len(pointers)] = pointers
         table.integers[: len(integers)] = integers
-        table.keep = (operands, guarded, scratch)
-        return _Prepared(table, outputs, [*guarded, scratch])
-
-
-def _interpreter_object(arch: str) -> Path:
-    (found,) = compile_objects([interpreter()], arch)
-    assert isinstance(found, Path)
-    return found
+        table.keep = (plain, packed, guarded, scratch)
+        return _Prepared(table, ranges, workspaces, outputs, guarded, scratch)
 
 
 def _aligned_copy(a: np.ndarray) -> np.ndarray:
@@ -125,74 +179,79 @@ def _aligned_copy(a: np.ndarray) -> np.ndarray:
     return out
 
 
-def _guarded(nbytes: int) -> np.ndarray:
-    block = aligned_block(nbytes + 2 * GUARD)
-    block[:] = POISON
-    return block
+def _screen(prepared: _Prepared, problem: Problem, wanted: Sequence[np.ndarray]) -> list[str | None]:
+    """Run each candidate once in a child; None if it ended in time with the right answer, else what went wrong."""
+    out: list[str | None] = []
+    while len(out) < len(prepared.steps):
+        out += _screen_from(len(out), prepared, problem, wanted)
+    return out
 
 
-def _screen(prepared: _Prepared, problem: Problem, wanted: Sequence[np.ndarray]) -> str | None:
-    """Run once in a child; None if it ended in time with the right answer, else what went wrong."""
+def _screen_from(first: int, prepared: _Prepared, problem: Problem, wanted: Sequence[np.ndarray]) -> list[str | None]:
+    """The verdicts on candidate `first` and those after it, up to one that ends the child."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(reader)
-        message = "the screening failed"
         try:
-            message = _verdict(prepared, problem, wanted) or "ok"
-        except BaseException as error:
-            message = f"{type(error).__name__}: {error}"
+            os.close(reader)
+            faulthandler.disable()  # a crash here is a verdict
+            prepared.table.single()
+            for k in range(first, len(prepared.steps)):
+                try:
+                    message = _verdict(k, prepared, problem, wanted) or "ok"
+                except BaseException as error:
+                    message = f"{type(error).__name__}: {error}"
+                os.write(writer, " ".join(message.split())[:1000].encode() + b"\n")
         finally:
-            os.write(writer, message.encode()[:1000])
             os._exit(0)
     os.close(writer)
-    try:
-        readable, _, _ = select.select([reader], [], [], SCREEN_SECONDS)
-        text = os.read(reader, 2000).decode() if readable else ""
-    finally:
-        os.close(reader)
-        if not text:
-            os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-    if text == "ok":
-        return None
-    if text:
-        return text
-    if not readable:
-        return f"did not end within {SCREEN_SECONDS:.0f} s"
-    return f"crashed (signal {os.WTERMSIG(status)})" if os.WIFSIGNALED(status) else "crashed"
+    verdicts: list[str | None] = []
+    hung = False
+    with os.fdopen(reader, "rb", buffering=0) as pipe:
+        while first + len(verdicts) < len(prepared.steps):
+            hung = not select.select([pipe], [], [], SCREEN_SECONDS)[0]
+            text = b"" if hung else pipe.readline()
+            if not text:
+                break
+            verdicts.append(None if text == b"ok\n" else text.decode().rstrip())
+    if hung:
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if first + len(verdicts) < len(prepared.steps):
+        signalled = f"crashed (signal {os.WTERMSIG(status)})" if os.WIFSIGNALED(status) else "crashed"
+        verdicts.append(f"did not end within {SCREEN_SECONDS:.0f} s" if hung else signalled)
+    return verdicts
 
 
-def _verdict(prepared: _Prepared, problem: Problem, wanted: Sequence[np.ndarray]) -> str | None:
-    prepared.table.single()
-    prepared.table.run()
-    for k, (got, want, t) in enumerate(zip(prepared.outputs, wanted, problem.outputs)):
+def _verdict(k: int, prepared: _Prepared, problem: Problem, wanted: Sequence[np.ndarray]) -> str | None:
+    prepared.poison()
+    prepared.run(k)
+    for number, (got, want, t) in enumerate(zip(prepared.outputs, wanted, problem.outputs)):
         error = oracle.error_of(got, want, t.dtype)
         limit = oracle.TOLERANCE.get(t.dtype.name, 0.0)
         if not error <= limit:
-            return f"wrong result: relative error {error:.2e} of output {k}, allowed {limit:g}"
-    for block in prepared.guarded:
-        if not ((block[:GUARD] == POISON).all() and (block[-GUARD:] == POISON).all()):
-            return "wrote outside its buffers"
-    return None
+            return f"wrong result: relative error {error:.2e} of output {number}, allowed {limit:g}"
+    return None if prepared.unharmed(k) else "wrote outside its buffers"
 
 
-def _time(ready: dict[int, _Prepared]) -> dict[int, float]:
+def _time(prepared: _Prepared, ready: Sequence[int]) -> dict[int, float]:
     """The least mean time of each candidate over rounds taken in turn, in microseconds."""
     repeats, best = {}, {}
-    for k, prepared in ready.items():
-        started = time.perf_counter()
-        prepared.table.run()
-        once = max(time.perf_counter() - started, 1e-7)
-        repeats[k] = max(1, min(2000, int(TARGET_SECONDS / ROUNDS / once)))
-        best[k] = once
-    for _ in range(ROUNDS):
+    for k in ready:
+        prepared.run(k)  # pages and caches
+        best[k] = min(_seconds(prepared, k, 1) for _ in range(3))
+        repeats[k] = max(1, min(2000, int(TARGET_SECONDS / ROUNDS / best[k])))
+    for number in range(ROUNDS):
         fastest = min(best.values())
-        for k, prepared in ready.items():
-            if best[k] > 3 * fastest:
-                continue  # out of the race
-            started = time.perf_counter()
-            for _ in range(repeats[k]):
-                prepared.table.run()
-            best[k] = min(best[k], (time.perf_counter() - started) / repeats[k])
+        for k in ready:
+            if number == 0 or best[k] <= OUT_OF_RACE * fastest:
+                best[k] = min(best[k], _seconds(prepared, k, repeats[k]))
     return {k: seconds * 1e6 for k, seconds in best.items()}
+
+
+def _seconds(prepared: _Prepared, k: int, repeats: int) -> float:
+    """The mean time of `repeats` runs of candidate `k`."""
+    started = time.perf_counter()
+    for _ in range(repeats):
+        prepared.run(k)
+    return max((time.perf_counter() - started) / repeats, 1e-7)
