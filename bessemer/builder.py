@@ -194,7 +194,7 @@ class _Build:
         return Engine(self._manifest(graph, lowered), program, compiled.blobs, weights)
 
     def _manifest(self, graph: Graph, lowered: Lowered) -> dict[str, Any]:
-        slow = [f"{i.node.name or i.node.op}: {i.why}" for i in lowered.items if isinstance(i, HostItem)]
+        slow = [f"{i.node.name or i.node.op}: {i.why}" for i in lowered.items if isinstance(i, HostItem) and i.why]
         return {
             "bessemer": __version__,
             "target": {

@@ -40,7 +40,7 @@ def round_to(values: Array, dtype: DType) -> Array:
     """float64 values as `dtype` (bf16: float32 rounded to bf16)."""
     if dtype == dt.bf16:
         return dt.from_bf16(dt.to_bf16(values.astype(np.float32)))
-    return np.ascontiguousarray(values.astype(dtype.numpy))
+    return values.astype(dtype.numpy, order="C")
 
 
 def _axis(size: int, k: int, rank: int) -> Array:

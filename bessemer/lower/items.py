@@ -23,7 +23,8 @@ class KernelItem:
 
 @dataclass(frozen=True)
 class HostItem:
-    """An op run by its numpy reference, and why. `captured` are outer values that its subgraphs read."""
+    """An op run by its numpy reference, and why ("": it runs only to raise an error). `captured` are outer values that
+    its subgraphs read."""
 
     node: Node
     why: str

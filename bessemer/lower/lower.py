@@ -101,6 +101,8 @@ class _Lowering:
             return [AliasItem(node.outputs[0], node.inputs[0], offset)]
         if node.op == "if" and self._branches_agree(node):
             return self._if(node)
+        if node.op == "require":
+            return self._require(node)
         why = f"{node.op} runs its numpy reference"
         return [HostItem(node, why, captures(node))]
 
@@ -121,6 +123,17 @@ class _Lowering:
         return [
             BranchItem(node.inputs[0], otherwise), *self._branch(then, node.outputs), JumpItem(end),
             LabelItem(otherwise), *self._branch(orelse, node.outputs), LabelItem(end),
+        ]  # fmt: skip
+
+    def _require(self, node: Node) -> list[Item]:
+        """The value as it is; the reference runs, and raises, only where the condition does not hold."""
+        fails, end = next(self.labels), next(self.labels)
+        (out,), (value, condition) = node.outputs, node.inputs
+        raised = f"{out}~raised"
+        self.types[raised] = self.types[out]
+        return [
+            AliasItem(out, value), BranchItem(condition, fails), JumpItem(end),
+            LabelItem(fails), HostItem(replace(node, outputs=(raised,)), ""), LabelItem(end),
         ]  # fmt: skip
 
     def _branch(self, branch: Graph, outputs: tuple[str, ...]) -> list[Item]:

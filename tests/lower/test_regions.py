@@ -204,6 +204,17 @@ def test_ops_without_a_kernel_are_host_steps_that_say_why() -> None:
     assert host.why == "topk runs its numpy reference"
 
 
+def test_a_requirement_costs_a_branch_and_its_host_step_only_raises() -> None:
+    g = G()
+    x = g.relu(g.input(4, 9))
+    y = g.require(x, g.lt(g.reduce(x, "max", 0, 1, keepdims=False), 100.0), reason="x is too large")
+    lowered = check(g.done(g.exp(y)))
+    (host,) = (i for i in lowered.items if isinstance(i, HostItem))
+    assert host.why == "" and AliasItem(y, x) in lowered.items
+    with pytest.raises(ValueError, match="x is too large"):
+        execute.run(lowered, {"x": np.full((4, 9), 101, np.float32)}, {})
+
+
 def test_large_expressions_are_split() -> None:
     g = G()
     x = y = g.input(4, 4)
