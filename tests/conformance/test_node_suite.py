@@ -26,7 +26,7 @@ def test_the_golden_file_lists_every_case():
         assert RECORDED[target].keys() == cases().keys(), f"python -m tests.conformance.update {target}"
 
 
-@pytest.mark.parametrize("target,name", _runs())
+@pytest.mark.parametrize(("target", "name"), list(_runs()))
 def test_case(target: str, name: str):
     recorded, result = RECORDED[target].get(name, ""), outcome(target, cases()[name])
     assert not result.startswith(FAILED), result

@@ -11,7 +11,7 @@ import bessemer
 from bessemer.cli.verbs.compare import relative_error
 from zoo.models import MODELS
 
-BIG = {"a1-det", "bert-base", "bert-large", "c1", "d1-a", "d1-b", "e2", "f1", "resnet50"}  # seconds per run untuned
+BIG = {"a1-det", "bert-base", "bert-large", "f1", "resnet50", "vit-b16"}
 KEYS = [
     pytest.param(key, marks=[pytest.mark.torch] * model.needs_torch + [pytest.mark.slow] * (key in BIG))
     for key, model in MODELS.items()
