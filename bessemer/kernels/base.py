@@ -171,7 +171,11 @@ class Limits(Protocol):
 
 
 class Tactic(Protocol):
-    """One way to compute a family of problems. `version` is part of the timing cache's key: raise it with changes."""
+    """One way to compute a family of problems. `version` is part of the timing cache's key: raise it with changes.
+
+    A tactic may have `estimate(problem, target, config) -> float` too, microseconds at the opt shape: what is chosen by
+    where nothing was measured, and what candidates are timed at all.
+    """
 
     name: str
     version: int

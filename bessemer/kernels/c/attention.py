@@ -21,7 +21,7 @@ from bessemer.kernels.base import (
     Reason,
     register,
 )
-from bessemer.kernels.c import scalar, simd
+from bessemer.kernels.c import cost, scalar, simd
 from bessemer.kernels.c.emit import row_epilogue
 from bessemer.kernels.c.reduce import over_buffer, weights
 
@@ -68,6 +68,16 @@ class Attention:
 
     def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
         return ({},)
+
+    def estimate(self, problem: Problem, target: Limits, config: Config) -> float:
+        form, lanes = _form(problem), simd.lanes(target.arch)
+        assert isinstance(form, _Form)
+        heads, s, t, d, dv = cost.typical(problem, form.batch * form.heads, form.s, form.t, form.d, form.dv)
+        block = _block(problem, target, form)
+        keys = -(-s // block) * t * d / 8  # transposed for each block
+        scores = s * -(-t // lanes)
+        cycles = heads * (keys + scores * (d + 2 * cost.HEAVY_CYCLES) / 1.5 + s * -(-dv // lanes) * t / 1.5)
+        return cost.microseconds(target, cycles + cost.traffic_cycles(problem, target), heads * -(-s // block))
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         form = _form(problem)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bessemer.kernels import base
 from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Problem, Ptr, Reason
-from bessemer.kernels.c import simd
+from bessemer.kernels.c import cost, simd
 from bessemer.kernels.c.conv_form import channels_last, conv_form, refuse
 from bessemer.kernels.c.epilogue import store_code
 
@@ -23,6 +23,14 @@ class ConvDirect:
 
     def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
         return [{}]
+
+    def estimate(self, problem: Problem, target: Limits, config: Config) -> float:
+        form = conv_form(problem)
+        terms = form.taps * form.channels // form.groups
+        (elements,) = cost.typical(problem, problem.outputs[0].numel)
+        per_term = 4.0 if channels_last(problem) else 1.0  # a scalar sum, or a vector over the line
+        cycles = elements * (terms * per_term + 12 * form.taps)
+        return cost.microseconds(target, cycles, elements)
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         form, last = conv_form(problem), channels_last(problem)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from bessemer.core.dim import Dim
 from bessemer.kernels import base
 from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Problem, Ptr, Reason
-from bessemer.kernels.c import simd
+from bessemer.kernels.c import cost, simd
 from bessemer.kernels.c.conv_form import ConvForm, conv_form, refuse_packed
 from bessemer.kernels.c.conv_igemm import filter_pack, source_text
 from bessemer.kernels.c.epilogue import store_code
@@ -40,6 +40,16 @@ class ConvLines:
 
     def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
         return shape_configs(problem, target, _extent(conv_form(problem)))
+
+    def estimate(self, problem: Problem, target: Limits, config: Config) -> float:
+        form = conv_form(problem)
+        split = plan(problem, target, _extent(form), config)
+        copied = not (form.pad[2] == 0 and _width(form) == form.size[2])
+        lines, width = cost.typical(problem, form.batch * form.size[0] * form.size[1], _width(form))
+        nbytes = 4.0 * lines * width * form.channels
+        copy = 3 * nbytes / cost.bytes_per_cycle(target, nbytes) + 8 * lines if copied else 0.0
+        launches = 1 + copied
+        return cost.product_us(problem, target, split, gather=cost.POINTER_CYCLES, extra=copy, launches=launches)
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         form = conv_form(problem)

@@ -10,7 +10,7 @@ from bessemer.core.dim import ceildiv
 from bessemer.ir.graph import TensorType
 from bessemer.kernels import base
 from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Pack, Problem, Ptr, Reason
-from bessemer.kernels.c import simd
+from bessemer.kernels.c import cost, simd
 from bessemer.kernels.c.conv_form import ConvForm, conv_form, refuse_packed
 from bessemer.kernels.c.epilogue import store_code
 from bessemer.kernels.c.product import FIELDS, Extent, plan, shape_configs
@@ -37,6 +37,10 @@ class ConvTransposeIgemm:
 
     def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
         return shape_configs(problem, target, _extent(conv_form(problem)))
+
+    def estimate(self, problem: Problem, target: Limits, config: Config) -> float:
+        split = plan(problem, target, _extent(conv_form(problem)), config)
+        return cost.product_us(problem, target, split, gather=3 * cost.POINTER_CYCLES)
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         form = conv_form(problem)

@@ -11,7 +11,7 @@ from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
 from bessemer.kernels import base
 from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Pack, Problem, Ptr, Reason
-from bessemer.kernels.c import simd
+from bessemer.kernels.c import cost, simd
 from bessemer.kernels.c.conv_form import ConvForm, conv_form, refuse_packed
 from bessemer.kernels.c.epilogue import store_code
 from bessemer.kernels.c.product import FIELDS, Extent, plan, shape_configs
@@ -38,6 +38,13 @@ class ConvTransposePatches:
 
     def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
         return shape_configs(problem, target, _extent(conv_form(problem)))
+
+    def estimate(self, problem: Problem, target: Limits, config: Config) -> float:
+        form = conv_form(problem)
+        split = plan(problem, target, _extent(form), config)
+        (rows,) = cost.typical(problem, _extent(form).rows)
+        stores = 12.0 * rows * form.taps * (1 if form.outputs > 1 else 0.2)
+        return cost.product_us(problem, target, split, extra=stores)
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         form = conv_form(problem)

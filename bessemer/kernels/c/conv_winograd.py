@@ -13,7 +13,7 @@ from bessemer.core.dim import Dim, ceildiv
 from bessemer.ir.graph import TensorType
 from bessemer.kernels import base
 from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Pack, Problem, Ptr, Reason
-from bessemer.kernels.c import simd
+from bessemer.kernels.c import cost, simd
 from bessemer.kernels.c.conv_form import ConvForm, conv_form, refuse_packed
 from bessemer.kernels.c.epilogue import store_code
 from bessemer.kernels.c.product import Extent, counts, shape_configs, tile_text
@@ -21,6 +21,7 @@ from bessemer.kernels.c.product import Extent, counts, shape_configs, tile_text
 _POINTS = 36
 _GAP = 16  # GAP of conv_winograd.h
 _INTS = 13
+_INPUT_CYCLES, _OUTPUT_CYCLES = 170.0, 130.0  # of transforming a vector of a tile
 
 
 class ConvWinograd:
@@ -46,6 +47,26 @@ class ConvWinograd:
         block = min(max(1, problem.typical(_tiles(form))), _tile_block(form, target, 6))
         return shape_configs(problem, target, Extent(1, block, form.outputs, 1, form.channels))
 
+    def estimate(self, problem: Problem, target: Limits, config: Config) -> float:
+        form, lanes = conv_form(problem), simd.lanes(target.arch)
+        rows, vecs = int(config["rows"]), int(config["vecs"])
+        (tiles,) = cost.typical(problem, _tiles(form))
+        tile_block, panel_block = _blocks(problem, target, form, config)
+        inner, outer = -(-form.channels // lanes), -(-form.outputs // lanes)
+        panels = -(-outer // vecs)
+        row_blocks, col_blocks = -(-tiles // tile_block), -(-panels // panel_block)
+        sums = sum(
+            n * m * cost.tile_cycles(r, v, 1, form.channels, cost.L2_BYTES)
+            for r, n in cost.pieces(-(-tiles // row_blocks), rows)
+            for v, m in cost.pieces(outer, vecs)
+        )
+        filters = 4.0 * _POINTS * form.channels * outer * lanes
+        stream = filters * row_blocks / cost.bytes_per_cycle(target, filters)
+        transforms = tiles * (_INPUT_CYCLES * inner * col_blocks + _OUTPUT_CYCLES * outer)
+        work = _POINTS * row_blocks * sums + transforms + cost.traffic_cycles(problem, target)
+        cycles = max(work, stream) + 0.3 * min(work, stream)
+        return cost.microseconds(target, cycles, row_blocks * col_blocks)
+
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         form, lanes = conv_form(problem), simd.lanes(target.arch)
         rows, vecs = int(config["rows"]), int(config["vecs"])
@@ -53,16 +74,7 @@ class ConvWinograd:
         vectors = -(-form.outputs // lanes)
         panels = -(-vectors // vecs)
         tiles = _tiles(form)
-        typical = max(1, problem.typical(tiles))
-        tile_block = min(_tile_block(form, target, rows), typical)
-        row_blocks = -(-typical // tile_block)
-        panel_block = panels
-        if row_blocks % threads and row_blocks < 8 * threads:
-            if typical >= 16 * threads:
-                row_blocks = -(-row_blocks // threads) * threads
-                tile_block = -(-typical // row_blocks)
-            else:
-                panel_block = -(-panels // threads)
+        tile_block, panel_block = _blocks(problem, target, form, config)
         depth, width = -(-form.channels // lanes) * lanes, min(vecs, vectors) * lanes
         scratch = _POINTS * (tile_block * (depth + width) + 2 * _GAP)
         sizes = (form.channels, form.outputs, *form.size[1:], *form.out[1:], *form.pad[1:])
@@ -91,6 +103,22 @@ class ConvWinograd:
 
 def _tiles(form: ConvForm) -> Dim:
     return form.batch * ceildiv(form.out[1], 4) * ceildiv(form.out[2], 4)
+
+
+def _blocks(problem: Problem, target: Limits, form: ConvForm, config: Config) -> tuple[int, int]:
+    """Tiles and panels of a work item: enough items for all threads."""
+    rows, threads = int(config["rows"]), target.limits.get("threads", 1)
+    vectors = -(-form.outputs // simd.lanes(target.arch))
+    panels = -(-vectors // int(config["vecs"]))
+    typical = max(1, problem.typical(_tiles(form)))
+    tile_block = min(_tile_block(form, target, rows), typical)
+    row_blocks = -(-typical // tile_block)
+    if row_blocks % threads == 0 or row_blocks >= 8 * threads:
+        return tile_block, panels
+    if typical >= 16 * threads:
+        row_blocks = -(-row_blocks // threads) * threads
+        return -(-typical // row_blocks), panels
+    return tile_block, -(-panels // threads)
 
 
 def _tile_block(form: ConvForm, target: Limits, rows: int) -> int:

@@ -9,7 +9,7 @@ from bessemer.core.dim import Dim, product
 from bessemer.ir.graph import TensorType
 from bessemer.kernels import base
 from bessemer.kernels.base import Arg, Config, Int, KernelCode, Launch, Limits, Pack, Problem, Ptr, Reason
-from bessemer.kernels.c import simd
+from bessemer.kernels.c import cost, simd
 from bessemer.kernels.c.epilogue import store_code
 from bessemer.kernels.c.product import FIELDS, Extent, Split, plan, shape_configs
 
@@ -42,6 +42,12 @@ class Gemm:
 
     def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
         return shape_configs(problem, target, _Form(problem).extent)
+
+    def estimate(self, problem: Problem, target: Limits, config: Config) -> float:
+        constant = problem.operands[1].constant
+        split = plan(problem, target, _Form(problem).extent, config, repack=not constant)
+        pack = 0.0 if constant else 3.0 if problem.attr("transpose_b") else 1.5
+        return cost.product_us(problem, target, split, pack=pack)
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         form = _Form(problem)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bessemer.ir import expr as ex
 from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, register
-from bessemer.kernels.c import scalar, simd
+from bessemer.kernels.c import cost, scalar, simd
 from bessemer.kernels.c.loops import stage_code
 from bessemer.kernels.c.stages import split, workspace
 
@@ -27,6 +27,10 @@ class Group:
 
     def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
         return ({},)
+
+    def estimate(self, problem: Problem, target: Limits, config: Config) -> float:
+        assert problem.body is not None
+        return cost.elementwise_us(problem, target, cost.operations(problem, problem.body.expr))
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         return group_code(problem, target)

@@ -9,7 +9,7 @@ from bessemer.core.dim import Dim, product
 from bessemer.core.dtype import DType
 from bessemer.ir import expr as ex
 from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, register
-from bessemer.kernels.c import scalar
+from bessemer.kernels.c import cost, scalar
 from bessemer.kernels.c.group import as_group, group_code
 
 Axes = tuple[tuple[str, Dim], ...]
@@ -44,6 +44,9 @@ class LayerNorm:
 
     def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
         return ({},)
+
+    def estimate(self, problem: Problem, target: Limits, config: Config) -> float:
+        return cost.elementwise_us(problem, target, 8.0)
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         return group_code(as_group(problem, _layer(problem)), target)
@@ -94,6 +97,9 @@ class GroupNorm:
 
     def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
         return ({},)
+
+    def estimate(self, problem: Problem, target: Limits, config: Config) -> float:
+        return cost.elementwise_us(problem, target, 10.0, launches=3)
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         return group_code(as_group(problem, _group(problem)), target)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim, ceildiv, product
 from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Problem, Ptr, Reason, register
-from bessemer.kernels.c import scalar, simd
+from bessemer.kernels.c import cost, scalar, simd
 from bessemer.kernels.c.emit import row_epilogue
 from bessemer.kernels.c.reduce import element, initial
 
@@ -35,6 +36,10 @@ class Pool:
 
     def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
         return ({},)
+
+    def estimate(self, problem: Problem, target: Limits, config: Config) -> float:
+        taps = math.prod(int(k) for k in problem.attr("kernel"))
+        return cost.elementwise_us(problem, target, 8.0 + 2.0 * taps)
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         x, out, kind = problem.operands[0].type, problem.outputs[0].shape, str(problem.attr("kind"))

@@ -25,7 +25,7 @@ from bessemer.kernels.base import (
     register,
     transform,
 )
-from bessemer.kernels.c import scalar, simd
+from bessemer.kernels.c import cost, scalar, simd
 
 GATES = {"lstm": 4, "gru": 3}
 ROWS = {"avx512": 3, "avx2": 1, "scalar": 1}
@@ -74,6 +74,17 @@ class Recurrent:
 
     def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
         return ({},)
+
+    def estimate(self, problem: Problem, target: Limits, config: Config) -> float:
+        cell, lanes = self._cell(problem), simd.lanes(target.arch)
+        assert isinstance(cell, _Cell)
+        steps, batch = cost.typical(problem, cell.steps, cell.batch)
+        vectors = cell.directions * GATES[self.op] * -(-cell.hidden // lanes)
+        inputs = steps * batch * vectors * cell.inputs / 1.5
+        states = steps * vectors * (max(batch * cell.hidden / 1.5, cell.hidden * 2.0) + batch * cost.HEAVY_CYCLES)
+        items = cell.directions * -(-batch // BATCH)
+        first = cost.microseconds(target, inputs, 1 + int(inputs) // ITEM)
+        return first + cost.microseconds(target, states, items)
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         cell = self._cell(problem)

@@ -19,7 +19,7 @@ from bessemer.kernels.base import (
     Reason,
     register,
 )
-from bessemer.kernels.c import scalar
+from bessemer.kernels.c import cost, scalar
 from bessemer.kernels.c.emit import row_epilogue, value_type
 from bessemer.kernels.c.group import as_group, group_code
 from bessemer.kernels.c.reduce import over_buffer, weights
@@ -69,6 +69,10 @@ class Softmax:
 
     def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
         return ({},)
+
+    def estimate(self, problem: Problem, target: Limits, config: Config) -> float:
+        inner = int(problem.attr("axis")) == problem.operands[0].type.rank - 1
+        return cost.elementwise_us(problem, target, 2 * cost.HEAVY_CYCLES if inner else 4 * cost.HEAVY_CYCLES)
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         x = problem.operands[0].type
