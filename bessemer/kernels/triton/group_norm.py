@@ -30,7 +30,7 @@ class GroupNorm:
     """group_norm of either layout, statistics in f32; parts are merged by means and squared deviations."""
 
     name = "triton_group_norm"
-    version = 1
+    version = 2
     language = "triton"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:

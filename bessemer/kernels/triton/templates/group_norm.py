@@ -9,6 +9,8 @@ def stats(
 ):  # fmt: skip
     """Mean and sum of squared deviations of `share` pixels of a group, to partial[N, G, CHUNKS, 2] (f32).
 
+    The mean is from the group's first element on: data far from zero keep their digits.
+
     x is [N, S, G * C] (LAST) or [N, G * C, S]. Grid (N * G, CHUNKS).
     """
     n = (tl.program_id(0) // G).to(tl.int64)
@@ -23,12 +25,13 @@ def stats(
     else:
         at = x_ptr + (n * G + g) * C * S + lane[:, None] + (c * S)[None, :]
         step = 1
+    pivot = tl.load(x_ptr + (n * S * G * C + g * C if LAST else (n * G + g) * C * S)).to(tl.float32)
     count = 0.0
     mean = 0.0
     square = 0.0
     for p0 in range(first, last, BP):
         inside = (p0 + lane < last)[:, None] & (c < C)[None, :]
-        x = tl.load(at + p0 * step, mask=inside, other=0.0).to(tl.float32)
+        x = tl.where(inside, tl.load(at + p0 * step, mask=inside, other=0.0).to(tl.float32) - pivot, 0.0)
         here = (tl.minimum(BP, last - p0) * C).to(tl.float32)
         mid = tl.sum(tl.sum(x, 1), 0) / here
         off = tl.where(inside, x - mid, 0.0)
@@ -59,6 +62,7 @@ def kernel(
     shift = means - mean
     square = tl.sum(tl.load(at + 1) + shift * shift * counts, 0)
     inverse = tl.rsqrt(square / total + EPSILON)
+    pivot = tl.load(x_ptr + (n * S * G * C + g * C if LAST else (n * G + g) * C * S)).to(tl.float32)
 
     first = tl.program_id(1) * share
     last = tl.minimum(first + share, S)
@@ -76,7 +80,7 @@ def kernel(
         p = p0 + lane
         inside = (p < last)[:, None] & (c < C)[None, :]
         x = tl.load(at + p0 * step, mask=inside, other=0.0).to(tl.float32)
-        y = (x - mean) * scale[None, :] + bias[None, :]
+        y = (x - pivot - mean) * scale[None, :] + bias[None, :]
         if LAST:
             epilogue_store(y, (n * S + p)[:, None], (g * C + c)[None, :], inside, EPILOGUE)  # noqa: F821
         else:
