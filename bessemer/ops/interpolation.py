@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, evaluate, floordiv, maximum, minimum
+from bessemer.core.dim import Dim, Ranges, bounds, evaluate, floordiv, maximum, minimum
 from bessemer.core.dtype import DType
 from bessemer.ir import expr as ex
 
@@ -82,14 +82,23 @@ def nearest_line(line: Line, rounding: str) -> Line:
     """The line whose quotient, rounded down, is the nearest index."""
     a, b, q = line.a, line.b, line.q
     if rounding == "floor":
-        return line
+        return floor_line(line)
     if rounding == "ceil":
-        return Line(a, b + q - 1, q)
+        return floor_line(Line(a, b + q - 1, q))
     if rounding == "round_prefer_floor":
-        return _reduced(2 * a, 2 * b + q - 1, 2 * q)
+        return floor_line(Line(2 * a, 2 * b + q - 1, 2 * q))
     if rounding == "round_prefer_ceil":
-        return _reduced(2 * a, 2 * b + q, 2 * q)
+        return floor_line(Line(2 * a, 2 * b + q, 2 * q))
     raise ValueError(f"unknown nearest mode {rounding!r}; known: {', '.join(ROUNDINGS)}")
+
+
+def floor_line(line: Line) -> Line:
+    """The simplest line with the same quotients rounded down: (4 * i + 1) / 8 and i / 2 are one."""
+    a, b, q = line.a, line.b, line.q
+    if not (isinstance(a, int) and isinstance(b, int) and isinstance(q, int)):
+        return line
+    common = gcd(a, q)
+    return Line(a // common, b // common, q // common)
 
 
 def scaled_size(size: Dim, scale: Fraction) -> Dim:
@@ -136,6 +145,25 @@ def tap_weights(fraction: Any, mode: str, cubic_a: float, dtype: DType) -> list[
         (-1, polynomial(beyond(fraction), far, dtype)), (0, polynomial(fraction, near, dtype)),
         (1, polynomial(rest, near, dtype)), (2, polynomial(beyond(rest), far, dtype)),
     ]  # fmt: skip
+
+
+def floor_index(line: Line, axis: ex.Expr, offset: int = 0) -> ex.Expr:
+    """The quotient of `line` at output coordinate `axis`, rounded down, plus `offset`."""
+    line = floor_line(line)
+    numerator = ex.call("add", ex.call("mul", axis, ex.idx(line.a)), ex.idx(line.b))
+    return ex.call("add", ex.call("floordiv", numerator, ex.idx(line.q)), ex.idx(offset))
+
+
+def held_index(line: Line, axis: ex.Expr, offset: int, size: Dim, out: Dim, ranges: Ranges) -> ex.Expr:
+    """`floor_index`, held inside 0 .. size - 1 at the ends that it is not known to stay within for `out` outputs."""
+    i = floor_index(line, axis, offset)
+    rising = bounds(line.a, ranges)[0] >= 0
+    first = line.b + offset * line.q
+    if not rising or bounds(line.q * size - line.a * (out - 1) - first, ranges)[0] < 1:
+        i = ex.call("min", i, ex.idx(size - 1))
+    if not rising or bounds(first, ranges)[0] < 0:
+        i = ex.call("max", i, ex.lit(0, dt.i64))
+    return i
 
 
 def clamp(i: ex.Expr, size: Dim) -> ex.Expr:

@@ -18,8 +18,9 @@ from bessemer.ir.graph import TensorType
 from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register
 from bessemer.ops.interpolation import (
     Line,
-    clamp,
     crop_line,
+    floor_index,
+    held_index,
     inside,
     nearest_line,
     real_type,
@@ -106,7 +107,8 @@ def _compute(ctx: InferContext) -> ex.ComputeDef:
     index: list[ex.Expr] = list(axes)
     if mode == "nearest":
         for k, line in lines.items():
-            index[k] = clamp(_floor(nearest_line(line, ctx.attr("rounding")), axes[k]), x.shape[k])
+            nearest = nearest_line(line, ctx.attr("rounding"))
+            index[k] = held_index(nearest, axes[k], 0, x.shape[k], out.shape[k], ctx.ranges)
         value: ex.Expr = ex.load(0, tuple(index), x.dtype)
     else:
         value = ex.cast(_blend(ctx, list(lines.items()), index, real), x.dtype)
@@ -123,10 +125,6 @@ def _numerator(line: Line, axis: ex.Expr) -> ex.Expr:
     return ex.call("add", ex.call("mul", axis, ex.idx(line.a)), ex.idx(line.b))
 
 
-def _floor(line: Line, axis: ex.Expr) -> ex.Expr:
-    return ex.call("floordiv", _numerator(line, axis), ex.idx(line.q))
-
-
 def _blend(ctx: InferContext, lines: list[tuple[int, Line]], index: list[ex.Expr], real: dt.DType) -> ex.Expr:
     """The weighted sum of taps over the axes of `lines`, the others being fixed in `index`."""
     x = ctx.type(0)
@@ -134,16 +132,15 @@ def _blend(ctx: InferContext, lines: list[tuple[int, Line]], index: list[ex.Expr
         return ex.cast(ex.load(0, tuple(index), x.dtype), real)
     (k, line), rest = lines[0], lines[1:]
     axis = ex.out_axes(x.rank)[k]
-    low = _floor(line, axis)
     above = ex.call("floormod", _numerator(line, axis), ex.idx(line.q))
     fraction = ex.call("div", ex.cast(above, real), ex.cast(ex.idx(line.q), real))
     total: ex.Expr | None = None
     norm: ex.Expr | None = None
     for offset, weight in tap_weights(fraction, ctx.attr("mode"), ctx.attr("cubic_a"), real):
-        at = ex.call("add", low, ex.idx(offset))
         if ctx.attr("exclude_outside"):
-            weight = ex.Select(inside(at, x.shape[k]), weight, ex.lit(0, real))
-        there = [*index[:k], clamp(at, x.shape[k]), *index[k + 1 :]]
+            weight = ex.Select(inside(floor_index(line, axis, offset), x.shape[k]), weight, ex.lit(0, real))
+        at = held_index(line, axis, offset, x.shape[k], ctx.attr("shape")[k], ctx.ranges)
+        there = [*index[:k], at, *index[k + 1 :]]
         term = ex.call("mul", weight, _blend(ctx, rest, there, real))
         total = term if total is None else ex.call("add", total, term)
         norm = weight if norm is None else ex.call("add", norm, weight)

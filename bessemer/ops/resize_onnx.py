@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bessemer.core.dim import Dim
+from bessemer.core.dim import Dim, floordiv
 from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
 from bessemer.ir.opdef import OPS, Fusion, InferContext, OpDef, Sample, register
@@ -35,7 +35,7 @@ def _of_sizes(
     out, scale = list(shape), [(d, d) for d in shape]
     if policy == "stretch":
         for axis, size in zip(axes, sizes, strict=True):
-            out[axis], scale[axis] = size, (size, shape[axis])
+            out[axis], scale[axis] = size, quotient(size, shape[axis])
         return out, scale
     wanted, have = [d for d in sizes if isinstance(d, int)], {a: d for a in axes if isinstance(d := shape[a], int)}
     if len(wanted) != len(sizes) or len(have) != len(axes):
@@ -46,6 +46,15 @@ def _of_sizes(
         whole = have[axis] * common + Fraction(1, 2)  # halves round up
         out[axis], scale[axis] = whole.numerator // whole.denominator, (common.numerator, common.denominator)
     return out, scale
+
+
+def quotient(size: Dim, length: Dim) -> Scale:
+    """size / length, as a whole number or its inverse where one is a multiple of the other."""
+    for a, b, whole in ((size, length, True), (length, size, False)):
+        times = floordiv(a, b) if b != 0 else 0
+        if isinstance(times, int) and times > 0 and times * b == a:
+            return (times, 1) if whole else (1, times)
+    return size, length
 
 
 def _spread_roi(roi: Sequence[float], axes: Sequence[int], rank: int) -> tuple[float, ...]:

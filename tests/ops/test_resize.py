@@ -7,9 +7,15 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from bessemer.core.dim import substitute, sym
+from bessemer.core import dtype as dt
+from bessemer.core.dim import Dim, Range, evaluate, substitute, sym
 from bessemer.frontend.onnx import import_model
-from bessemer.ops.interpolation import ratio, scaled_size, source_line
+from bessemer.ir import expr as ex
+from bessemer.ir.graph import TensorType
+from bessemer.ir.opdef import OPS, InferContext
+from bessemer.ops.interpolation import Line, floor_line, held_index, ratio, scaled_size, source_line
+from bessemer.ops.resize import resize_attrs
+from bessemer.ops.resize_onnx import quotient
 from tests.ops.onnx_nodes import check_node, node_model
 
 RNG = np.random.default_rng(3)
@@ -83,5 +89,53 @@ def test_scales_stand_for_simple_fractions(scale: str) -> None:
 
 
 def test_half_pixel_line() -> None:
-    line = source_line("half_pixel", 2, 1, 5, 10)
-    assert [(line.a * i + line.b) / line.q for i in range(3)] == [-0.25, 0.25, 0.75]
+    a, b, q = source_line("half_pixel", 2, 1, 5, 10).known()
+    assert [(a * i + b) / q for i in range(3)] == [-0.25, 0.25, 0.75]
+
+
+@pytest.mark.parametrize("n", [5, sym("n")], ids=str)
+@pytest.mark.parametrize("factor", [2, 3, 4])
+@pytest.mark.parametrize(
+    ("coordinates", "rounding"),
+    [("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"), ("half_pixel", "round_prefer_ceil")],
+)
+def test_nearest_by_a_whole_factor_is_a_quotient(n: Dim, factor: int, coordinates: str, rounding: str) -> None:
+    attrs = resize_attrs((1, factor * n), (1, factor), (1, 1), mode="nearest", coordinates=coordinates)
+    types, ranges = (TensorType(dt.f32, (1, n)),), {"n": Range(1, 100)}
+    compute = OPS.get("resize").compute
+    assert compute is not None
+    expr = compute(InferContext(types, {**attrs, "rounding": rounding}, ranges)).expr
+    assert ex.text(expr) == f"%0[i0,floordiv(i1,{factor})]:f32"
+
+
+def test_sizes_that_are_multiples_become_factors() -> None:
+    n = sym("n")
+    for size, length, scale in ((2 * n, n, (2, 1)), (n, 3 * n, (1, 3)), (12, 4, (3, 1)), (7, 4, (7, 4))):
+        assert quotient(size, length) == scale
+
+
+def _values(e: ex.Expr, i: int) -> int:
+    """An integer expression over i0 at i0 = i."""
+    match e:
+        case ex.Lit():
+            return int(e.value)
+        case ex.Axis():
+            return i
+        case ex.Size():
+            return evaluate(e.dim, {})
+        case ex.Call():
+            a, b = (_values(arg, i) for arg in e.args)
+            return {"add": a + b, "mul": a * b, "min": min(a, b), "max": max(a, b), "floordiv": a // (b or 1)}[e.fn]
+    raise AssertionError(ex.text(e))
+
+
+def test_indices_are_held_inside_where_they_could_leave() -> None:
+    for _ in range(300):
+        a, b, q, offset = (int(RNG.integers(low, high)) for low, high in ((-3, 9), (-20, 20), (1, 12), (-1, 3)))
+        size, out = (int(v) for v in RNG.integers(1, 12, 2))
+        line = Line(a, b, q)
+        index = held_index(line, ex.Axis("i0"), offset, size, out, {})
+        simple = floor_line(line).known()
+        for i in range(out):
+            assert (simple[0] * i + simple[1]) // simple[2] == (a * i + b) // q
+            assert _values(index, i) == min(max((a * i + b) // q + offset, 0), size - 1)
