@@ -19,6 +19,7 @@ from bessemer.core import dtype as dt
 from bessemer.core.dim import INF, Dim, DimExpr, Range, sym
 from bessemer.core.dtype import DType
 from bessemer.core.errors import BessemerError, InvalidModel
+from bessemer.ir import sizes
 from bessemer.ir.fold import constant_from, fold
 from bessemer.ir.graph import Attr, Constant, Graph, Node, TensorType, captures
 from bessemer.ir.opdef import OPS, SYMBOL_RANGES, Fusion, InferContext, OpDef
@@ -208,10 +209,13 @@ class GraphBuilder:
     ) -> Graph:
         """The graph, without what its outputs do not depend on. `output_names` are what the model calls the outputs."""
         needed, nodes = set(outputs), []
+        deciders = sizes.deciders(self._nodes, self.types)
         for node in reversed(self._nodes):
             if not needed.isdisjoint(node.outputs):
                 nodes.append(node)
                 needed.update(node.inputs, captures(node))
+                asked = sizes.needed(node, self.types) & deciders.keys() if deciders else ()
+                needed.update(out for size in asked for out in deciders[size].outputs)
         needed.update(out for node in nodes for out in node.outputs)
         return Graph(
             self.name, tuple(self._inputs), tuple(outputs), tuple(reversed(nodes)),

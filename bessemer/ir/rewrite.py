@@ -19,6 +19,7 @@ from bessemer.core import dtype as dt
 from bessemer.core.dim import Range
 from bessemer.core.dtype import DType
 from bessemer.core.errors import GraphError
+from bessemer.ir import sizes
 from bessemer.ir.fold import constant_from, fold
 from bessemer.ir.graph import Attr, Constant, Graph, Node, TensorType, captures
 from bessemer.ir.opdef import OPS, Fusion, InferContext
@@ -176,8 +177,10 @@ class Editor:
 
     def finish(self) -> Graph:
         """The rewritten graph."""
-        live = self._live()
-        nodes = self._sorted([n for n in self.nodes() if id(n) in live])
+        nodes = list(self.nodes())
+        deciders = sizes.deciders(nodes, self.types)
+        live = self._live(deciders)
+        nodes = self._sorted([n for n in nodes if id(n) in live], deciders)
         used = {name for n in nodes for name in (*_reads(n), *n.outputs)} | set(self.outputs) | set(self.graph.inputs)
         return replace(
             self.graph,
@@ -211,7 +214,14 @@ class Editor:
             if name not in self.types and name not in self.scope.types:
                 return name
 
-    def _live(self) -> set[int]:
+    def _before(self, node: Node, deciders: Mapping[str, Node]) -> list[Node]:
+        """The nodes that write what `node` reads, or decide sizes that it needs."""
+        out = [self._producers[i] for i in _reads(node) if i in self._producers]
+        if deciders:
+            out += [deciders[s] for s in sizes.needed(node, self.types) if deciders.get(s, node) is not node]
+        return out
+
+    def _live(self, deciders: Mapping[str, Node]) -> set[int]:
         live: set[int] = set()
         stack = [self._producers[o] for o in self.outputs if o in self._producers]
         while stack:
@@ -219,14 +229,12 @@ class Editor:
             if id(node) in live:
                 continue
             live.add(id(node))
-            stack.extend(self._producers[i] for i in _reads(node) if i in self._producers)
+            stack.extend(self._before(node, deciders))
         return live
 
-    def _sorted(self, nodes: Sequence[Node]) -> list[Node]:
+    def _sorted(self, nodes: Sequence[Node], deciders: Mapping[str, Node]) -> list[Node]:
         rank = {id(n): k for k, n in enumerate(nodes)}
-        waiting = {
-            id(n): {id(self._producers[i]) for i in _reads(n) if i in self._producers} - {id(n)} for n in nodes
-        }
+        waiting = {id(n): {id(p) for p in self._before(n, deciders)} - {id(n)} for n in nodes}
         readers: dict[int, list[int]] = {}
         for key, needs in waiting.items():
             for need in needs:

@@ -169,7 +169,7 @@ def _merge_equal(e: Editor) -> None:
             continue
         key = (node.op, _contents(e, node), tuple((k, attr_text(v)) for k, v in sorted(node.attrs.items())))
         first = seen.setdefault(key, node)
-        if first is not node:
+        if first is not node and all(e.type(a) == e.type(b) for a, b in zip(node.outputs, first.outputs) if a and b):
             for old, new in zip(node.outputs, first.outputs):
                 e.replace(old, new)
 

@@ -51,8 +51,8 @@ class Storage:
 def assign(lowered: Lowered, workspace: Mapping[int, int]) -> tuple[Storage, dict[int, int]]:
     """Place every value, and the workspace (bytes by item number) of every item that needs one.
 
-    Returns the storage and the workspaces' arena offsets. Outputs that are inputs, constants or views shared with
-    another output get a copy at the end (`storage.items` holds it).
+    Returns the storage and the workspaces' arena offsets. Outputs that are inputs, constants, parts of a value or
+    views shared with another output get a copy at the end (`storage.items` holds it).
     """
     storage = Storage(lowered, lowered.items)
     for item in lowered.items:
@@ -80,7 +80,8 @@ def _bind_io(storage: Storage) -> None:
     inside = {storage.root(value) for value in storage.shifts}  # looked into: never the caller's own buffer
     for number, name in enumerate(lowered.outputs):
         root = storage.root(name)
-        if root in storage.space or root in inside:
+        whole = lowered.types[root].numel == lowered.types[name].numel  # else what writes the root needs more room
+        if root in storage.space or root in inside or not whole:
             target = f"{name} (output {number})"
             lowered.types[target] = lowered.types[name]  # type: ignore[index]
             copies.append(CopyItem(target, name))

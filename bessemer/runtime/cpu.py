@@ -142,7 +142,9 @@ class CpuContext:
         self._arrays["input"], self._arrays["output"] = list(inputs), outputs
         if self.table.run():
             self._raise()
-        return self._arrays["output"]  # type: ignore[return-value]
+        if self._data_dependent and any(a is None for a in outputs):
+            raise DeviceError(f"the size of output {[a is None for a in outputs].index(True)} was never decided")
+        return outputs  # type: ignore[return-value]
 
     def trace(self, inputs: Sequence[np.ndarray], outputs: list[np.ndarray | None]) -> Iterator[tuple[int, np.ndarray]]:
         """Run step by step; yields (tensor number, a copy of its value) for everything each step wrote."""

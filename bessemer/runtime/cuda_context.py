@@ -18,7 +18,6 @@ from bessemer.core.errors import DeviceError, EngineMismatchError
 from bessemer.device.cuda import Arguments, Device, Kernel, Stream
 from bessemer.device.cuda_graph import Capture
 from bessemer.engine.engine import Engine
-from bessemer.engine.program import Tensor
 from bessemer.runtime.host import HostStep
 from bessemer.runtime.shapes import learn, shape_of
 
@@ -80,6 +79,7 @@ class CudaContext:
         self._buffers: dict[tuple[str, int], tuple[int, int]] = {}  # own device buffers for host arrays
         self._scratch: dict[tuple[int, int], tuple[int, int]] = {}
         self._states: dict[tuple[tuple[int, ...], ...], State] = {}
+        self._unplanned = [t for t in self.program.tensors if t.space in ("dynamic", "output") and t.dtype.kind != "s"]
         self._env: dict[str, int] = {}
         self._outputs: list[tuple[int, ...] | None] = []
         self._after: dict[int, int] = {}
@@ -274,13 +274,13 @@ class CudaContext:
         for n, result in zip(step.writes, results, strict=True):
             t = self.program.tensors[n]
             learn(result.shape, t, self._env)
-            self._place_unknown(t)
+            self._place_unknown()
             array = np.ascontiguousarray(result)
             self.device.upload(self.address(n), array.ctypes.data, array.nbytes)
 
-    def _place_unknown(self, t: Tensor) -> None:
+    def _place_unknown(self) -> None:
         """Sizes became known: give memory to dynamic tensors, and to outputs that waited for them."""
-        for other in self.program.tensors:
+        for other in self._unplanned:
             key = (other.space, other.offset)
             waits = other.space == "dynamic" or (other.space == "output" and self._outputs[other.offset] is None)
             shape = shape_of(other, self._env) if waits else None
@@ -290,8 +290,9 @@ class CudaContext:
                     self._outputs[other.offset] = shape
 
     def output_shapes(self, shapes: Sequence[tuple[int, ...] | None]) -> None:
-        """Remember which outputs have no size yet."""
+        """Remember which outputs have no size yet, and give memory to the dynamic tensors whose size is known."""
         self._outputs = list(shapes)
+        self._place_unknown()
 
     def known_shape(self, k: int) -> tuple[int, ...]:
         """The shape of output `k` after a run."""
