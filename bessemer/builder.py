@@ -113,7 +113,7 @@ def run(model: str | Path | bytes | ModelProto, options: BuildOptions) -> Engine
     graph = build_.imported(model)
     if build_.done("import", lambda: text.print_graph(graph)):
         return None
-    passes = PassOptions(build_.target.name, options.precision)
+    passes = PassOptions(build_.target.name, options.precision, options.tf32)
     stopped: list[str] = []
 
     def after(stage: str, g: Graph) -> None:

@@ -17,6 +17,7 @@ class PassOptions:
 
     target: str = "cpu"
     precision: str = "fp32"  # fp32, fp16, bf16
+    tf32: bool = False
 
 
 Rewrite = Callable[[Editor, PassOptions], None]
