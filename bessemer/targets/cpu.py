@@ -97,11 +97,11 @@ class CpuTarget:
 
     @property
     def limits(self) -> Mapping[str, int]:
-        """threads, vector_bytes, cache sizes in bytes, and peak rates."""
+        """threads, vector_bytes, cache sizes in bytes, peak rates, and how many candidates are worth timing."""
         return {
             "threads": self.threads, "vector_bytes": VECTOR_BYTES[self.arch], "l1": _cache_bytes(0, 32 << 10),
             "l2": _cache_bytes(2, 1 << 20), "l3": _cache_bytes(3, 16 << 20),
-            "mflops": MFLOPS[self.arch] * self.threads, "mbytes_per_s": 40_000,
+            "mflops": MFLOPS[self.arch] * self.threads, "mbytes_per_s": 40_000, "timed_candidates": 3,
         }  # fmt: skip
 
     @property

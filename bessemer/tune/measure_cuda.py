@@ -46,6 +46,11 @@ class CudaMeasurer:
         self.target, self.device = target, Device()
         self.stream = self.device.stream()
         self.rng = np.random.default_rng()
+        self.compiled: dict[Job, CompiledKernel | str] = {}
+
+    def prepare(self, work: Sequence[tuple[Problem, Sequence[Candidate]]]) -> None:
+        """Compile all launches of these candidates in one go of the compilers' pool."""
+        self._add([Request(p, c.code, launch) for p, candidates in work for c in candidates for launch in c.code.launches])
 
     def measure(self, problem: Problem, candidates: Sequence[Candidate]) -> Sequence[Measured]:
         env = oracle.typical_env(problem)
@@ -82,12 +87,15 @@ class CudaMeasurer:
             self.device.free(address)
         return [r if r is not None else Measured(None, "not measured") for r in results]
 
+    def _add(self, requests: Sequence[Request]) -> None:
+        missing = {job: r for r in requests if (job := self.target.job(r)) not in self.compiled}
+        self.compiled.update(zip(missing, self.target.compile(list(missing.values())), strict=True))
+
     def _compile(self, problem: Problem, candidates: Sequence[Candidate]) -> list[list[CompiledKernel] | str]:
-        requests = [Request(problem, c.code, launch) for c in candidates for launch in c.code.launches]
-        found = iter(self.target.compile(requests))
+        self.prepare([(problem, candidates)])
         out: list[list[CompiledKernel] | str] = []
         for c in candidates:
-            kernels = [next(found) for _ in c.code.launches]
+            kernels = [self.compiled[self.target.job(Request(problem, c.code, launch))] for launch in c.code.launches]
             failed = [k for k in kernels if isinstance(k, str)]
             out.append(failed[0] if failed else [k for k in kernels if isinstance(k, CompiledKernel)])
         return out

@@ -17,6 +17,9 @@ from bessemer.tune.cache import Entry, TimingCache, entry_key
 from bessemer.tune.choice import Choice
 from bessemer.tune.model import estimate_us
 
+SLACK = 3.0  # a candidate is timed only if its estimate is within this factor of the best one
+TIMED = 16  # most candidates of a problem that are timed, where the target does not say
+BATCH = 8  # problems whose candidates are compiled together, where time is short
 NOISE = 0.02  # candidates within this share of the fastest are equal: the least workspace wins, then the name
 MODES = ("off", "cache", "device")
 
@@ -45,7 +48,38 @@ class Measured:
 class Measurer(Protocol):
     """Times candidates of one problem on the device, after checking each against the reference."""
 
+    def prepare(self, work: Sequence[tuple[Problem, Sequence[Candidate]]]) -> None:
+        """Compile all that will be measured next. What was not prepared is compiled when it is measured."""
+
     def measure(self, problem: Problem, candidates: Sequence[Candidate]) -> Sequence[Measured]: ...
+
+
+@dataclass
+class _Task:
+    """One problem: its candidates, the best estimates first, what is known of their times, and what was rejected."""
+
+    problem: Problem
+    candidates: list[Candidate]
+    estimates: dict[str, float]  # microseconds, of the candidates whose tactics have an estimate
+    rejected: list[tuple[str, str]]
+    keys: dict[str, str]  # of each candidate's entry in the timing cache
+    known: dict[str, Measured]
+
+    def shortlist(self, most: int) -> list[Candidate]:
+        """What is worth timing: the best by their estimates of those that have not failed, and all without one."""
+        failed = {label for label, result in self.known.items() if result.us is None}
+        alive = [c for c in self.candidates if c.label not in failed]
+        estimated = [c for c in alive if c.label in self.estimates]
+        best = self.estimates[estimated[0].label] if estimated else 0.0
+        near = [c.label for c in estimated if self.estimates[c.label] <= SLACK * best][:most]
+        return [c for c in alive if c.label in near or c.label not in self.estimates]
+
+    def missing(self, most: int) -> list[Candidate]:
+        """Those of the shortlist that have no time; none where there is nothing to choose."""
+        found = self.shortlist(most)
+        if len(found) == 1 and not self.known:
+            return []
+        return [c for c in found if c.label not in self.known]
 
 
 @dataclass
@@ -84,38 +118,71 @@ class Tuner:
             counts[problem] = counts.get(problem, 0) + 1
         started = self.clock()
         order = sorted(counts, key=lambda p: (-counts[p] * estimate_us(p, self.target), p.key))
-        out = {}
-        for number, problem in enumerate(order):
-            if self.progress is not None:
-                self.progress(number, len(order), problem.op)
+        tasks = [self._task(problem) for problem in order]
+        out, batch = {}, len(tasks) if self.budget is None else BATCH
+        for number, task in enumerate(tasks):
             spent = self.budget is not None and self.clock() - started > self.budget
-            out[problem] = self._choose(problem, measure=self.mode == "device" and not spent)
+            measure = self.mode == "device" and not spent
+            if measure and number % batch == 0:
+                self._prepare(tasks, number, batch)
+            if self.progress is not None:
+                self.progress(number, len(order), task.problem.op)
+            out[task.problem] = self._choose(task, measure)
         if self.progress is not None:
             self.progress(len(order), len(order), "")
         return out
 
-    def _choose(self, problem: Problem, measure: bool) -> Choice:
+    @property
+    def _most(self) -> int:
+        return self.target.limits.get("timed_candidates", TIMED)
+
+    def _task(self, problem: Problem) -> _Task:
         candidates, rejected = self._candidates(problem)
         if not candidates:
             shown = "\n".join(f"  {name}: {why}" for name, why in rejected)
             raise NoTacticError(f"no kernel computes {problem.key}:\n{shown}")
-        measured, chosen_by = self._times(problem, candidates, measure)
-        timed = [(c, measured[c.label].us) for c in candidates if c.label in measured]
-        timed = [(c, us) for c, us in timed if us is not None]
-        failed = [(c.label, measured[c.label].error or "") for c in candidates if c.label in measured]
-        rejected = [*rejected, *((label, f"failed: {error}") for label, error in failed if error)]
+        estimates: dict[str, float] = {}
+        for c in candidates:
+            estimate = getattr(c.tactic, "estimate", None)
+            if estimate is not None:
+                estimates[c.label] = estimate(problem, self.target, c.config)
+        candidates.sort(key=lambda c: estimates.get(c.label, float("inf")))
+        task = _Task(problem, candidates, estimates, rejected, {}, {})
+        if self.mode != "off":
+            task.keys = {c.label: entry_key(problem, c.tactic, c.config, self.fingerprint) for c in candidates}
+            for label, key in task.keys.items():
+                entry = self.cache.get(key)
+                if entry is not None:
+                    task.known[label] = Measured(entry.us, entry.error)
+        return task
+
+    def _prepare(self, tasks: Sequence[_Task], first: int, count: int) -> None:
+        """Compile what will be measured of `count` tasks, all at once."""
+        work = [(t.problem, missing) for t in tasks[first : first + count] if (missing := t.missing(self._most))]
+        if work and self.measurer is not None and self.cache.mode != "require":
+            if self.progress is not None:
+                self.progress(first, len(tasks), "compile")
+            self.measurer.prepare(work)
+
+    def _choose(self, task: _Task, measure: bool) -> Choice:
+        problem = task.problem
+        chosen_by = self._times(task, measure)
+        measured = [(c, task.known[c.label]) for c in task.candidates if c.label in task.known]
+        timed = [(c, result.us) for c, result in measured if result.us is not None]
+        rejected = [*task.rejected, *((c.label, f"failed: {result.error}") for c, result in measured if result.error)]
+        untimed = [c for c in task.candidates if c.label not in task.known]
         if not timed:
-            broken = {label for label, error in failed if error}
-            usable = [c for c in candidates if c.label not in broken]
-            if not usable:
+            if not untimed:
                 raise NoTacticError(f"every kernel for {problem.op} failed", where=str(rejected))
-            best = min(usable, key=lambda c: _model_order(c, problem, self.target, candidates))
-            return Choice(best.tactic.name, best.config, best.code, None, "model", tuple(rejected))
-        fastest = min(us for _, us in timed)  # type: ignore[type-var]
-        close = [(c, us) for c, us in timed if us <= fastest * (1 + NOISE)]  # type: ignore[operator]
-        best, us = min(close, key=lambda t: (problem.typical(t[0].code.workspace), t[0].label))
-        slower = [(c.label, f"{t:.1f} us against {us:.1f} us") for c, t in timed if c is not best]
-        return Choice(best.tactic.name, best.config, best.code, us, chosen_by, (*rejected, *slower))
+            best, us, untimed, chosen_by = untimed[0], None, untimed[1:], "model"
+        else:
+            fastest = min(us for _, us in timed)
+            close = [(c, us) for c, us in timed if us <= fastest * (1 + NOISE)]
+            best, us = min(close, key=lambda t: (problem.typical(t[0].code.workspace), t[0].label))
+            rejected += [(c.label, f"{t:.1f} us against {us:.1f} us") for c, t in timed if c is not best]
+        shown = [(c.label, task.estimates[c.label]) for c in untimed if c.label in task.estimates]
+        rejected += [(label, f"not timed: estimated {estimate:.1f} us") for label, estimate in shown]
+        return Choice(best.tactic.name, best.config, best.code, us, chosen_by, tuple(rejected))
 
     def _candidates(self, problem: Problem) -> tuple[list[Candidate], list[tuple[str, str]]]:
         found: list[Candidate] = []
@@ -135,50 +202,36 @@ class Tuner:
                 found.append(Candidate(tactic, config, code))
         return found, rejected
 
-    def _times(
-        self, problem: Problem, candidates: Sequence[Candidate], measure: bool
-    ) -> tuple[dict[str, Measured], str]:
+    def _times(self, task: _Task, measure: bool) -> str:
+        """Measure what is worth it and not known yet; how the choice comes about."""
         if self.mode == "off":
-            return {}, "model"
-        known: dict[str, Measured] = {}
-        missing: list[Candidate] = []
-        keys = {c.label: entry_key(problem, c.tactic, c.config, self.fingerprint) for c in candidates}
-        for candidate in candidates:
-            entry = self.cache.get(keys[candidate.label])
-            if entry is None:
-                missing.append(candidate)
-            else:
-                known[candidate.label] = Measured(entry.us, entry.error)
-        if not missing:
-            return known, "cache"
-        if len(candidates) == 1:  # nothing to choose: never timed, so never in a cache
-            return known, "model"
-        if self.cache.mode == "require":
-            raise TimingCacheError(
-                f"{len(missing)} of {len(candidates)} candidates for {problem.op} are not in the timing cache",
-                where=problem.key, fix="build once with mode 'append' on the device",
-            )  # fmt: skip
-        if not measure or self.measurer is None:
-            self.untuned += self.mode == "device" and self.measurer is not None
-            return known, "cache" if known else "model"
-        for candidate, result in zip(missing, self.measurer.measure(problem, missing), strict=True):
-            known[candidate.label] = result
-            key = keys[candidate.label]
-            device = canon.digest(dict(self.fingerprint))[:16]
-            name, config = candidate.tactic.name, candidate.config
-            self.cache.put(Entry(key, result.us, result.error, name, config, problem.op, device))
-            if result.error and self.log is not None:
-                self.log(f"dropped {candidate.label} for {problem.op}: {result.error}")
-        return known, "measured"
+            return "model"
+        origin = "cache" if task.known else "model"
+        while missing := task.missing(self._most):  # again where some fail: others take their places
+            if self.cache.mode == "require":
+                raise TimingCacheError(
+                    f"{len(missing)} of {len(task.candidates)} candidates for {task.problem.op} are not in the "
+                    "timing cache", where=task.problem.key, fix="build once with mode 'append' on the device",
+                )  # fmt: skip
+            if not measure or self.measurer is None:
+                self.untuned += self.mode == "device" and self.measurer is not None
+                break
+            origin = "measured"
+            for candidate, result in zip(missing, self.measurer.measure(task.problem, missing), strict=True):
+                self._keep(task, candidate, result)
+        return origin
+
+    def _keep(self, task: _Task, candidate: Candidate, result: Measured) -> None:
+        """Take note of a time or a failure, in the task and in the cache."""
+        task.known[candidate.label] = result
+        device, op = canon.digest(dict(self.fingerprint))[:16], task.problem.op
+        name, config = candidate.tactic.name, candidate.config
+        self.cache.put(Entry(task.keys[candidate.label], result.us, result.error, name, config, op, device))
+        if result.error and self.log is not None:
+            self.log(f"dropped {candidate.label} for {op}: {result.error}")
 
 
 def _other_op(problem: Problem) -> str:
     """How tactics end the reason that they compute other ops; such reasons are noise in reports."""
     return f"not {problem.op}"
 
-
-def _model_order(c: Candidate, problem: Problem, target: Limits, all_: Sequence[Candidate]) -> tuple[float, int]:
-    """Without times: the tactic's own estimate, then the order in which candidates were given."""
-    estimate = getattr(c.tactic, "estimate", None)
-    position = next(k for k, other in enumerate(all_) if other is c)
-    return (estimate(problem, target, c.config) if estimate is not None else float("inf"), position)

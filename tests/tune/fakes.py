@@ -63,6 +63,10 @@ class FakeMeasurer:
     clock: FakeClock | None = None
     seconds: float = 1.0
     asked: list[tuple[str, ...]] = field(default_factory=list)
+    prepared: list[list[tuple[str, ...]]] = field(default_factory=list)
+
+    def prepare(self, work: Sequence[tuple[Problem, Sequence[Candidate]]]) -> None:
+        self.prepared.append([tuple(c.label for c in candidates) for _, candidates in work])
 
     def measure(self, problem: Problem, candidates: Sequence[Candidate]) -> Sequence[Measured]:
         self.asked.append(tuple(c.label for c in candidates))
