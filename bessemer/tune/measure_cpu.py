@@ -210,7 +210,9 @@ def _screen_from(first: int, prepared: _Prepared, problem: Problem, wanted: Sequ
     hung = False
     with os.fdopen(reader, "rb", buffering=0) as pipe:
         while first + len(verdicts) < len(prepared.steps):
-            hung = not select.select([pipe], [], [], SCREEN_SECONDS)[0]
+            waiting = select.poll()  # select() takes no descriptor above 1023
+            waiting.register(pipe, select.POLLIN)
+            hung = not waiting.poll(SCREEN_SECONDS * 1000)
             text = b"" if hung else pipe.readline()
             if not text:
                 break
