@@ -17,6 +17,7 @@ from bessemer.device.cuda import Arguments, Device, Kernel, Module
 from bessemer.device.cuda_graph import Capture
 from bessemer.kernels.base import TRANSFORMS, WORKSPACE, Int, Problem
 from bessemer.targets.cuda import CompiledKernel, CudaTarget, Request
+from bessemer.targets.triton_pool import Job
 from bessemer.tune import oracle
 from bessemer.tune.tuner import Candidate, Measured
 
@@ -50,7 +51,9 @@ class CudaMeasurer:
 
     def prepare(self, work: Sequence[tuple[Problem, Sequence[Candidate]]]) -> None:
         """Compile all launches of these candidates in one go of the compilers' pool."""
-        self._add([Request(p, c.code, launch) for p, candidates in work for c in candidates for launch in c.code.launches])
+        self._add(
+            [Request(p, c.code, launch) for p, candidates in work for c in candidates for launch in c.code.launches]
+        )
 
     def measure(self, problem: Problem, candidates: Sequence[Candidate]) -> Sequence[Measured]:
         env = oracle.typical_env(problem)
@@ -89,7 +92,8 @@ class CudaMeasurer:
 
     def _add(self, requests: Sequence[Request]) -> None:
         missing = {job: r for r in requests if (job := self.target.job(r)) not in self.compiled}
-        self.compiled.update(zip(missing, self.target.compile(list(missing.values())), strict=True))
+        if missing:
+            self.compiled.update(zip(missing, self.target.compile(list(missing.values())), strict=True))
 
     def _compile(self, problem: Problem, candidates: Sequence[Candidate]) -> list[list[CompiledKernel] | str]:
         self.prepare([(problem, candidates)])

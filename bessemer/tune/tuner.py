@@ -234,4 +234,3 @@ class Tuner:
 def _other_op(problem: Problem) -> str:
     """How tactics end the reason that they compute other ops; such reasons are noise in reports."""
     return f"not {problem.op}"
-

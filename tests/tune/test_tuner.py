@@ -18,7 +18,7 @@ A8, A16, B = 'a{"tile":8}', 'a{"tile":16}', "b"
 
 
 def tuner(tactics: list[FakeTactic] | None = None, cache: TimingCache | None = None, **options: Any) -> Tuner:
-    return Tuner(FakeTarget(), {"cpu": "fake"}, tactics or TWO, cache or TimingCache(), **options)
+    return Tuner(FakeTarget(), {"cpu": "fake"}, tactics or TWO, TimingCache() if cache is None else cache, **options)
 
 
 def test_the_fastest_wins_and_the_others_keep_their_reasons() -> None:
@@ -141,12 +141,85 @@ def test_modes() -> None:
     assert ignored.tactic == "a", "off does not look at the cache"
 
 
-def test_a_tactics_own_estimate_orders_without_times() -> None:
-    class Estimated(FakeTactic):
-        def estimate(self, problem: Any, target: Any, config: Any) -> float:
-            return 100.0 - config["tile"]
+class Estimated(FakeTactic):
+    """Says that larger tiles cost less."""
 
-    assert tuner([Estimated("a", tiles=(8, 16))], mode="off").choose([problem()])[problem()].config == {"tile": 16}
+    def estimate(self, problem: Any, target: Any, config: Any) -> float:
+        return 100.0 / config["tile"]
+
+
+def label(tile: int) -> str:
+    return f'a{{"tile":{tile}}}'
+
+
+def test_a_tactics_own_estimate_orders_without_times() -> None:
+    choice = tuner([Estimated("a", tiles=(8, 16))], mode="off").choose([problem()])[problem()]
+    assert choice.config == {"tile": 16} and choice.chosen_by == "model"
+    assert choice.rejected == ((label(8), "not timed: estimated 12.5 us"),)
+
+
+def test_only_the_best_few_by_their_estimates_are_timed() -> None:
+    tiles = tuple(range(10, 21))
+    measurer = FakeMeasurer({label(t): float(t) for t in tiles})
+    target = FakeTarget(limits={"timed_candidates": 3})
+    run = Tuner(target, {}, [Estimated("a", tiles=tiles)], TimingCache(), measurer=measurer)
+    choice = run.choose([problem()])[problem()]
+    assert measurer.asked == [(label(20), label(19), label(18))]
+    assert choice.config == {"tile": 18} and choice.time_us == 18.0
+    assert dict(choice.rejected)[label(10)] == "not timed: estimated 10.0 us"
+    assert len(choice.rejected) == len(tiles) - 1
+
+
+def test_candidates_far_behind_are_not_timed_and_alone_is_not_worth_timing() -> None:
+    measurer = FakeMeasurer({label(64): 2.0, label(40): 1.0, label(4): 0.1})
+    choice = tuner([Estimated("a", tiles=(4, 40, 64))], measurer=measurer).choose([problem()])[problem()]
+    assert measurer.asked == [(label(64), label(40))] and choice.config == {"tile": 40}
+    alone = FakeMeasurer({})
+    choice = tuner([Estimated("a", tiles=(4, 64))], measurer=alone).choose([problem()])[problem()]
+    assert alone.asked == [] and choice.config == {"tile": 64} and choice.chosen_by == "model"
+
+
+def test_candidates_without_an_estimate_are_always_timed() -> None:
+    measurer = FakeMeasurer({label(64): 2.0, B: 1.0})
+    choice = tuner([Estimated("a", tiles=(4, 64)), TWO[1]], measurer=measurer).choose([problem()])[problem()]
+    assert measurer.asked == [(label(64), B)] and choice.tactic == "b"
+
+
+def test_others_take_the_places_of_those_that_fail() -> None:
+    measurer = FakeMeasurer({label(64): "crashed", label(60): "crashed", label(4): 9.0})
+    choice = tuner([Estimated("a", tiles=(4, 60, 64))], measurer=measurer).choose([problem()])[problem()]
+    assert measurer.asked == [(label(64), label(60)), (label(4),)]
+    assert choice.config == {"tile": 4} and choice.chosen_by == "measured"
+
+
+def test_known_times_count_whatever_the_estimate() -> None:
+    cache = TimingCache()
+    tuner([FakeTactic("a", tiles=(4,)), TWO[1]], cache, measurer=FakeMeasurer({label(4): 1.0, B: 3.0})).choose(
+        [problem()]
+    )
+    measurer = FakeMeasurer({label(64): 2.0, label(60): 3.0})
+    choice = tuner([Estimated("a", tiles=(4, 60, 64))], cache, measurer=measurer).choose([problem()])[problem()]
+    assert measurer.asked == [(label(64), label(60))]
+    assert choice.config == {"tile": 4} and choice.time_us == 1.0
+
+
+def test_all_that_will_be_measured_is_prepared_at_once() -> None:
+    times = {A8: 3.0, A16: 2.0, B: 1.0}
+    cache, measurer = TimingCache(), FakeMeasurer(times)
+    tuner(cache=cache, measurer=measurer).choose([problem(m) for m in (8, 16, 32)])
+    assert measurer.prepared == [[(A8, A16, B)] * 3]
+    again = FakeMeasurer(times)
+    tuner(cache=cache, measurer=again).choose([problem(m) for m in (8, 16)])
+    assert again.prepared == [], "all is known"
+
+
+def test_with_a_budget_few_problems_are_prepared_at_a_time() -> None:
+    clock = FakeClock()
+    measurer = FakeMeasurer({A8: 3.0, A16: 2.0, B: 1.0}, clock, seconds=10)
+    run = tuner(measurer=measurer, budget=15, clock=clock)
+    run.choose([problem(m) for m in range(1, 41)])
+    assert [len(work) for work in measurer.prepared] == [8]
+    assert len(measurer.asked) == 2 and run.untuned == 38
 
 
 def test_require_names_what_is_missing_and_lets_single_candidates_pass(tmp_path: Any) -> None:
