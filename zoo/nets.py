@@ -242,7 +242,11 @@ def randomise_transformer(net: nn.Module) -> None:
 
 
 def randomise_convolutions(net: ResNet50, images: Tensor) -> None:
-    """He-initialised convolutions, BatchNorms with the statistics of `images`, so activations keep a trained scale."""
+    """He-initialised convolutions, BatchNorms with the statistics of `images`, and branches below their residuals.
+
+    A trained network enlarges a small change of its input little, relative to its output: MobileNetV2 4 times, this one
+    6. With branches as large as their residuals it would be 30 times, and fp16 off by 1.6e-2 (in torch by 1.8e-2).
+    """
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -250,8 +254,9 @@ def randomise_convolutions(net: ResNet50, images: Tensor) -> None:
             nn.init.uniform_(module.weight, 0.7, 1.3)
             nn.init.normal_(module.bias, 0.0, 0.1)
             module.momentum = None  # averages over all batches
-        elif isinstance(module, _Bottleneck):
-            last = module.body[-1]
+    for block in net.modules():  # not above: a block comes before its parts, which would undo this
+        if isinstance(block, _Bottleneck):
+            last = block.body[-1]
             assert isinstance(last, nn.BatchNorm2d)
             last.weight.data *= 0.4
     nn.init.normal_(net.classifier.weight, 0.0, 0.03)
