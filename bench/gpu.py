@@ -1,130 +1,209 @@
-"""Engines against torch on one NVIDIA GPU: accuracy, device time, build time; one JSON file per run.
+"""The GPU table: engines in fp16 at fixed shapes against torch on one NVIDIA GPU, row by row, pair by pair.
 
-    python -m bench.gpu --precision fp16 --peers resnet50 bert-base
+    python -m bench.gpu [ROW ...] [-o bench/results/h200.json]      # all rows where none is named
+    python -m bench.gpu --show bench/results/h200.json              # print the table of a file, measure nothing
 
-Accuracy is against onnxruntime on the CPU in fp32. Device times are of captured graphs, between events, median of many;
-peers (torch eager, eager in a CUDA graph, torch.compile max-autotune) run in the same process on the same data.
+Ours and the peers (torch eager in fp16, the same in a CUDA graph, torch.compile max-autotune) run in one process, on
+one stream and on the same random data, in alternating blocks. A time is that of the device between two events; a short
+spin ahead of the first keeps the device busy while the run is queued, so that no launch latency is in it. The error is
+against fp32: onnxruntime on the CPU where that takes seconds, else torch on the GPU without TF32. Inputs and outputs of
+ours are in fp32 where the model's are, and their conversion is in our time.
+
+A row is saved as soon as it has figures: first without torch.compile, then, where it was compiled within `--limit`
+seconds, again with it. Rows of the file that were measured earlier stay. `--peers-from` takes the peers' times from
+another file instead of measuring them; the row says so, and it must be of the same boot of the same machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import bessemer
+from bench.machine import Clocks, fingerprint
+from bench.rows import ROWS, Row
+from bench.table import BYTES_PER_S, FLOPS_PER_S, floors, line, load_rows, number, show, verdict
+from bench.timing import Call, OutOfTime, in_turns, limit, summary, timed
+from bench.torch_peers import peers_of, reference
 from bessemer.cli.verbs.compare import relative_error
-from zoo.models import MODELS
+from bessemer.engine.engine import Engine
+from bessemer.runtime.cuda import CudaSession
+from zoo.models import MODELS, Shapes
 
-RUNS = 100
+STEADY = 2000  # runs of ours alone, for the spread
+CPU_FLOPS = 3e11  # of one run: what onnxruntime on the CPU still does in seconds
 
 
-def fingerprint() -> dict[str, Any]:
-    """The machine, as far as times depend on it."""
-    from importlib.metadata import PackageNotFoundError, version
+class Bench:
+    """The machine, the options, and the rows that are known so far."""
 
-    from bessemer.device.cuda import require_device
-
-    versions = {}
-    for package in ("torch", "triton", "cuda-bindings", "numpy", "onnxruntime"):
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.machine = fingerprint()
+        self.rows: dict[str, Any] = load_rows(args.output)
+        self.clocks: Clocks | None = None
         try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {"gpu": dict(require_device().fingerprint()), "python": platform.python_version(), "packages": versions}
+            self.clocks = Clocks(f"GPU-{torch.cuda.get_device_properties(0).uuid}")
+        except OSError as error:
+            print(f"no clocks: {error}", flush=True)
+
+    def measure(self, row: Row) -> None:
+        """Measure one row, and save it."""
+        deadline = time.monotonic() + self.args.limit
+        feeds = MODELS[row.model].make_inputs(Shapes(row.name, row.dims), np.random.default_rng(7))
+        with torch.inference_mode(), torch.cuda.stream(torch.cuda.Stream()), limit(self.args.limit):
+            engine, found = self._built(row)
+            session = bessemer.load(engine)
+            assert isinstance(session, CudaSession)
+            ours = _ours(session, feeds)
+            found |= self._errors(row, engine, session, feeds) | {"steady_ms": summary(timed(ours, STEADY))}
+            if self.args.profile:
+                found["profile"] = _profile(session, feeds)
+            if self.args.peers_from:
+                times = in_turns({"ours": ours}, self.clocks)
+                self._save(row, found, times, self._earlier(row))
+                return
+            peers = peers_of(row, feeds)
+            peers.eager()
+            found |= {"peer": peers.what, "peer_error": _error(found.pop("wanted"), peers.outputs())}
+            self._save(row, found, in_turns({"ours": ours, **peers.calls}, self.clocks), {})
+            if self.args.no_compile:
+                return
+            try:
+                with limit(deadline - time.monotonic()):
+                    peers.compiled()
+            except OutOfTime:
+                print(f"{row.name}: torch.compile was not done when the row's time was up", flush=True)
+                return
+            found["compile_s"] = peers.compile_s
+            self._save(row, found, in_turns({"ours": ours, **peers.calls}, self.clocks), {})
+
+    def _built(self, row: Row) -> tuple[Engine, dict[str, Any]]:
+        started = time.perf_counter()
+        engine = bessemer.build(
+            MODELS[row.model].path(), target="cuda", precision="fp16", shapes=dict(row.dims), tune=self.args.tune,
+            timing_cache=self.args.cache, build_budget=self.args.build_budget, log=print,
+        )  # fmt: skip
+        built = time.perf_counter() - started
+        return engine, {
+            "model": row.model, "shapes": {k: list(v) for k, v in row.dims.items()}, "precision": "fp16",
+            "build_s": built, "tune": self.args.tune, "steps": len(engine.program.steps), "memory": engine.memory,
+            "slow_paths": engine.manifest["slow_paths"], **floors(engine),
+        }  # fmt: skip
+
+    def _errors(self, row: Row, engine: Engine, session: CudaSession, feeds: dict[str, np.ndarray]) -> dict[str, Any]:
+        """The error of ours against fp32, and the reference's outputs under "wanted"."""
+        flops = sum(number(s.flops) for s in engine.program.steps)
+        if flops <= CPU_FLOPS:
+            what, wanted = "onnxruntime fp32 on the CPU", _onnxruntime(MODELS[row.model].path(), feeds)
+        else:
+            what, wanted = "torch fp32 on the GPU, without TF32", reference(row, feeds)
+        got, again = session.run(feeds), session.run(feeds)
+        return {
+            "reference": what, "relative_error": _error(wanted, list(got.values())), "wanted": wanted,
+            "repeatable": all(got[k].tobytes() == again[k].tobytes() for k in got),
+        }  # fmt: skip
+
+    def _earlier(self, row: Row) -> dict[str, Any]:
+        rows = load_rows(self.args.peers_from, self.machine)
+        if row.name not in rows:
+            raise SystemExit(f"{self.args.peers_from} has no {row.name} of this boot of this machine")
+        kept = ("peers_ms", "peer", "peer_error", "compile_s", "clocks")
+        return {"peers_from": str(self.args.peers_from), **{k: v for k, v in rows[row.name].items() if k in kept}}
+
+    def _save(self, row: Row, found: dict[str, Any], blocks: dict[str, list[list[float]]], earlier: Any) -> None:
+        """Add the row to the file, with its verdict."""
+        all_ms = {name: summary([t for block in times for t in block]) for name, times in blocks.items()}
+        ours = all_ms.pop("ours")
+        clocks = self.clocks.summary() if self.clocks is not None else {}
+        data = {k: v for k, v in found.items() if k != "wanted"}
+        data |= {"ours_ms": ours, "peers_ms": all_ms, "clocks": clocks, "machine": self.machine, **earlier}
+        data["ratios"] = {
+            name: float(np.median([np.median(b) / np.median(a) for a, b in zip(blocks["ours"], blocks[name])]))
+            for name in all_ms
+        }
+        data |= verdict(row, data)
+        self.rows[row.name] = data
+        self.args.output.parent.mkdir(parents=True, exist_ok=True)
+        self.args.output.write_text(json.dumps({"rows": self.rows}, indent=1) + "\n", encoding="utf-8")
+        print(line(row.name, data), flush=True)
 
 
-def reference(path: Path, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """onnxruntime's outputs on the CPU."""
+def _ours(session: CudaSession, feeds: Mapping[str, np.ndarray]) -> Call:
+    """A run of ours on torch's current stream, inputs and outputs on the GPU."""
+    arrays = {name: torch.from_numpy(a).cuda() for name, a in feeds.items()}
+    got = session.run(feeds)
+    out = {name: torch.empty(a.shape, dtype=torch.from_numpy(a).dtype, device="cuda") for name, a in got.items()}
+    stream = torch.cuda.current_stream()
+    return lambda: session.run_async(arrays, stream=stream, out=out)
+
+
+def _onnxruntime(path: Path, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    names = [o.name for o in session.get_outputs()]
-    return dict(zip(names, session.run(names, feeds), strict=True))
+    return list(session.run(None, feeds))
 
 
-def summary(times: list[float]) -> dict[str, float]:
-    """Median, least and 99th percentile."""
-    return {"median": float(np.median(times)), "min": min(times), "p99": float(np.percentile(times, 99))}
+def _error(wanted: list[np.ndarray], got: list[np.ndarray]) -> float:
+    return max(relative_error(g.astype(w.dtype), w) for g, w in zip(got, wanted, strict=True))
 
 
-def measure(key: str, precision: str, cache: Path, tune: str, count: int, static: bool) -> list[dict[str, Any]]:
-    """Build one model and run it at each of its shapes."""
-    model = MODELS[key]
-    bounds = model.bounds()
-    profiles = [bessemer.Profile(bounds)] if bounds and not static else None
-    shapes = dict(model.shapes[0].dims) if bounds and static else None
-    started = time.perf_counter()
-    engine = bessemer.build(
-        model.path(), target="cuda", precision=precision, profiles=profiles, shapes=shapes,
-        timing_cache=cache, tune=tune, log=print,
-    )
-    built = time.perf_counter() - started
-    session = bessemer.load(engine)
-    rows: list[dict[str, Any]] = []
-    for wanted in model.shapes[: 1 if static else count]:
-        feeds = model.make_inputs(wanted, np.random.default_rng(7))
-        want = reference(Path(model.path()), feeds)
-        got, again = session.run(feeds), session.run(feeds)
-        times = session.device_ms(feeds, RUNS)  # type: ignore[attr-defined]
-        rows.append(
+def _profile(session: CudaSession, feeds: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Every step's time and its share of its own roofline."""
+    program, out = session.engine.program, []
+    for step, us in session.profile(feeds, 20):
+        kernel = program.kernels[step.kernel] if step.kernel >= 0 else None
+        flops, nbytes = number(step.flops), number(step.nbytes)
+        out.append(
             {
-                "model": key, "precision": precision, "shapes": {k: list(v.shape) for k, v in feeds.items()},
-                "relative_error": max(relative_error(got[k], want[k]) for k in want),
-                "repeatable": all(got[k].tobytes() == again[k].tobytes() for k in got),
-                "device_ms": summary(times),
-                "build_s": built, "steps": len(engine.program.steps), "memory": engine.memory,
-                "slow_paths": engine.manifest["slow_paths"],
+                "name": step.name, "kernel": kernel.tactic if kernel else step.kind,
+                "config": dict(kernel.config) if kernel else {}, "us": us, "bytes": nbytes, "flops": flops,
+                "floor_us": max(nbytes / BYTES_PER_S, flops / FLOPS_PER_S) * 1e6,
             }
         )  # fmt: skip
-        last = rows[-1]
-        print(
-            f"{key:12} {precision} {last['shapes']} err {last['relative_error']:.1e} same {last['repeatable']} "
-            f"{last['device_ms']['median']:.3f} ms, {last['steps']} steps, built in {built:.0f} s",
-            flush=True,
-        )
-    if rows:
-        feeds = model.make_inputs(model.shapes[0], np.random.default_rng(7))
-        steps = sorted(session.profile(feeds, 10), key=lambda s: -s[1])
-        rows[0]["top_steps"] = [
-            [s.name, engine.program.kernels[s.kernel].tactic if s.kernel >= 0 else s.kind,
-             dict(engine.program.kernels[s.kernel].config) if s.kernel >= 0 else {}, us] for s, us in steps[:12]
-        ]  # fmt: skip
-    return rows
+    return out
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", nargs="+")
-    parser.add_argument("--precision", nargs="+", default=["fp16"])
-    parser.add_argument("--cache", type=Path, default=Path("h200.jsonl"))
-    parser.add_argument("--tune", default="device")
-    parser.add_argument("--shapes", type=int, default=1, help="how many of each model's shapes")
-    parser.add_argument("--static", action="store_true", help="fix the first shape instead of a dynamic range")
-    parser.add_argument("--peers", action="store_true", help="time torch too, where the model has a torch module")
-    parser.add_argument("-o", "--output", type=Path, default=Path("bench/results/gpu.json"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"some of {', '.join(ROWS)}")
+    parser.add_argument("-o", "--output", type=Path, default=Path("bench/results/h200.json"))
+    parser.add_argument("--cache", type=Path, default=None, help="timing cache to read and extend")
+    parser.add_argument("--tune", default="device", help="off, cache or device")
+    parser.add_argument("--build-budget", type=float, default=None, help="seconds for each build")
+    parser.add_argument("--limit", type=float, default=280.0, help="seconds for each row")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--profile", action="store_true", help="keep every step's time too")
+    parser.add_argument("--peers-from", type=Path, default=None, help="take the peers' times from this file")
+    parser.add_argument("--show", type=Path, default=None, metavar="FILE", help="print the table of a file")
     args = parser.parse_args()
-    results: dict[str, Any] = {"machine": fingerprint(), "engines": [], "peers": [], "failures": []}
-    for key in args.models:
-        for precision in args.precision:
-            try:
-                results["engines"] += measure(key, precision, args.cache, args.tune, args.shapes, args.static)
-            except bessemer.BessemerError as error:
-                print(f"{key} {precision} FAILED {error}"[:1500], flush=True)
-                results["failures"].append({"model": key, "precision": precision, "error": str(error)})
-        if args.peers:
-            from bench.torch_peers import peers
-
-            results["peers"] += peers(key)
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if args.show:
+        show(args.show)
+        return
+    unknown = [name for name in args.rows if name not in ROWS]
+    if unknown:
+        parser.error(f"no row {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    torch.backends.cudnn.benchmark = True
+    bench = Bench(args)
+    for name in args.rows or ROWS:
+        try:
+            bench.measure(ROWS[name])
+        except OutOfTime:
+            print(f"{name}: not done within {args.limit:.0f} s", flush=True)
+        except (bessemer.BessemerError, torch.OutOfMemoryError, RuntimeError, NotImplementedError) as error:
+            print(f"{name}: failed: {type(error).__name__}: {error}"[:1500], flush=True)
+        torch.cuda.empty_cache()
+    show(args.output)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,71 @@
+"""What a time depends on: the machine's fingerprint, and the GPU's clocks while it was taken (read only, by NVML)."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "triton", "cuda-bindings", "numpy", "onnx", "onnxruntime")
+SM, MEMORY = 1, 2  # nvmlClockType_t
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+def fingerprint() -> dict[str, Any]:
+    """The GPU, the driver, Python and the packages, and which boot of the machine this is."""
+    from bessemer.device.cuda import require_device
+
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "gpu": dict(require_device().fingerprint()), "python": platform.python_version(), "packages": versions,
+        "boot": BOOT.read_text().strip()[:8] if BOOT.exists() else platform.node(),
+    }  # fmt: skip
+
+
+class Clocks:
+    """Samples of a GPU's clocks, in MHz, with its power and temperature."""
+
+    def __init__(self, uuid: str) -> None:
+        """`uuid` as NVML writes it: "GPU-...". OSError where there is no NVML library."""
+        self._nvml = ctypes.CDLL("libnvidia-ml.so.1")
+        self._handle = ctypes.c_void_p()
+        self._ask("nvmlInit_v2")
+        self._ask("nvmlDeviceGetHandleByUUID", uuid.encode(), ctypes.byref(self._handle))
+        self.samples: list[dict[str, int]] = []
+
+    def _ask(self, function: str, *args: Any) -> None:
+        status = getattr(self._nvml, function)(*args)
+        if status:
+            raise OSError(f"{function} failed with status {status}")
+
+    def _number(self, function: str, *args: Any) -> int:
+        value = ctypes.c_uint()
+        self._ask(function, self._handle, *args, ctypes.byref(value))
+        return value.value
+
+    def sample(self) -> None:
+        """Take one; call it while the GPU works."""
+        self.samples.append(
+            {
+                "sm_mhz": self._number("nvmlDeviceGetClockInfo", SM),
+                "memory_mhz": self._number("nvmlDeviceGetClockInfo", MEMORY),
+                "watts": self._number("nvmlDeviceGetPowerUsage") // 1000,
+                "celsius": self._number("nvmlDeviceGetTemperature", 0),
+            }
+        )
+
+    def summary(self) -> dict[str, list[int]]:
+        """Least, middle and greatest of each figure since the last summary; empty where nothing was sampled."""
+        taken, self.samples = self.samples, []
+        out = {}
+        for name in taken[0] if taken else ():
+            seen = sorted(s[name] for s in taken)
+            out[name] = [seen[0], seen[len(seen) // 2], seen[-1]]
+        return out
