@@ -41,23 +41,20 @@ def clamp_nan(x, lo, hi):
 
 
 @triton.jit
-def exp(x):
-    """e^x = 2^t, corrected by what rounding took from t: with n near t, x - n * ln(2) is all but exact."""
-    x = clamp_nan(x, -104.0, 89.0)
-    t = x * 1.4426950408889634
-    n = round_even(t)
-    r = (x - n * 0.693145751953125) - n * 1.428606765330187e-06
-    lost = r * 1.4426950408889634 - (t - n)
-    e = tl.exp2(t)
-    return tl.fma(e, lost * 0.6931471805599453, e)
+def power_of_two(n):
+    """2^n as f32, of an i32 n in [-126, 127]."""
+    return ((n + 127) << 23).to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def expm1(x):
-    """e^x - 1: x = n * ln(2) + r, a polynomial for e^r - 1."""
-    c = clamp_nan(x, -30.0, 89.0)
-    n = round_even(c * 1.4426950408889634)
-    r = tl.fma(n, -0.693145751953125, c)
+def exp_parts(x):
+    """e^x = (1 + p) * 2^n with |p| < 0.42: x = n * ln(2) + r, and a polynomial for p = e^r - 1.
+
+    Every product that is added to something is a fused one: the compiler may fuse any other, so that a difference that
+    should tell what rounding took would be none."""
+    shifted = tl.fma(x, 1.4426950408889634, 12582912.0)  # 1.5 * 2^23 leaves no fraction bits: n is in the low bits
+    n = shifted - 12582912.0
+    r = tl.fma(n, -0.693145751953125, x)
     r = tl.fma(n, -1.428606765330187e-06, r)
     p = tl.fma(r, 1.98412698e-04, 1.38888889e-03)
     p = tl.fma(r, p, 8.33333333e-03)
@@ -65,9 +62,23 @@ def expm1(x):
     p = tl.fma(r, p, 1.66666667e-01)
     p = tl.fma(r, p, 0.5)
     p = tl.fma(r * r, p, r)
-    half = tl.exp2(n - 1)  # 2^128 is no f32
-    y = tl.fma(p, half, half - 0.5) * 2
-    return tl.where(n == 0, p, y)
+    return p, shifted.to(tl.int32, bitcast=True) - 0x4B400000
+
+
+@triton.jit
+def exp(x):
+    """e^x. The power of two is applied in two halves, as 2^128 and 2^-150 are no normal f32."""
+    p, n = exp_parts(clamp_nan(x, -104.0, 89.0))
+    half = power_of_two(n >> 1)
+    return tl.fma(p, half, half) * power_of_two(n - (n >> 1))
+
+
+@triton.jit
+def expm1(x):
+    """e^x - 1."""
+    p, n = exp_parts(clamp_nan(x, -30.0, 89.0))
+    half = power_of_two(n - 1)  # 2^128 is no f32
+    return tl.where(n == 0, p, tl.fma(p, half, half - 0.5) * 2)
 
 
 @triton.jit
@@ -98,8 +109,9 @@ def log1p64(x):
 
 @triton.jit
 def sigmoid(x):
-    """1 / (1 + e^-x)."""
-    return tl.div_rn(tl.full((), 1.0, tl.float32), 1.0 + exp(-x))
+    """1 / (1 + e^-x), which is e^x / (1 + e^x): the form whose power does not overflow."""
+    e = exp(-tl.abs(x))
+    return tl.div_rn(tl.where(x < 0, e, 1.0), 1.0 + e)
 
 
 @triton.jit
@@ -116,12 +128,12 @@ def sigmoid64(x):
 
 @triton.jit
 def tanh_small(x):
-    """tanh(x) for |x| <= 0.625: an odd polynomial, fitted to a relative error of 5e-9."""
+    """tanh(x) for |x| <= 0.625: an odd polynomial, fitted to a relative error of 9e-9."""
     s = x * x
-    p = tl.fma(s, -5.704042525e-03, 2.063786149e-02)
-    p = tl.fma(s, p, -5.373915650e-02)
-    p = tl.fma(s, p, 1.333143175e-01)
-    p = tl.fma(s, p, -3.333333128e-01)
+    p = tl.fma(s, -5.704986397e-03, 2.063908614e-02)
+    p = tl.fma(s, p, -5.373971537e-02)
+    p = tl.fma(s, p, 1.333144158e-01)
+    p = tl.fma(s, p, -3.333328068e-01)
     return tl.fma(x * s, p, x)
 
 
@@ -233,11 +245,11 @@ def acos64(x):
 
 @triton.jit
 def atan264(y, x):
-    """The angle of (x, y) in (-pi, pi]."""
+    """The angle of (x, y) in [-pi, pi]; the signs of zeros count."""
     ay = tl.abs(y)
     ax = tl.abs(x)
     t = atan64(tl.where(ay == ax, (ay > 0).to(tl.float64), ay / ax))  # also inf / inf and 0 / 0
-    t = tl.where(x < 0, 3.141592653589793 - t, t)
+    t = tl.where((x < 0) | ((x == 0) & (1.0 / x < 0)), 3.141592653589793 - t, t)
     t = tl.where((x != x) | (y != y), x + y, t)
     return tl.where((y < 0) | ((y == 0) & (1.0 / y < 0)), -t, t)
 
