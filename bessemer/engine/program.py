@@ -7,17 +7,17 @@ build time for the largest shapes. Sizes that depend on the input are dims (see 
 Steps run in order, but for branches:
 
     kernel   one launch of a compiled kernel
-    host     the numpy reference of an op (slow; `inspect` says so). May bind data-dependent symbols.
+    host     the numpy reference of an op, a loop with its body too (slow; `inspect` says so). May bind data-dependent
+             symbols.
     copy     bytes of one tensor to another
     branch   go to step `target` where the bool tensor reads[0] is false
     jump     go to step `target`
-    loop     an ONNX Loop or Scan: runs a nested program per iteration
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from bessemer.core.dim import Dim, Range, parse
@@ -25,7 +25,7 @@ from bessemer.core.dtype import DType
 from bessemer.core.dtype import parse as parse_dtype
 
 SPACES = ("input", "output", "weights", "arena", "dynamic")
-STEP_KINDS = ("kernel", "host", "copy", "branch", "jump", "loop")
+STEP_KINDS = ("kernel", "host", "copy", "branch", "jump")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,6 @@ class Step:
     grid: tuple[Dim, ...] = ()
     attrs: Mapping[str, Any] = field(default_factory=dict)  # host: the op's attributes, JSON-encoded (see codec)
     target: int = -1
-    subprograms: tuple[Program, ...] = ()
     flops: Dim = 0
     nbytes: Dim = 0  # compulsory traffic: each operand read once, each output written once
     workspace: tuple[int, int] = (0, 0)  # arena offset and size of the kernel's scratch
@@ -137,8 +136,7 @@ def _step_to_json(s: Step) -> dict[str, Any]:
     out: dict[str, Any] = {"kind": s.kind, "name": s.name}
     plain = {"op": s.op, "origin": list(s.origin), "reads": list(s.reads), "writes": list(s.writes),
              "attrs": dict(s.attrs), "grid": [str(d) for d in s.grid],
-             "args": [[a.kind, str(a.value), a.bits] for a in s.args],
-             "subprograms": [to_json(p) for p in s.subprograms]}  # fmt: skip
+             "args": [[a.kind, str(a.value), a.bits] for a in s.args]}  # fmt: skip
     out.update({k: v for k, v in plain.items() if v})
     if s.kernel >= 0:
         out["kernel"] = s.kernel
@@ -194,7 +192,6 @@ def _step_from_json(s: Mapping[str, Any]) -> Step:
         grid=tuple(parse(d) for d in s.get("grid", ())),
         attrs=dict(s.get("attrs", {})),
         target=_int(s.get("target", -1)),
-        subprograms=tuple(from_json(p) for p in s.get("subprograms", ())),
         flops=parse(s.get("flops", "0")),
         nbytes=parse(s.get("nbytes", "0")),
         workspace=(_int(workspace[0]), _int(workspace[1])),
@@ -220,13 +217,3 @@ def _int(value: Any) -> int:
 
 def _ints(values: Any) -> tuple[int, ...]:
     return tuple(_int(v) for v in values)
-
-
-def renumber_blobs(program: Program, numbers: Mapping[int, int]) -> Program:
-    """`program` with kernel binaries renumbered (nested programs included)."""
-    kernels = tuple(replace(k, blob=numbers[k.blob]) for k in program.kernels)
-    steps = tuple(
-        replace(s, subprograms=tuple(renumber_blobs(p, numbers) for p in s.subprograms)) if s.subprograms else s
-        for s in program.steps
-    )
-    return replace(program, kernels=kernels, steps=steps)

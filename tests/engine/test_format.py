@@ -18,11 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bessemer.core import canon
 from bessemer.core.errors import EngineFormatError, EngineMismatchError
 from bessemer.engine import format as fmt
 from bessemer.engine.engine import Engine, Weights
-from bessemer.engine.program import from_json, renumber_blobs, to_json
 from bessemer.engine.reader import read
 from tests.engine.engines import engine, file_of, program
 
@@ -85,14 +83,6 @@ def test_an_engine_without_weights_kernels_or_steps() -> None:
     empty = Engine(engine().manifest, bare, (), Weights(0))
     data = file_of(empty)
     assert file_of(read(data)) == data
-
-
-def test_nested_programs_round_trip_and_renumber() -> None:
-    outer = replace(program(), steps=(replace(program().steps[0], kind="loop", subprograms=(program(),)),))
-    assert from_json(json.loads(canon.dumps(to_json(outer)))) == outer
-    moved = renumber_blobs(outer, {0: 5, 1: 6})
-    assert [k.blob for k in moved.kernels] == [5, 6]
-    assert [k.blob for k in moved.steps[0].subprograms[0].kernels] == [5, 6]
 
 
 def test_truncation_at_every_length() -> None:
@@ -211,8 +201,6 @@ def test_a_forgery_without_changes_is_read() -> None:
 
 HUGE = 10**30
 DEEP = b"[" * 100_000 + b"]" * 100_000
-FLAT = canon.dumps({k: v for k, v in to_json(program()).items() if k != "steps"})[:-1]
-NESTED = ((FLAT + ',"steps":[{"kind":"loop","name":"l","subprograms":[') * 2000 + FLAT + "}" + "]}]}" * 2000).encode()
 
 PROGRAMS: dict[str, Callable[[Any], Any]] = {
     "not an object": lambda p: [p],
@@ -220,7 +208,6 @@ PROGRAMS: dict[str, Callable[[Any], Any]] = {
     "not utf-8": lambda p: b'{"a": "\xff"}',
     "deep lists": lambda p: DEEP,
     "deep objects": lambda p: b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
-    "nested programs": lambda p: NESTED,
     "empty": lambda p: {},
     "null": lambda p: b"null",
     "NaN size": set_("arena_bytes", to=float("nan")),
