@@ -12,7 +12,7 @@ C kernels have one prototype, whatever they do:
 launch's `grid[0]` work items among the threads and calls ENTRY for disjoint ranges [begin, end); `thread` numbers the
 caller. Launches of one kernel run one after the other, with a barrier between.
 
-Triton kernels take the arguments in the order of the launch's `args`, and a grid of up to three dims.
+Triton and CUDA C++ kernels take the arguments in the order of the launch's `args`, and a grid of up to three dims.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from bessemer.ir import expr as ex
 from bessemer.ir.graph import Attr, TensorType
 
 WORKSPACE = -1  # the operand number of the kernel's scratch memory
+LANGUAGES = frozenset({"c", "cuda", "triton"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,7 @@ class Launch:
     grid: tuple[Dim, ...]
     args: tuple[Arg, ...]
     options: tuple[tuple[str, Any], ...] = ()  # Triton: num_warps, num_stages, constexprs by name
+    # CUDA: warps, shared (bytes), cluster (programs; it divides the first dim of the grid), pdl
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The cuda target: NVIDIA GPUs by architecture, and their kernels compiled ahead of time by Triton.
+"""The cuda target: NVIDIA GPUs by architecture, and their kernels, Triton or CUDA C++, compiled ahead of time.
 
     target = cuda_target("sm_90")                     # or cuda_target() for the GPU of this machine
     kernels = target.compile([Request(problem, code, launch), ...])      # cached, in a pool of processes
@@ -23,9 +23,9 @@ from bessemer.core.dim import divisor
 from bessemer.core.dtype import DType
 from bessemer.core.errors import BuildError, CompilerError
 from bessemer.kernels.base import WORKSPACE, Int, KernelCode, Launch, Problem
-from bessemer.targets import triton_pool
+from bessemer.targets import compile_pool, nvrtc_compile
 from bessemer.targets.base import Placement
-from bessemer.targets.triton_pool import TIMEOUT, Job
+from bessemer.targets.compile_pool import TIMEOUT, Job
 
 ALIGN = 16  # of every pointer, in bytes: what the planner and the device's allocator give, and run() checks
 COMPILE_OPTIONS = ("num_warps", "num_stages", "num_ctas", "maxnreg", "launch_pdl")
@@ -85,11 +85,17 @@ class CompiledKernel:
     shared   bytes of dynamic shared memory
     warps    warps of a program: the block has 32 * warps threads
     pdl      whether it may start before the kernel ahead of it ends (programmatic dependent launch)
+    cluster  programs that are scheduled together and reach each other's shared memory; it divides the grid's first dim
     """
 
     cubin: bytes
     symbol: str
     abi: Mapping[str, Any]
+
+
+def installed_languages() -> tuple[str, ...]:
+    """Triton, and CUDA C++ where its compiler is installed."""
+    return ("triton",) if nvrtc_compile.version() is None else ("triton", "cuda")
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ class CudaTarget:
     arch: str
     gpu: Gpu
     name: str = "cuda"
-    languages: tuple[str, ...] = ("triton",)
+    languages: tuple[str, ...] = field(default_factory=installed_languages)
     folder: Path | None = field(default=None, compare=False)  # of compiled kernels; None: the user's cache
 
     @property
@@ -112,11 +118,18 @@ class CudaTarget:
         }  # fmt: skip
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """What a time depends on: the GPU, and the compiler."""
+        """What a time depends on: the GPU, and the compiler of the kernel's language."""
         return {
             "target": self.name, "arch": self.arch, "gpu": self.gpu.name, "sms": self.gpu.sms,
-            "triton": triton_pool.triton_version(),
+            **{language: compile_pool.compiler_version(language) for language in self.languages},
         }  # fmt: skip
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a build should know of this target."""
+        if "cuda" in self.languages:
+            return ()
+        return ("there are no CUDA C++ kernels: NVRTC is not installed (pip install 'bessemer[cuda]')",)
 
     def compile(
         self, requests: Sequence[Request], *, workers: int | None = None, timeout: float = TIMEOUT,
@@ -124,16 +137,16 @@ class CudaTarget:
     ) -> list[CompiledKernel | str]:  # fmt: skip
         """Each request's kernel, or the text of its failure. Equal kernels are compiled once, and kept on disk.
 
-        `done(finished, all)` counts those that had to be compiled. CompilerError where Triton is missing."""
+        `done(finished, all)` counts those that had to be compiled. CompilerError where a compiler is missing."""
         jobs = [self.job(r) for r in requests]
-        found = triton_pool.compile_all(jobs, workers=workers, timeout=timeout, folder=self.folder, done=done)
+        found = compile_pool.compile_all(jobs, workers=workers, timeout=timeout, folder=self.folder, done=done)
         return [self._checked(r) for r in found]
 
     def compile_one(self, request: Request) -> CompiledKernel:
         """The kernel of one request; CompilerError names it and shows the compiler's text."""
         (found,) = self.compile([request])
         if isinstance(found, str):
-            raise CompilerError(f"Triton could not compile {request.label}:\n{found}", where=self.arch)
+            raise CompilerError(f"could not compile {request.label}:\n{found}", where=self.arch)
         return found
 
     def link(self, codes: Iterable[tuple[Problem, KernelCode]]) -> LinkedCubins:
@@ -142,19 +155,21 @@ class CudaTarget:
         found = self.compile(requests)
         failed = [f"{r.label}:\n{k}" for r, k in zip(requests, found) if isinstance(k, str)]
         if failed:
-            raise CompilerError("Triton could not compile " + "\n".join(failed), where=self.arch)
+            raise CompilerError("could not compile " + "\n".join(failed), where=self.arch)
         kernels = {self.job(r): k for r, k in zip(requests, found) if isinstance(k, CompiledKernel)}
         return LinkedCubins(self, kernels, tuple(sorted({k.cubin for k in kernels.values()}, key=canon.digest)))
 
     def job(self, request: Request) -> Job:
         """The request as the compiler takes it: types and divisors of its arguments, constants, options."""
-        launch = request.launch
+        launch, language = request.launch, request.code.language
         typed = [_parameter(request, a) for a in launch.args]
-        options = [(k, v) for k, v in launch.options if k in COMPILE_OPTIONS]
-        constants = [(k, v) for k, v in launch.options if k not in COMPILE_OPTIONS]
+        known = COMPILE_OPTIONS if language == "triton" else nvrtc_compile.LAUNCH_OPTIONS
+        options = [(k, v) for k, v in launch.options if k in known]
+        constants = [(k, v) for k, v in launch.options if k not in known]
+        divisors = tuple(d for _, d in typed) if language == "triton" else ()
         return Job(
-            request.code.text, launch.entry, self.arch, tuple(t for t, _ in typed), tuple(d for _, d in typed),
-            tuple(sorted(constants)), tuple(sorted(options)),
+            request.code.text, launch.entry, self.arch, tuple(t for t, _ in typed), divisors,
+            tuple(sorted(constants)), tuple(sorted(options)), language,
         )  # fmt: skip
 
     def _checked(self, found: tuple[bytes, dict[str, Any]] | str) -> CompiledKernel | str:

@@ -16,7 +16,7 @@ from typing import Any
 from bessemer.core import canon
 from bessemer.core.errors import TimingCacheError
 from bessemer.core.files import replacing
-from bessemer.kernels.base import Config, Problem, Tactic
+from bessemer.kernels.base import LANGUAGES, Config, Problem, Tactic
 
 MODES = ("off", "read", "append", "require")
 
@@ -45,10 +45,12 @@ class Entry:
 
 
 def entry_key(problem: Problem, tactic: Tactic, config: Config, fingerprint: Mapping[str, Any]) -> str:
-    """The hash an entry is found by."""
+    """The hash an entry is found by. What compiles other languages than the tactic's takes no part."""
+    others = LANGUAGES - {tactic.language}
+    device = {name: value for name, value in fingerprint.items() if name not in others}
     return canon.digest(
         {"problem": problem.key, "tactic": tactic.name, "version": tactic.version, "config": dict(config),
-         "device": dict(fingerprint)}
+         "device": device}
     )  # fmt: skip
 
 

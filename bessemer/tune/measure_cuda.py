@@ -17,7 +17,7 @@ from bessemer.device.cuda import Arguments, Device, Kernel, Module
 from bessemer.device.cuda_graph import Capture
 from bessemer.kernels.base import TRANSFORMS, WORKSPACE, Int, Problem
 from bessemer.targets.cuda import CompiledKernel, CudaTarget, Request
-from bessemer.targets.triton_pool import Job
+from bessemer.targets.compile_pool import Job
 from bessemer.tune import oracle
 from bessemer.tune.tuner import Candidate, Measured
 

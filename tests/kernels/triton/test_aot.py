@@ -13,10 +13,10 @@ from bessemer.core.errors import BuildError, CompilerError
 from bessemer.ir import expr as ex
 from bessemer.kernels.base import Int, KernelCode, Launch, Problem, Ptr
 from bessemer.kernels.triton.group import Group
-from bessemer.targets import triton_pool
+from bessemer.targets import compile_pool, triton_compile
 from bessemer.targets.base import resolve
-from bessemer.targets.cuda import ARCHS, CudaTarget, Request, cuda_target
-from bessemer.targets.triton_pool import Job, compile_all
+from bessemer.targets.compile_pool import Job, compile_all
+from bessemer.targets.cuda import ARCHS, CudaTarget, Request, cuda_target, installed_languages
 from tests.kernels.triton.cases import group
 from tests.kernels.triton.harness import compile_for, instructions, resources
 
@@ -123,7 +123,7 @@ def test_equal_kernels_are_compiled_once_and_kept(tmp_path: Path, monkeypatch: p
     seen: list[tuple[int, int]] = []
     first = target.compile([request, request], done=lambda n, of: seen.append((n, of)))
     assert seen == [(1, 1)] and first[0] == first[1]
-    monkeypatch.setattr(triton_pool, "_take", lambda: pytest.fail("a kept kernel was compiled again"))
+    monkeypatch.setattr(compile_pool, "_take", lambda: pytest.fail("a kept kernel was compiled again"))
     assert target.compile([request]) == first[:1]
 
 
@@ -148,7 +148,7 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 def test_cubins_do_not_depend_on_the_folder(tmp_path: Path) -> None:
     problem, cubins = softmax(), []
     for name in ("a", "b"):
-        triton_pool.close_idle()
+        compile_pool.close_idle()
         ((kernel,),) = compile_for("sm_90", [(problem, emitted(problem, TARGET))], tmp_path / name)
         cubins.append(kernel.cubin)
     assert cubins[0] == cubins[1]
@@ -207,7 +207,7 @@ def test_arguments_must_fit_the_kernel(tmp_path: Path) -> None:
 
 def test_targets_by_name() -> None:
     target = resolve("cuda:sm_90")
-    assert (target.name, target.arch, target.languages) == ("cuda", "sm_90", ("triton",))
+    assert (target.name, target.arch, target.languages) == ("cuda", "sm_90", installed_languages())
     assert target.limits["sms"] == 132 and target.fingerprint()["arch"] == "sm_90"
     with pytest.raises(BuildError, match="sm_13"):
         cuda_target("sm_13")
@@ -215,9 +215,9 @@ def test_targets_by_name() -> None:
 
 def test_without_triton_the_fix_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    triton_pool.triton_version.cache_clear()
+    triton_compile.version.cache_clear()
     try:
         with pytest.raises(CompilerError, match=r"bessemer\[cuda\]"):
-            compile_all([])
+            compile_all([Job("", "k", "sm_90", (), (), (), ())])
     finally:
-        triton_pool.triton_version.cache_clear()
+        triton_compile.version.cache_clear()

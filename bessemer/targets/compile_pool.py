@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import importlib.util
 import json
 import os
 import queue
@@ -17,24 +16,23 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from bessemer.core import canon
 from bessemer.core.errors import CompilerError
+from bessemer.targets import nvrtc_compile, triton_compile
 
 TIMEOUT = 180.0  # seconds for one kernel
-FORMAT = 2  # of the stored results; raise it with any change of triton_worker
+FORMAT = 3  # of the stored results; raise it with any change of compile_worker and what it calls
 
 
 @dataclass(frozen=True)
 class Job:
-    """One kernel to compile: everything that decides the bytes.
+    """One kernel to compile: everything that decides the bytes, and how it is launched.
 
     `types` are those of the arguments that are not constants, in order ("*fp16", "i32"), `divisors` powers of two
-    known to divide them (pointers: their alignment in bytes)."""
+    known to divide them (pointers: their alignment in bytes). A CUDA kernel's text has its constants in it."""
 
     text: str
     entry: str
@@ -43,35 +41,39 @@ class Job:
     divisors: tuple[int, ...]
     constants: tuple[tuple[str, Any], ...]
     options: tuple[tuple[str, Any], ...]
+    language: str = "triton"
 
     def payload(self) -> dict[str, Any]:
         """JSON-ready."""
         return {
             "text": self.text, "entry": self.entry, "arch": self.arch, "types": list(self.types),
             "divisors": list(self.divisors), "constants": dict(self.constants), "options": dict(self.options),
+            "language": self.language,
         }  # fmt: skip
 
     @property
     def key(self) -> str:
-        """The hash of the job, of Triton's version and of the format of results."""
-        return canon.digest([FORMAT, triton_version(), self.payload()])
+        """The hash of the job, of the compiler's version and of the format of results."""
+        return canon.digest([FORMAT, compiler_version(self.language), self.payload()])
 
 
-@cache
-def triton_version() -> str:
-    """The installed Triton's version; CompilerError where there is none."""
-    if importlib.util.find_spec("triton") is None:
+def compiler_version(language: str) -> str:
+    """The version of the compiler of a kernel language; CompilerError where it is not installed."""
+    if language == "triton":
+        return triton_compile.version()
+    found = nvrtc_compile.version()
+    if found is None:
         raise CompilerError(
-            "Triton, the compiler of GPU kernels, is not installed", fix="pip install 'bessemer[cuda]'"
+            "NVRTC, the compiler of CUDA C++ kernels, is not installed", fix="pip install 'bessemer[cuda]'"
         )
-    return metadata.version("triton")
+    return found
 
 
 def cache_folder() -> Path:
     """Where compiled kernels are kept: $BESSEMER_CACHE, else the user's cache folder."""
     base = os.environ.get("BESSEMER_CACHE")
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bessemer"
-    return (Path(base) if base else home) / "triton"
+    return (Path(base) if base else home) / "cubins"
 
 
 class _Process:
@@ -81,7 +83,7 @@ class _Process:
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "bessemer.targets.triton_worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-m", "bessemer.targets.compile_worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, text=True, env={**os.environ, "PYTHONPATH": path},
         )  # fmt: skip
 
@@ -155,7 +157,6 @@ def compile_all(
 
     At most `workers` processes (by default as many as there are cores, and no more than 8) share the jobs that
     `folder` does not hold. `done(finished, all)` is called as they finish."""
-    triton_version()
     where = folder or cache_folder()
     missing = {job.key: job for job in jobs if _stored(where, job.key) is None}
     errors: dict[str, str] = {}
