@@ -16,8 +16,8 @@ from bessemer.core.errors import DeviceError
 from bessemer.device.cuda import Arguments, Device, Kernel, Module
 from bessemer.device.cuda_graph import Capture
 from bessemer.kernels.base import TRANSFORMS, WORKSPACE, Int, Problem
-from bessemer.targets.cuda import CompiledKernel, CudaTarget, Request
 from bessemer.targets.compile_pool import Job
+from bessemer.targets.cuda import CompiledKernel, CudaTarget, Request
 from bessemer.tune import oracle
 from bessemer.tune.tuner import Candidate, Measured
 
