@@ -17,10 +17,10 @@ from bessemer.core.dtype import DType
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import WORKSPACE, Arg, Int, Problem, Ptr
+from bessemer.kernels.bounds import Intervals
 from bessemer.kernels.c import scalar
 from bessemer.kernels.c.affine import Affine, affine, offset
 from bessemer.kernels.c.intern import Interner
-from bessemer.kernels.triton.bounds import Intervals
 
 IVDEP = "#pragma GCC ivdep"  # before a loop whose stores nothing reads again
 

@@ -17,8 +17,8 @@ from bessemer.core.dim import Dim, product
 from bessemer.core.dtype import DType
 from bessemer.ir import expr as ex
 from bessemer.kernels.base import Problem
+from bessemer.kernels.bounds import I32_MAX, Intervals
 from bessemer.kernels.triton import scalar
-from bessemer.kernels.triton.bounds import I32_MAX, Intervals
 from bessemer.kernels.triton.params import Group, Params, Value
 
 OVERHANG = 1 << 16  # how far the last tile may reach beyond the end: its coordinates must not wrap either

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from bessemer.core.dim import Dim, product
 from bessemer.ir import expr as ex
 from bessemer.kernels.base import Arg, Int, Problem, Ptr
-from bessemer.kernels.triton.bounds import I32_MAX, Intervals
+from bessemer.kernels.bounds import I32_MAX, Intervals
 
 
 @dataclass(frozen=True)
