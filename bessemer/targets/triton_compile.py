@@ -44,8 +44,8 @@ def settle(folder: Path) -> None:
     os.environ["TRITON_DEFAULT_FP_FUSION"] = "1"
 
 
-def compile_job(job: Mapping[str, Any], folder: Path) -> tuple[bytes, dict[str, Any]]:
-    """The cubin of a job and its launch ABI (see CompiledKernel in targets/cuda.py)."""
+def build(job: Mapping[str, Any], folder: Path) -> Any:
+    """A job as Triton compiles it: `asm` has its forms by name (ptx, cubin, ...)."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -73,8 +73,13 @@ def compile_job(job: Mapping[str, Any], folder: Path) -> tuple[bytes, dict[str, 
     )  # fmt: skip
     target = GPUTarget("cuda", int(job["arch"].removeprefix("sm_")), 32)
     options = {"enable_fp_fusion": True, **job["options"]}
-    compiled = triton.compile(source, target=target, options=options)
-    return compiled.asm["cubin"], _abi(compiled.metadata, compiled.asm["ptx"], types)
+    return triton.compile(source, target=target, options=options)
+
+
+def compile_job(job: Mapping[str, Any], folder: Path) -> tuple[bytes, dict[str, Any]]:
+    """The cubin of a job and its launch ABI (see CompiledKernel in targets/cuda.py)."""
+    compiled = build(job, folder)
+    return compiled.asm["cubin"], _abi(compiled.metadata, compiled.asm["ptx"], list(job["types"]))
 
 
 def _load_module(text: str, folder: Path) -> ModuleType:

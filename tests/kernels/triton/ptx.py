@@ -15,7 +15,7 @@ import numpy as np
 
 from bessemer.kernels.base import KernelCode, Problem
 from bessemer.targets.cuda import Request, cuda_target
-from bessemer.targets.triton_worker import build
+from bessemer.targets.triton_compile import build
 
 Array = np.ndarray[Any, Any]
 TYPES = {"f32": np.float32, "f64": np.float64, "b32": np.uint32, "s32": np.int32, "u32": np.uint32, "b64": np.uint64}
