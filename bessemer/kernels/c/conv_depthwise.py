@@ -21,7 +21,7 @@ _CLIPPED = 2.0  # the cost of a tap that may fall outside the line, against one 
 class ConvDepthwise:
     """groups == channels == output channels, any kernel, stride, dilation and rank."""
 
-    name = "c.conv_depthwise"
+    name = "c_conv_depthwise"
     version = 1
     language = "c"
 

@@ -14,7 +14,7 @@ from bessemer.kernels.c.epilogue import store_code
 class ConvDirect:
     """Any f32 convolution with 1 to 3 spatial dims; the filter need not be constant."""
 
-    name = "c.conv_direct"
+    name = "c_conv_direct"
     version = 1
     language = "c"
 

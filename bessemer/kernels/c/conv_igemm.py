@@ -25,7 +25,7 @@ def extent_of(form: ConvForm) -> Extent:
 class ConvIgemm:
     """Any NHWC convolution with a constant filter; nothing is copied, padding is a row of zeros."""
 
-    name = "c.conv_igemm"
+    name = "c_conv_igemm"
     version = 1
     language = "c"
 
@@ -35,7 +35,7 @@ class ConvIgemm:
             return reason
         form = conv_form(problem)
         if form.groups == form.channels == form.outputs > 1:
-            return Reason("one channel per group: c.conv_depthwise or c.conv_direct computes it")
+            return Reason("one channel per group: c_conv_depthwise or c_conv_direct computes it")
         return Reason(f"more than {_TAPS} taps") if form.taps > _TAPS else None
 
     def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:

@@ -23,7 +23,7 @@ class ConvLines:
     Lines are copied to the workspace with their padding, unless there is none.
     """
 
-    name = "c.conv_lines"
+    name = "c_conv_lines"
     version = 1
     language = "c"
 

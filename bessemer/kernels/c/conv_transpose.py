@@ -22,7 +22,7 @@ _TAPS = 1 << 10  # rows of pointers that one tile may need on the stack
 class ConvTransposeIgemm:
     """Any NHWC transposed convolution with a constant filter and known pads; every output is written once."""
 
-    name = "c.conv_transpose_igemm"
+    name = "c_conv_transpose_igemm"
     version = 1
     language = "c"
 

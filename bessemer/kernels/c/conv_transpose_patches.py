@@ -22,7 +22,7 @@ _LINE = 256  # LINE of conv_patches_source.h
 class ConvTransposePatches:
     """NHWC, kernel == stride, one group, no pads and no output padding."""
 
-    name = "c.conv_transpose_patches"
+    name = "c_conv_transpose_patches"
     version = 1
     language = "c"
 

@@ -27,7 +27,7 @@ _INPUT_CYCLES, _OUTPUT_CYCLES = 170.0, 130.0  # of transforming a vector of a ti
 class ConvWinograd:
     """NHWC, 3x3, stride 1, one group, at least 16 channels in and out."""
 
-    name = "c.conv_winograd"
+    name = "c_conv_winograd"
     version = 1
     language = "c"
 

@@ -20,7 +20,7 @@ class Gemm:
     A constant B is packed into panels at build time; another is packed panel by panel by the thread that uses it.
     """
 
-    name = "c.gemm"
+    name = "c_gemm"
     version = 1
     language = "c"
 
