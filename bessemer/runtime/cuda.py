@@ -17,6 +17,7 @@ from bessemer.engine.engine import Engine
 from bessemer.engine.program import Step, Tensor
 from bessemer.runtime.bindings import as_array, check_out
 from bessemer.runtime.cuda_context import CudaContext, CudaEngine, State
+from bessemer.runtime.cuda_profile import step_times
 from bessemer.runtime.session import Feeds, Session
 
 
@@ -137,20 +138,21 @@ class CudaSession(Session):
             return {self.engine.program.tensors[n].name: value for n, value in context.trace(state)}
 
     def profile(self, feeds: Feeds, runs: int = 20) -> list[tuple[Step, float]]:
-        """See Session.profile; device time."""
+        """See Session.profile; device time in the captured sequence, see cuda_profile."""
         with self._context() as context:
             state = self._prepare(context, feeds, {}, context.stream, host=True)
-            context.run(state, context.stream)
-            context.stream.synchronize()
-            return list(zip(self.engine.program.steps, context.profile(state, runs)))
+            return list(zip(self.engine.program.steps, step_times(context, state, runs)))
 
     def device_ms(self, feeds: Feeds, runs: int = 100) -> list[float]:
-        """Device time of whole runs between two events, in ms, with the inputs already on the GPU."""
+        """Device time of whole runs between two events, in ms, with the inputs already on the GPU.
+
+        Another run goes ahead of each, so that the launch of the one that is timed is not waited for."""
         with self._context() as context:
             state = self._prepare(context, feeds, {}, context.stream, host=True)
             start, end = context.device.event(timing=True), context.device.event(timing=True)
             times = []
             for k in range(runs + 5):
+                context.run(state, context.stream)
                 start.record(context.stream)
                 context.run(state, context.stream)
                 end.record(context.stream)

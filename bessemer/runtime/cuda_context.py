@@ -84,6 +84,7 @@ class CudaContext:
         self._outputs: list[tuple[int, ...] | None] = []
         self._after: dict[int, int] = {}
         self.segments = self._segments()
+        self._starts = {first: n for n, (_, first, _) in enumerate(self.segments)}
 
     def _segments(self) -> list[tuple[str, int, int]]:
         """(kind, first, last): runs of steps that one graph can hold, and single host and branch steps."""
@@ -161,17 +162,19 @@ class CudaContext:
     def run(self, state: State, stream: Stream) -> None:
         """Queue everything on `stream`; host steps and branches wait for what they read."""
         position = 0
-        starts = {first: n for n, (_, first, _) in enumerate(self.segments)}
         while position < len(self.segments):
-            kind, first, last = self.segments[position]
-            position += 1
-            if kind == "graph":
-                self._run_graph(state, first, last, stream)
-            elif kind == "host":
-                self._run_host(state, first, stream)
-            elif kind == "jump" or not self._condition(first, stream):
-                target = self.program.steps[first].target
-                position = starts.get(target, len(self.segments))
+            position = self.advance(position, state, stream)
+
+    def advance(self, position: int, state: State, stream: Stream) -> int:
+        """Queue the segment at `position`; the position of the one that comes after it."""
+        kind, first, last = self.segments[position]
+        if kind == "graph":
+            self._run_graph(state, first, last, stream)
+        elif kind == "host":
+            self._run_host(state, first, stream)
+        elif kind == "jump" or not self._condition(first, stream):
+            return self._starts.get(self.program.steps[first].target, len(self.segments))
+        return position + 1
 
     def _run_graph(self, state: State, first: int, last: int, stream: Stream) -> None:
         later = any(not symbols(d) <= state.env.keys() for k in range(first, last) for d in self._dims(k))
@@ -225,12 +228,16 @@ class CudaContext:
         for k in range(first, last):
             for number, key in state.launches[k].patches if k in state.launches else ():
                 state.launches[k].args[number] = self.addresses[key]
+        state.graphs[first] = self.captured(state, first, last)
+        state.captured[first] = {key: self.addresses[key] for key in keys}
+
+    def captured(self, state: State, first: int, last: int) -> Capture:
+        """A graph of steps that were launched before, with the arguments that they have by now."""
         with self.stream.capture() as graph:
             for k in range(first, last):
                 self._queue(state, k, self.stream)
         graph.upload(self.stream)
-        state.graphs[first] = graph
-        state.captured[first] = {key: self.addresses[key] for key in keys}
+        return graph
 
     def _update(self, state: State, first: int, last: int, graph: Capture) -> bool:
         """Patch changed addresses into a graph; False where a copy uses one (then it is captured again)."""
@@ -316,21 +323,3 @@ class CudaContext:
             for n in step.writes:
                 yield n, self.read(n)
             k += 1
-
-    def profile(self, state: State, runs: int) -> list[float]:
-        """Median device microseconds of every kernel step, each launched alone between two events."""
-        times = [0.0] * len(self.program.steps)
-        start, end = self.device.event(timing=True), self.device.event(timing=True)
-        for k, step in enumerate(self.program.steps):
-            if step.kind != "kernel":
-                continue
-            state.launches[k] = self._launch(state, k)
-            seen = []
-            for _ in range(runs):
-                start.record(self.stream)
-                self._queue(state, k, self.stream)
-                end.record(self.stream)
-                end.synchronize()
-                seen.append(end.milliseconds_since(start) * 1e3)
-            times[k] = float(np.median(seen))
-        return times
