@@ -156,9 +156,15 @@ Config = Mapping[str, int | str]
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a tactic does not apply; kept for `inspect`."""
+    """Why a tactic does not apply; kept for `inspect`, but for `other_op`: that it is for another op."""
 
     text: str
+    other_op: bool = False
+
+
+def other_op(problem: Problem, ops: Sequence[str]) -> Reason | None:
+    """The reason of a tactic for `ops` to leave another op alone."""
+    return None if problem.op in ops else Reason(f"computes {', '.join(ops)}, not {problem.op}", other_op=True)
 
 
 class Limits(Protocol):

@@ -107,9 +107,9 @@ class Tuner:
             reason = tactic.applicable(problem, self.target)
             if reason is None:
                 return None
-            reasons.append(f"{tactic.name}: {reason.text}")
-        named = [r for r in reasons if not r.endswith(_other_op(problem))]
-        return "; ".join(named or reasons) or f"there is no tactic for {problem.op}"
+            if not reason.other_op:
+                reasons.append(f"{tactic.name}: {reason.text}")
+        return "; ".join(reasons) or f"there is no tactic for {problem.op}"
 
     def choose(self, problems: Iterable[Problem]) -> dict[Problem, Choice]:
         """A choice for each distinct problem, the costly ones measured first."""
@@ -190,7 +190,7 @@ class Tuner:
         for tactic in self.tactics:
             reason: Reason | None = tactic.applicable(problem, self.target)
             if reason is not None:
-                if not reason.text.endswith(_other_op(problem)):
+                if not reason.other_op:
                     rejected.append((tactic.name, reason.text))
                 continue
             for config in tactic.configs(problem, self.target)[: self.max_candidates]:
@@ -229,8 +229,3 @@ class Tuner:
         self.cache.put(Entry(task.keys[candidate.label], result.us, result.error, name, config, op, device))
         if result.error and self.log is not None:
             self.log(f"dropped {candidate.label} for {op}: {result.error}")
-
-
-def _other_op(problem: Problem) -> str:
-    """How tactics end the reason that they compute other ops; such reasons are noise in reports."""
-    return f"not {problem.op}"

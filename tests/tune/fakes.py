@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim, Range
 from bessemer.ir.graph import TensorType
-from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Operand, Problem, Ptr, Reason
+from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Operand, Problem, Ptr, Reason, other_op
 from bessemer.tune.tuner import Candidate, Measured
 
 
@@ -32,9 +32,8 @@ class FakeTactic:
     language: str = "c"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        if problem.op != self.op:
-            return Reason(f"computes {self.op}, not {problem.op}")
-        return None if self.reason is None else Reason(self.reason)
+        other = other_op(problem, (self.op,))
+        return other if other is not None or self.reason is None else Reason(self.reason)
 
     def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
         return [{"tile": t} if t else {} for t in self.tiles]

@@ -19,6 +19,7 @@ from bessemer.kernels.base import (
     Problem,
     Ptr,
     Reason,
+    other_op,
     register,
 )
 from bessemer.kernels.c import cost, scalar, simd
@@ -58,8 +59,9 @@ class Attention:
     language = "c"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        if problem.op != "attention":
-            return Reason(f"computes attention, not {problem.op}")
+        other = other_op(problem, ("attention",))
+        if other is not None:
+            return other
         types = [o.type for o in problem.operands[:3]]
         if any(t.dtype not in FLOATS for t in types) or len({t.dtype for t in types}) != 1:
             return Reason(f"takes f32, f16 or bf16, not {', '.join(str(t) for t in types)}")

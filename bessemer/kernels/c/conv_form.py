@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim
-from bessemer.kernels.base import Problem, Reason
+from bessemer.kernels.base import Problem, Reason, other_op
 
 Dims3 = tuple[Dim, Dim, Dim]
 
@@ -55,8 +55,9 @@ def channels_last(problem: Problem) -> bool:
 
 def refuse(problem: Problem, op: str = "conv") -> Reason | None:
     """Why no f32 tactic computes the problem as an `op`: its dtypes, its filter's shape or its rank."""
-    if problem.op != op:
-        return Reason(f"not a {op}")
+    other = other_op(problem, (op,))
+    if other is not None:
+        return other
     x, w = problem.operands[0].type, problem.operands[1].type
     if x.dtype != dt.f32 or w.dtype != dt.f32 or (problem.result and problem.result.dtype != dt.f32):
         return Reason("operands or result are not f32")

@@ -8,7 +8,7 @@ from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim, product
 from bessemer.ir.graph import TensorType
 from bessemer.kernels import base
-from bessemer.kernels.base import Arg, Config, Int, KernelCode, Launch, Limits, Pack, Problem, Ptr, Reason
+from bessemer.kernels.base import Arg, Config, Int, KernelCode, Launch, Limits, Pack, Problem, Ptr, Reason, other_op
 from bessemer.kernels.c import cost, simd
 from bessemer.kernels.c.epilogue import store_code
 from bessemer.kernels.c.product import FIELDS, Extent, Split, plan, shape_configs
@@ -25,8 +25,9 @@ class Gemm:
     language = "c"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        if problem.op != "matmul":
-            return Reason("not a matmul")
+        other = other_op(problem, ("matmul",))
+        if other is not None:
+            return other
         a, b = problem.operands[:2]
         if {a.type.dtype, b.type.dtype} != {dt.f32} or (problem.result and problem.result.dtype != dt.f32):
             return Reason("operands or result are not f32")

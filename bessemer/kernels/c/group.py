@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bessemer.ir import expr as ex
-from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, register
+from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, other_op, register
 from bessemer.kernels.c import cost, scalar, simd
 from bessemer.kernels.c.loops import stage_code
 from bessemer.kernels.c.stages import split, workspace
@@ -20,8 +20,9 @@ class Group:
     language = "c"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        if problem.op != "group" or problem.body is None:
-            return Reason(f"computes groups, not {problem.op}")
+        other = other_op(problem, ("group",))
+        if other is not None:
+            return other
         unknown = scalar.supported(problem)
         return Reason(unknown) if unknown else None
 

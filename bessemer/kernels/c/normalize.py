@@ -8,7 +8,7 @@ from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim, product
 from bessemer.core.dtype import DType
 from bessemer.ir import expr as ex
-from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, register
+from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, other_op, register
 from bessemer.kernels.c import cost, scalar
 from bessemer.kernels.c.group import as_group, group_code
 
@@ -37,8 +37,9 @@ class LayerNorm:
     language = "c"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        if problem.op != "layer_norm":
-            return Reason(f"computes layer_norm, not {problem.op}")
+        other = other_op(problem, ("layer_norm",))
+        if other is not None:
+            return other
         unknown = scalar.supported(problem)
         return Reason(unknown) if unknown else None
 
@@ -90,8 +91,9 @@ class GroupNorm:
     language = "c"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        if problem.op != "group_norm":
-            return Reason(f"computes group_norm, not {problem.op}")
+        other = other_op(problem, ("group_norm",))
+        if other is not None:
+            return other
         unknown = scalar.supported(problem)
         return Reason(unknown) if unknown else None
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim, ceildiv, product
-from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Problem, Ptr, Reason, register
+from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Problem, Ptr, Reason, other_op, register
 from bessemer.kernels.c import cost, scalar, simd
 from bessemer.kernels.c.emit import row_epilogue
 from bessemer.kernels.c.reduce import element, initial
@@ -25,8 +25,9 @@ class Pool:
     language = "c"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        if problem.op != "pool":
-            return Reason(f"computes pool, not {problem.op}")
+        other = other_op(problem, ("pool",))
+        if other is not None:
+            return other
         if problem.attr("layout") != "NHWC" or len(problem.attr("kernel")) > 3:
             return Reason("needs the channels last and at most three spatial axes")
         unknown, x = scalar.supported(problem), problem.operands[0].type.dtype

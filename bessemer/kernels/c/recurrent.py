@@ -22,6 +22,7 @@ from bessemer.kernels.base import (
     Problem,
     Ptr,
     Reason,
+    other_op,
     register,
     transform,
 )
@@ -126,8 +127,9 @@ class Recurrent:
         return KernelCode("c", simd.header(target.arch) + scalar.assemble(text), launches, packs, 4 * floats)
 
     def _cell(self, problem: Problem) -> _Cell | Reason:
-        if problem.op != self.op:
-            return Reason(f"computes {self.op}, not {problem.op}")
+        other = other_op(problem, (self.op,))
+        if other is not None:
+            return other
         types = [o.type for o in problem.operands]
         if any(t.dtype != dt.f32 for t in types) or problem.epilogue is not None:
             return Reason("computes in f32, with no epilogue")

@@ -6,7 +6,7 @@ The text calls functions of functions.h; `assemble` puts those that a kernel cal
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from bessemer.core import dtype as dt
@@ -246,11 +246,10 @@ def _quotient(e: ex.Call, kind: str, args: Sequence[str]) -> str:
     return text if work == kind else f"({VALUE[kind]}){text}"
 
 
-@cache
-def _functions() -> dict[str, str]:
-    """The definitions of functions.h by name, in the order of the file, each with the comment before it."""
+def definitions(source: str) -> dict[str, str]:
+    """The definitions of functions by name, in the order of `source`, each with the comment before it."""
     found = {}
-    for piece in template("functions.h").split("\n\n"):
+    for piece in source.split("\n\n"):
         name = re.search(r"^static inline \w+ (\w+)\(", piece, re.MULTILINE)
         if name is not None:
             found[name.group(1)] = piece.strip() + "\n"
@@ -258,19 +257,25 @@ def _functions() -> dict[str, str]:
 
 
 @cache
-def _calls(name: str) -> frozenset[str]:
-    return frozenset(re.findall(r"\b\w+(?=\()", _functions()[name])) & frozenset(_functions()) - {name}
+def functions() -> Mapping[str, str]:
+    """The definitions of functions.h."""
+    return definitions(template("functions.h"))
+
+
+def called(text: str, known: Mapping[str, str]) -> str:
+    """The definitions in `known` that `text` calls, and those that they call, in the order of `known`."""
+    names = {name: set(re.findall(r"\b\w+(?=\()", piece)) & set(known) for name, piece in known.items()}
+    wanted = set(re.findall(r"\b\w+(?=\()", text)) & set(known)
+    queue = list(wanted)
+    while queue:
+        for name in names[queue.pop()] - wanted:
+            wanted.add(name)
+            queue.append(name)
+    return "".join(known[name] for name in known if name in wanted)
 
 
 def assemble(text: str) -> str:
     """`text` with the functions of functions.h that it calls before it, each once."""
-    known = _functions()
-    for piece in known.values():
+    for piece in functions().values():
         text = text.replace(piece, "")
-    wanted = set(re.findall(r"\b\w+(?=\()", text)) & set(known)
-    queue = list(wanted)
-    while queue:
-        for name in _calls(queue.pop()) - wanted:
-            wanted.add(name)
-            queue.append(name)
-    return "".join(known[name] for name in known if name in wanted) + text
+    return called(text, functions()) + text

@@ -17,6 +17,7 @@ from bessemer.kernels.base import (
     Problem,
     Ptr,
     Reason,
+    other_op,
     register,
 )
 from bessemer.kernels.c import cost, scalar
@@ -60,8 +61,9 @@ class Softmax:
     language = "c"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        if problem.op != "softmax":
-            return Reason(f"computes softmax, not {problem.op}")
+        other = other_op(problem, ("softmax",))
+        if other is not None:
+            return other
         unknown = scalar.supported(problem)
         if unknown or not problem.operands[0].type.dtype.is_float:
             return Reason(unknown or f"is for floats, not {problem.operands[0].type.dtype}")

@@ -10,7 +10,7 @@ from typing import Any
 from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim, ceildiv
 from bessemer.ir.graph import TensorType
-from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Problem, Ptr, Reason, register
+from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Problem, Ptr, Reason, other_op, register
 from bessemer.kernels.triton import emit
 from bessemer.kernels.triton.shapes import (
     FILL_US,
@@ -19,7 +19,6 @@ from bessemer.kernels.triton.shapes import (
     TENSOR_FLOP_PER_US,
     divides,
     element_types,
-    other_op,
     power_of_two,
     precision,
     shared_bytes,

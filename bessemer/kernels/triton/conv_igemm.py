@@ -7,9 +7,21 @@ from typing import Any
 
 from bessemer.core.dim import ceildiv, product
 from bessemer.ir.graph import TensorType
-from bessemer.kernels.base import Arg, Config, KernelCode, Launch, Limits, Pack, Problem, Ptr, Reason, register
+from bessemer.kernels.base import (
+    Arg,
+    Config,
+    KernelCode,
+    Launch,
+    Limits,
+    Pack,
+    Problem,
+    Ptr,
+    Reason,
+    other_op,
+    register,
+)
 from bessemer.kernels.triton import emit
-from bessemer.kernels.triton.shapes import Tiling, element_types, other_op, precision, shared_bytes, sizes
+from bessemer.kernels.triton.shapes import Tiling, element_types, precision, shared_bytes, sizes
 from bessemer.kernels.triton.window import Window, window_of
 
 # (BM, BN, BK, stages, warps) for 2-byte elements

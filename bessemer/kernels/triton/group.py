@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from bessemer.core.dim import product
 from bessemer.ir import expr as ex
-from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, register
+from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, other_op, register
 from bessemer.kernels.triton.group_kernel import Rows, flat, rows, rows_of, tile
 
 SMS = 132  # where a target does not say
@@ -24,8 +24,9 @@ class Group:
     language = "triton"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        if problem.op != "group" or problem.body is None:
-            return Reason(f"computes groups, not {problem.op}")
+        other = other_op(problem, ("group",))
+        if other is not None:
+            return other
         types = [*(o.type for o in problem.operands), *problem.outputs]
         odd = sorted({t.dtype.name for t in types if t.dtype.kind not in "fiub"})
         if odd:

@@ -6,7 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from bessemer.core.dim import Dim, ceildiv, product
-from bessemer.kernels.base import WORKSPACE, Config, KernelCode, Launch, Limits, Problem, Ptr, Reason, register
+from bessemer.kernels.base import (
+    WORKSPACE,
+    Config,
+    KernelCode,
+    Launch,
+    Limits,
+    Problem,
+    Ptr,
+    Reason,
+    other_op,
+    register,
+)
 from bessemer.kernels.triton import emit
 from bessemer.kernels.triton.shapes import (
     FILL_US,
@@ -14,7 +25,6 @@ from bessemer.kernels.triton.shapes import (
     MEMORY_BYTES_PER_US,
     SM_BYTES_PER_US,
     element_types,
-    other_op,
     power_of_two,
     sizes,
     sms,

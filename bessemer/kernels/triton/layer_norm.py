@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from bessemer.core.dim import Dim, ceildiv, product
-from bessemer.kernels.base import Config, KernelCode, Launch, Limits, Problem, Ptr, Reason, register
+from bessemer.kernels.base import Config, KernelCode, Launch, Limits, Problem, Ptr, Reason, other_op, register
 from bessemer.kernels.triton import emit
 from bessemer.kernels.triton.rows import line_configs, line_estimate
-from bessemer.kernels.triton.shapes import FLOATS, element_types, other_op, sizes, upper
+from bessemer.kernels.triton.shapes import FLOATS, element_types, sizes, upper
 
 
 class LayerNorm:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bessemer.core.dim import Dim, ceildiv, product
-from bessemer.kernels.base import Config, KernelCode, Launch, Limits, Problem, Ptr, Reason, register
+from bessemer.kernels.base import Config, KernelCode, Launch, Limits, Problem, Ptr, Reason, other_op, register
 from bessemer.kernels.triton import emit
 from bessemer.kernels.triton.shapes import (
     FILL_US,
@@ -15,7 +15,6 @@ from bessemer.kernels.triton.shapes import (
     SM_BYTES_PER_US,
     element_types,
     huge,
-    other_op,
     power_of_two,
     sizes,
     sms,

@@ -7,13 +7,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from bessemer.core.dim import Dim, ceildiv
-from bessemer.kernels.base import WORKSPACE, Arg, Config, KernelCode, Launch, Limits, Problem, Ptr, Reason, register
+from bessemer.kernels.base import (
+    WORKSPACE,
+    Arg,
+    Config,
+    KernelCode,
+    Launch,
+    Limits,
+    Problem,
+    Ptr,
+    Reason,
+    other_op,
+    register,
+)
 from bessemer.kernels.triton import emit
 from bessemer.kernels.triton.shapes import (
     LATENCY_US,
     SM_BYTES_PER_US,
     element_types,
-    other_op,
     precision,
     shared_bytes,
     sizes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bessemer.core import dtype as dt
@@ -54,11 +54,6 @@ def element_types(problem: Problem, count: int) -> DType | Reason:
         return Reason(f"operands and result mix {', '.join(sorted(d.name for d in found))}")
     (one,) = found
     return one if one in FLOATS else Reason(f"computes f16, bf16 and f32, not in {one}")
-
-
-def other_op(problem: Problem, ops: Sequence[str]) -> Reason | None:
-    """The reason of a tactic for `ops` to leave another op alone."""
-    return None if problem.op in ops else Reason(f"computes {', '.join(ops)}, not {problem.op}")
 
 
 def precision(problem: Problem) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bessemer.core.dim import Dim, ceildiv, product
-from bessemer.kernels.base import Config, KernelCode, Launch, Limits, Problem, Ptr, Reason, register
+from bessemer.kernels.base import Config, KernelCode, Launch, Limits, Problem, Ptr, Reason, other_op, register
 from bessemer.kernels.triton import emit
 from bessemer.kernels.triton.rows import line_configs, line_estimate
-from bessemer.kernels.triton.shapes import element_types, other_op, sizes, upper
+from bessemer.kernels.triton.shapes import element_types, sizes, upper
 
 
 class Softmax:
