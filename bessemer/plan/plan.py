@@ -31,6 +31,7 @@ from bessemer.plan.host import host_attrs, host_reads
 from bessemer.plan.storage import DYNAMIC_LIMIT, Storage, assign
 from bessemer.targets.base import Placement
 from bessemer.tune.choice import Choice
+from bessemer.tune.model import traffic
 
 
 def plan(
@@ -171,7 +172,7 @@ class _Planner:
         workspace = (self.workspaces.get(number, 0), self.scratch.get(number, 0))
         own = self._own_workspace(choice) if choice.code.workspace != 0 and not workspace[1] else None
         origin = tuple(dict.fromkeys(o for n in item.nodes for o in n.origin))
-        nbytes = sum((self.lowered.types[v].nbytes for v in (*item.operands, *item.outputs)), start=0)
+        nbytes = traffic(item.problem)
         name = "+".join(n.op for n in item.nodes)
         steps = []
         for k, launch in enumerate(choice.code.launches):

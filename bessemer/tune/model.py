@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bessemer.core.dim import Dim, product
+from bessemer.ir import expr as ex
 from bessemer.kernels.base import Limits, Problem
 
 
@@ -23,15 +24,28 @@ def flops(problem: Problem) -> int:
     return problem.typical(out.numel * per_element)
 
 
-def nbytes(problem: Problem) -> int:
-    """Bytes that must move at the opt shape: each operand read once, each output written once."""
-    types = [*(o.type for o in problem.operands), *problem.outputs]
-    return sum(problem.typical(t.nbytes) for t in types)
+def traffic(problem: Problem) -> Dim:
+    """Bytes that must move: what is read of each operand once, each output written once."""
+    return sum((_read(problem, k) for k in range(len(problem.operands))), start=0) + sum(
+        (t.nbytes for t in problem.outputs), start=0
+    )
+
+
+def _read(problem: Problem, operand: int) -> Dim:
+    """Bytes of an operand that are read: all, or fewer where each output element loads one (a gather, a slice)."""
+    type_ = problem.operands[operand].type
+    root = problem.body.expr if problem.body is not None else problem.epilogue
+    if root is None or operand < problem.anchors:
+        return type_.nbytes
+    loads = {n for n in ex.walk(root) if isinstance(n, ex.Load) and n.operand == operand}
+    each = product(extent for r in ex.reductions(root) for _, extent in r.axes)
+    reached = len(loads) * problem.outputs[0].numel * each * type_.dtype.itemsize
+    return reached if problem.typical(reached) < problem.typical(type_.nbytes) else type_.nbytes
 
 
 def estimate_us(problem: Problem, target: Limits) -> float:
     """max(operations / peak rate, bytes / bandwidth) in microseconds, with the target's own ceilings."""
     limits = target.limits
     compute = flops(problem) / max(1, limits.get("mflops", 100_000))
-    traffic = nbytes(problem) / max(1, limits.get("mbytes_per_s", 40_000))
-    return max(compute, traffic, 0.5)
+    moved = problem.typical(traffic(problem)) / max(1, limits.get("mbytes_per_s", 40_000))
+    return max(compute, moved, 0.5)

@@ -9,7 +9,7 @@ import pytest
 from bessemer.core.dim import Range, sym
 from bessemer.core.errors import NoTacticError, TimingCacheError
 from bessemer.tune.cache import TimingCache
-from bessemer.tune.model import estimate_us, flops, nbytes
+from bessemer.tune.model import estimate_us, flops, traffic
 from bessemer.tune.tuner import Tuner
 from tests.tune.fakes import FakeClock, FakeMeasurer, FakeTactic, FakeTarget, problem
 
@@ -257,7 +257,7 @@ def test_progress_runs_from_nothing_to_all() -> None:
 def test_the_roofline() -> None:
     p = problem(100)
     assert flops(p) == 2 * 100 * 8 * 8
-    assert nbytes(p) == 4 * (800 + 64 + 800)
+    assert traffic(p) == 4 * (800 + 64 + 800)
     slow = FakeTarget(limits={"mflops": 1, "mbytes_per_s": 10**9})
     assert estimate_us(p, slow) == pytest.approx(12800)
     assert estimate_us(p, FakeTarget(limits={"mflops": 10**9, "mbytes_per_s": 2})) == pytest.approx(3328)
