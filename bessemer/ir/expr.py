@@ -4,8 +4,9 @@ A compute definition says, for one output element, which scalar it holds: an exp
 (`Axis`), loads from operands at index expressions, calls of scalar functions and, for reductions, `Reduce`. Fusing two
 definitions is substitution (`inline`), and one generator per kernel language prints any expression.
 
-Semantics, the same in every language: integer `div` truncates toward zero, `floordiv`/`floormod` round down; `fmod`
-has the sign of the dividend; `shr` is logical on unsigned and arithmetic on signed types; float `min`/`max` give NaN if
+Semantics, the same in every language: integers wrap; integer `div` truncates toward zero, `floordiv`/`floormod` round
+down; a quotient or remainder by zero is 0, and the least integer by -1 wraps to itself; `fmod` has the sign of the
+dividend; `shr` is logical on unsigned and arithmetic on signed types; float `min`/`max` give NaN if
 either side is NaN; casting float to int truncates; `Select` evaluates only the side it takes, so a load under it may be
 out of bounds on the other side.
 """
@@ -183,7 +184,8 @@ def _fold_index(fn: str, args: tuple[Expr, ...]) -> Expr | None:
             "floordiv": lambda x, y: x // y, "floormod": lambda x, y: x % y,
         }  # fmt: skip
         if fn in table and not (fn.startswith("floor") and b.value == 0):
-            return lit(table[fn](int(a.value), int(b.value)), dt.i64)
+            value = table[fn](int(a.value), int(b.value))
+            return lit(value, dt.i64) if -(2**63) <= value < 2**63 else None
     return None
 
 

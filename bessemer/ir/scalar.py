@@ -149,13 +149,12 @@ def _cast(value: Array, source: DType, dtype: DType) -> Array:
     return np.trunc(value).astype(np.int64).astype(dtype.numpy) if source.is_float else value.astype(dtype.numpy)
 
 
-def _truncated(a: Array, b: Array) -> Array:
+def quotient(a: Array, b: Array) -> Array:
+    """a / b; of integers truncated toward zero, 0 for b = 0, and the least of a signed type by -1 is itself."""
     if a.dtype.kind == "f" or b.dtype.kind == "f":
-        return a / b
-    safe = np.where(b == 0, 1, b)
-    quotient = np.abs(a) // np.abs(safe) if a.dtype.kind == "i" else a // safe
-    signed = a.dtype.kind == "i"
-    return np.asarray(np.where(np.sign(a) * np.sign(safe) < 0, -quotient, quotient) if signed else quotient)
+        return np.asarray(a / b)
+    floor = np.floor_divide(a, b)
+    return np.asarray(floor if a.dtype.kind == "u" else floor + ((floor < 0) & (floor * b != a)), a.dtype)
 
 
 def _shift(fn: Callable[[Any, Any], Any]) -> Callable[[Array, Array], Array]:
@@ -177,7 +176,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh, "erf": lambda x: _erf(x),
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "not": np.logical_not, "bitnot": np.invert, "isnan": np.isnan,
     "isinf": np.isinf, "popcount": lambda x: _popcount(x),
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": _truncated, "floordiv": np.floor_divide,
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": quotient, "floordiv": np.floor_divide,
     "floormod": np.mod, "fmod": np.fmod, "pow": np.power, "min": np.minimum, "max": np.maximum,
     "and": np.logical_and, "or": np.logical_or, "xor": np.logical_xor, "bitand": np.bitwise_and,
     "bitor": np.bitwise_or, "bitxor": np.bitwise_xor, "shl": _shift(np.left_shift), "shr": _shift(np.right_shift),

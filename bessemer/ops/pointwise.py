@@ -12,6 +12,7 @@ import numpy as np
 
 from bessemer.ir import expr as ex
 from bessemer.ir.importer import ImportContext, Values, onnx_op
+from bessemer.ir.scalar import quotient
 from bessemer.ops import symbolic
 from bessemer.ops.elementwise import OutDType, boolean, draw_samples, register_pointwise, same_as_first
 
@@ -27,16 +28,6 @@ def erf(x: np.ndarray) -> np.ndarray:
 def sigmoid(x: np.ndarray) -> np.ndarray:
     """The logistic function, in x's dtype."""
     return np.asarray(1 / (1 + np.exp(-x)), x.dtype)
-
-
-def _quotient(a: np.ndarray, b: np.ndarray) -> Any:
-    """a / b, truncated for integers; integer division by zero gives zero."""
-    if a.dtype.kind == "f":
-        return a / b
-    if a.dtype.kind == "u":
-        return np.floor_divide(a, b)
-    floor = np.floor_divide(a, b)
-    return (floor + ((floor < 0) & (floor * b != a))).astype(a.dtype)
 
 
 def _shift(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -105,7 +96,7 @@ BINARY: dict[str, tuple[Callable[..., Any], tuple[str, str], tuple[str, ...]]] =
     "add": (np.add, ("real", "real"), NUMBERS),
     "sub": (np.subtract, ("real", "real"), NUMBERS),
     "mul": (np.multiply, ("real", "real"), NUMBERS),
-    "div": (_quotient, ("small", "natural"), NUMBERS),
+    "div": (quotient, ("small", "natural"), NUMBERS),
     "mod": (np.mod, ("small", "natural"), ("i64", "f32", "u8", "i8")),
     "fmod": (np.fmod, ("small", "natural"), ("f32", "f16", "i32")),
     "min": (np.minimum, ("real", "real"), NUMBERS),

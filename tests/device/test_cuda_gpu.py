@@ -147,6 +147,13 @@ def on_gpu(problem: Problem, operands: list[np.ndarray]) -> tuple[np.ndarray, np
     return got, oracle.evaluate(problem.body.expr, (scalars.N,), dtype, operands, {})
 
 
+@pytest.mark.parametrize("dtype", [dt.i64, dt.i32, dt.i8, dt.u8, dt.u64], ids=str)
+def test_integer_division_has_no_exceptions(dtype: DType) -> None:
+    for fn in ("div", "floordiv", "fmod", "floormod"):
+        got, want = on_gpu(scalars.call(fn, dtype, 2), scalars.extremes(dtype))
+        np.testing.assert_array_equal(got, want, err_msg=fn)
+
+
 @pytest.mark.parametrize("dtype", [dt.f32, dt.f64, dt.f16, dt.bf16], ids=str)
 def test_float_functions(dtype: DType) -> None:
     rng, wrong = np.random.default_rng(5), []

@@ -38,6 +38,15 @@ def test_integer_division_truncates_and_mod_follows_the_divisor() -> None:
     assert apply("fmod", *SIGNS).tolist() == [1, -1, 1, -1]
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.int32, np.int64])
+def test_integer_division_has_no_exceptions(kind: type[np.signedinteger]) -> None:
+    least = np.iinfo(kind).min
+    x, y = np.array([least, least, 7, -7, least, 5], kind), np.array([-1, 0, 0, 0, 2, least], kind)
+    assert apply("div", x, y).tolist() == [least, 0, 0, 0, least // 2, 0]
+    assert apply("mod", x, y).tolist() == [0, 0, 0, 0, 0, 5 + least]
+    assert apply("fmod", x, y).tolist() == [0, 0, 0, 0, 0, 5]
+
+
 def test_integers_wrap() -> None:
     assert apply("add", np.array([120], np.int8), np.array([10], np.int8)).tolist() == [-126]
     assert apply("mul", np.array([200], np.uint8), np.array([2], np.uint8)).tolist() == [144]

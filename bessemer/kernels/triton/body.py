@@ -21,6 +21,7 @@ from bessemer.kernels.bounds import I32_MAX, Intervals
 from bessemer.kernels.triton import scalar
 from bessemer.kernels.triton.params import Group, Params, Value
 
+DIVISIONS = ("div", "floordiv", "fmod", "floormod")
 OVERHANG = 1 << 16  # how far the last tile may reach beyond the end: its coordinates must not wrap either
 
 
@@ -172,10 +173,10 @@ class Body:
         if all(not a.deps and a.text.lstrip("-").isdigit() for a in args):
             args = [self.typed(args[0]), *args[1:]]
         call = e
-        if e.fn in ("floordiv", "floormod") and kind in ("i32", "i64") and e.args[0].dtype == dt.i64:
-            if self.intervals.nonnegative(e.args[0]) and self.intervals.positive(e.args[1]):
-                call = ex.Call("div" if e.fn == "floordiv" else "fmod", e.args, e.dtype)
-        text = scalar.call(call, kind, [a.text for a in args])
+        positive = e.fn in DIVISIONS and e.args[0].dtype == dt.i64 and self.intervals.positive(e.args[1])
+        if positive and e.fn in ("floordiv", "floormod") and self.intervals.nonnegative(e.args[0]):
+            call = ex.Call("div" if e.fn == "floordiv" else "fmod", e.args, e.dtype)
+        text = scalar.call(call, kind, [a.text for a in args], positive)
         for helper in text.helpers:
             self.helpers[helper] = None
         return self.let(text.text, text.kind, frozenset().union(*(a.deps for a in args)))

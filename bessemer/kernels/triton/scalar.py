@@ -68,8 +68,10 @@ def converted(text: str, source: str, target: str) -> str:
     return f"{text}.to({TL[target]})"
 
 
-def call(e: ex.Call, kind: str, args: Sequence[str]) -> Text:
-    """The call `e` on arguments of `kind`. Values bound for 16 bits take faster, still faithful, functions."""
+def call(e: ex.Call, kind: str, args: Sequence[str], positive: bool = False) -> Text:
+    """The call `e` on arguments of `kind`. Values bound for 16 bits take faster, still faithful, functions.
+
+    `positive` says that the last argument is known to be: an integer division by it needs no care."""
     if e.fn in COMPARE:
         both = [f"{a}.to(tl.int8)" for a in args] if kind == "i1" else args
         return Text(f"({both[0]} {COMPARE[e.fn]} {both[1]})", "i1")
@@ -80,7 +82,8 @@ def call(e: ex.Call, kind: str, args: Sequence[str]) -> Text:
         return _bool(e.fn, args)
     if kind[0] == "f":
         return _float(e, kind, args)
-    return _int(e.fn, kind, args)
+    last = e.args[-1]
+    return _int(e.fn, kind, args, positive or (isinstance(last, ex.Lit) and last.value > 0))
 
 
 def _bool(fn: str, args: Sequence[str]) -> Text:
@@ -172,18 +175,14 @@ def _own(fn: str, kind: str, args: Sequence[str], short: bool) -> Text:
     return Text(f"{name}({', '.join(args)})", kind, (name,))
 
 
-def _int(fn: str, kind: str, args: Sequence[str]) -> Text:
+def _int(fn: str, kind: str, args: Sequence[str], positive: bool) -> Text:
     a, signed = args[0], kind[0] == "i"
     if fn in INFIX:
         return Text(f"({a} {INFIX[fn]} {args[1]})", kind)
     if fn in ("min", "max"):
         return Text(f"tl.{fn}imum({a}, {args[1]})", kind)
-    if fn == "div" or (fn == "floordiv" and not signed):
-        return Text(f"({a} // {args[1]})", kind)
-    if fn == "fmod" or (fn == "floormod" and not signed):
-        return Text(f"({a} % {args[1]})", kind)
-    if fn in ("floordiv", "floormod"):
-        return Text(f"{fn}_int({a}, {args[1]})", kind, (f"{fn}_int",))
+    if fn in ("div", "floordiv", "fmod", "floormod"):
+        return _division(fn, kind, args, positive)
     if fn in ("shl", "shr"):
         shift = f"{a} {'<<' if fn == 'shl' else '>>'} tl.minimum({args[1]}, {BITS[kind] - 1})"
         return Text(f"tl.where({args[1]} < {BITS[kind]}, {shift}, {literal(0, kind)})", kind)
@@ -206,6 +205,15 @@ def _int(fn: str, kind: str, args: Sequence[str]) -> Text:
     if fn in ("isnan", "isinf"):
         return Text(f"({a} != {a})", "i1")
     raise ValueError(f"{fn} is not defined on {kind}")
+
+
+def _division(fn: str, kind: str, args: Sequence[str], positive: bool) -> Text:
+    signed = kind[0] == "i"
+    truncated = fn if signed else {"floordiv": "div", "floormod": "fmod"}.get(fn, fn)
+    if positive and truncated in ("div", "fmod"):
+        return Text(f"({args[0]} {'//' if truncated == 'div' else '%'} {args[1]})", kind)
+    name = f"{truncated}_{'int' if signed else 'uint'}"
+    return Text(f"{name}({args[0]}, {args[1]})", kind, (name,))
 
 
 def _popcount(kind: str, a: str) -> Text:

@@ -102,6 +102,21 @@ def test_integer_functions_of_two_arguments(fn: str, dtype: DType) -> None:
     np.testing.assert_array_equal(got, want)
 
 
+def extremes(dtype: DType) -> list[np.ndarray[Any, Any]]:
+    """N pairs of integers: the ends of the type, zero, one and some between."""
+    info = np.iinfo(dtype.numpy)
+    ends = sorted({info.min, info.min + 1, 0, 1, 2, 7, info.max - 1, info.max, *((-7, -2, -1) if info.min else ())})
+    values = np.array(ends, dtype.numpy)
+    return [np.resize(part, N) for part in np.meshgrid(values, values)]
+
+
+@pytest.mark.parametrize("dtype", [dt.i64, dt.i32, dt.i16, dt.i8, dt.u8, dt.u32, dt.u64], ids=str)
+@pytest.mark.parametrize("fn", ["div", "floordiv", "fmod", "floormod"])
+def test_integer_division_has_no_exceptions(fn: str, dtype: DType) -> None:
+    got, want = run(call(fn, dtype, 2), extremes(dtype))
+    np.testing.assert_array_equal(got, want)
+
+
 @pytest.mark.parametrize("dtype", [dt.i64, dt.i32, dt.i16, dt.u8, dt.u64], ids=str)
 @pytest.mark.parametrize("fn", ["neg", "abs", "sign", "bitnot", "popcount", "floor"])
 def test_integer_functions_of_one_argument(fn: str, dtype: DType) -> None:

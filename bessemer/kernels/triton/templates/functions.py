@@ -343,17 +343,43 @@ def floormod_float(r, y):
 
 
 @triton.jit
+def div_int(x, y):
+    """The quotient of signed integers, rounded toward zero: 0 where y is 0; the least integer by -1 wraps."""
+    plain = (y != 0) & (y != -1)
+    return tl.where(plain, x // tl.where(plain, y, 1), x * y)
+
+
+@triton.jit
+def fmod_int(x, y):
+    """The remainder of signed integers, with the sign of the dividend; 0 where y is 0 or -1."""
+    plain = (y != 0) & (y != -1)
+    return tl.where(plain, x % tl.where(plain, y, 1), 0)
+
+
+@triton.jit
+def div_uint(x, y):
+    """The quotient of unsigned integers; 0 where y is 0."""
+    return tl.where(y != 0, x // tl.where(y != 0, y, 1), 0)
+
+
+@triton.jit
+def fmod_uint(x, y):
+    """The remainder of unsigned integers; 0 where y is 0."""
+    return tl.where(y != 0, x % tl.where(y != 0, y, 1), 0)
+
+
+@triton.jit
 def floordiv_int(x, y):
-    """The quotient of signed integers, rounded down."""
-    q = x // y
-    r = x - q * y
+    """The quotient of signed integers, rounded down; 0 where y is 0."""
+    q = div_int(x, y)
+    r = tl.where(y != 0, x - q * y, 0)
     return tl.where((r != 0) & ((r < 0) != (y < 0)), q - 1, q)
 
 
 @triton.jit
 def floormod_int(x, y):
-    """The remainder of signed integers, with the sign of the divisor."""
-    r = x % y
+    """The remainder of signed integers, with the sign of the divisor; 0 where y is 0."""
+    r = fmod_int(x, y)
     return tl.where((r != 0) & ((r < 0) != (y < 0)), r + y, r)
 
 
