@@ -12,7 +12,7 @@ from typing import Any
 
 LAUNCH_OPTIONS = frozenset({"warps", "shared", "cluster", "pdl"})
 OWN_FEATURES = ("sm_90", "sm_100", "sm_120")  # architectures with instructions that no other has (wgmma)
-OPTIONS = ("--std=c++17", "--default-device", "--ptxas-options=-v")
+OPTIONS = ("--std=c++17", "--device-as-default-execution-space", "--ptxas-options=-v")
 
 
 @cache

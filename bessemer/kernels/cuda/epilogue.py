@@ -1,0 +1,150 @@
+"""The epilogue of a Problem as device functions that kernels call for runs of eight columns of the output.
+
+`epilogue(problem).text` defines, for output 0 seen as row-major [rows, last axis] with a multiple of 8 columns,
+
+    struct Columns, struct Cells
+    load_constant_columns(Columns &, int col, ...)   weights read by column alone: possible before the inputs are there
+    load_columns(Columns &, int col, ...)            other operands read by column alone, and single elements
+    load_cells(Cells &, int row, int col, ...)       operands read in runs at row and column
+    finish(const float (&acc)[8], const Columns &, const Cells &, int row, int col, ...)   computes and stores the run
+
+so that a kernel can have these loads under way while it computes. What is read in other ways is read in `finish`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from bessemer.core.dim import Dim, divisor
+from bessemer.ir import expr as ex
+from bessemer.kernels.base import Arg, Int, Problem, Ptr
+from bessemer.kernels.c import scalar
+from bessemer.kernels.c.affine import Affine, offset
+from bessemer.kernels.c.body import Flat, Params, Value
+from bessemer.kernels.cuda.scalar import DeviceBody
+
+RUN = 8  # columns that are loaded and stored at once
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """`text` defines the functions; `parameters` are their own ("const uint16_t *x2"), called `names`; `args` are the
+    launch's arguments for them."""
+
+    text: str
+    parameters: tuple[str, ...]
+    names: tuple[str, ...]
+    args: tuple[Arg, ...]
+
+
+@dataclass
+class _Loads:
+    """Loads that happen ahead, by where their values are kept."""
+
+    columns: list[str] = field(default_factory=list)  # fields of the structs
+    cells: list[str] = field(default_factory=list)
+    constant: list[str] = field(default_factory=list)  # statements of the load functions
+    late: list[str] = field(default_factory=list)
+    staged: dict[int, tuple[ex.Expr, str]] = field(default_factory=dict)
+
+
+def epilogue(problem: Problem) -> Epilogue:
+    """The device functions of `problem`'s epilogue, or those that store its result."""
+    params = Params(problem)
+    finish, expr = _body(problem, params)
+    cells, _ = _body(problem, params)
+    loads = _Loads()
+    for node in ex.walk(expr):
+        if isinstance(node, ex.Load) and finish.safe(node):
+            _plan(problem, node, loads, cells)
+    finish.staged = loads.staged
+    _finish(problem, finish, expr)
+    parameters = tuple(_declared(problem, params))
+    own = "".join(f", {p}" for p in parameters)
+    text = "\n".join(
+        [
+            _struct("Columns", loads.columns), _struct("Cells", loads.cells),
+            _function(f"load_constant_columns(Columns &columns, int col{own})", loads.constant),
+            _function(f"load_columns(Columns &columns, int col{own})", loads.late),
+            _function(f"load_cells(Cells &cells, int row, int col{own})", cells.blocks[0].lines),
+            _function(
+                f"finish(const float (&acc)[8], const Columns &columns, const Cells &cells, int row, int col{own})",
+                finish.blocks[0].lines,
+            ),
+        ]
+    )  # fmt: skip
+    return Epilogue(text, parameters, tuple(p.split()[-1].lstrip("*") for p in parameters), params.args)
+
+
+def _body(problem: Problem, params: Params) -> tuple[DeviceBody, ex.Expr]:
+    out = problem.outputs[0]
+    axes = tuple((f"i{k}", size) for k, size in enumerate(out.shape))
+    body = DeviceBody(problem, params, dict(axes))
+    body.blocks[0].flat = Flat("row", axes[:-1])
+    result = (problem.result or out).dtype
+    return body, body.intern(problem.epilogue if problem.epilogue is not None else ex.Acc(result))
+
+
+def _plan(problem: Problem, e: ex.Load, loads: _Loads, cells: DeviceBody) -> None:
+    """Let a load happen ahead where it reads a run of eight neighbours, aligned, or always the same element."""
+    operand = problem.operands[e.operand]
+    at, last = offset(operand.type.shape, e.index), f"i{problem.outputs[0].rank - 1}"
+    rest = replace(at, axes={name: c for name, c in at.axes.items() if name != last})
+    step, by_column = at.axes.get(last, 0), rest.known == 0
+    if at.rest or not _whole_runs(problem, rest) or not (step == 1 or (step == 0 and by_column)):
+        return
+    kind, pointer = scalar.STORAGE[operand.type.dtype.name], cells.params.pointer(e.operand)
+    name, home = f"v{len(loads.staged)}", "columns" if by_column else "cells"
+    (loads.columns if by_column else loads.cells).append(f"{f'Run<{kind}>' if step else kind} {name};")
+    loads.staged[id(e)] = (e, scalar.read(f"{home}.{name}.v[j]" if step else f"{home}.{name}", e.dtype))
+    if not by_column:
+        cells.line(f"cells.{name} = load_run({pointer} + {cells.sum(rest).text} + col);")
+        return
+    value = f"load_run({pointer} + col)" if step else f"*{pointer}"
+    (loads.constant if operand.constant else loads.late).append(f"columns.{name} = {value};")
+
+
+def _whole_runs(problem: Problem, a: Affine) -> bool:
+    """Whether the offset is always a multiple of a run."""
+    return all(_divides(problem, d) for d in (a.constant, *a.axes.values()))
+
+
+def _divides(problem: Problem, d: Dim) -> bool:
+    return d % RUN == 0 if isinstance(d, int) else divisor(d, problem.range_map) % RUN == 0
+
+
+def _finish(problem: Problem, body: DeviceBody, expr: ex.Expr) -> None:
+    out = problem.outputs[0]
+    result = scalar.kind_of((problem.result or out).dtype)
+    target = body.params.pointer(len(problem.operands))
+    body.line(f"Run<{scalar.STORAGE[out.dtype.name]}> run;")
+    with body.block("for (int j = 0; j < 8; j++)", {f"i{out.rank - 1}": "(col + j)"}, pragma="#pragma unroll"):
+        for node in ex.walk(expr):
+            if isinstance(node, ex.Acc):
+                text = scalar.converted("acc[j]", result, scalar.kind_of(node.dtype))
+                body.bind(node, Value(text, body.top))
+        body.store_at("run.v[j]", out.dtype, expr)
+    body.line(f"store_run({target} + static_cast<int64_t>(row) * {body.params.size(out.shape[-1])} + col, run);")
+
+
+def _declared(problem: Problem, params: Params) -> list[str]:
+    """The parameters in the order of `params.args`."""
+    pointers = list(params.pointers.values())
+    found = []
+    for arg, name in zip(params.args, [*pointers, *params.sizes.values()]):
+        if isinstance(arg, Int):
+            found.append(f"int64_t {name}")
+            continue
+        assert isinstance(arg, Ptr)
+        number = arg.operand - len(problem.operands)
+        t = problem.outputs[number] if number >= 0 else problem.operands[arg.operand].type
+        found.append(f"{'' if number >= 0 else 'const '}{scalar.STORAGE[t.dtype.name]} *{name}")
+    return found
+
+
+def _struct(name: str, fields: list[str]) -> str:
+    return f"struct {name} {{\n" + "".join(f"    {f}\n" for f in fields) + "};\n"
+
+
+def _function(head: str, lines: list[str]) -> str:
+    return f"inline void {head} {{\n" + "".join(f"    {line}\n" for line in lines) + "}\n"

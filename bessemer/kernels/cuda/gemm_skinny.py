@@ -1,0 +1,54 @@
+"""Matrix products of few rows with constant weights: each CTA holds its whole slab, and starts on weights early."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, register
+from bessemer.kernels.cuda import skinny
+from bessemer.kernels.cuda.skinny import Rows
+from bessemer.kernels.triton.product import product_of
+
+
+class GemmSkinny:
+    """matmul in f16 and bf16 with a constant b, a stored row-major, k and n multiples of 8."""
+
+    name = "cuda_gemm_skinny"
+    version = 1
+    language = "cuda"
+
+    def applicable(self, problem: Problem, target: Limits) -> Reason | None:
+        rows = _rows(problem)
+        return rows if isinstance(rows, Reason) else skinny.reason(problem, target, rows)
+
+    def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
+        return skinny.ordered(problem, target, _known(problem))
+
+    def estimate(self, problem: Problem, target: Limits, config: Config) -> float:
+        """Microseconds at the opt shape."""
+        return skinny.microseconds(problem, target, _known(problem), config)
+
+    def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
+        return skinny.code(problem, _known(problem), config)
+
+
+def _known(problem: Problem) -> Rows:
+    rows = _rows(problem)
+    assert isinstance(rows, Rows)
+    return rows
+
+
+def _rows(problem: Problem) -> Rows | Reason:
+    if problem.op != "matmul":
+        return Reason(f"computes matmul, not {problem.op}")
+    view = product_of(problem)
+    if isinstance(view, Reason):
+        return view
+    if view.batches or view.a_t:
+        return Reason("multiplies one batch, with a stored row-major")
+    if not isinstance(view.n, int) or not isinstance(view.k, int) or view.k % 8:
+        return Reason(f"takes weights of fixed sizes and rows of whole 16 bytes, not {view.k} x {view.n}")
+    return Rows("rows_matmul.cuh", view.m, view.n, view.k, "nk" if view.b_t else "kn", {}, {})
+
+
+register(GemmSkinny())

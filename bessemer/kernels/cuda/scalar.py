@@ -1,0 +1,54 @@
+"""Scalar functions as CUDA C++ text: the C printer's text, with the GPU's own functions where they differ.
+
+Values that are computed for 16 bits take faster functions (`exp_16`), which are still faithful there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+
+from bessemer.core import dtype as dt
+from bessemer.ir import expr as ex
+from bessemer.kernels.c import scalar
+from bessemer.kernels.c.body import Body, Value
+
+SHORT = frozenset({"exp", "sigmoid", "tanh"})  # functions that have a form for 16 bits
+NAMES = {
+    "inff()": "__int_as_float(0x7f800000)", "inf()": "__longlong_as_double(0x7ff0000000000000ll)",
+    "popcountll": "__popcll",
+}  # fmt: skip
+
+
+class DeviceBody(Body):
+    """Statements of a device function."""
+
+    def _value(self, e: ex.Expr) -> Value:
+        if isinstance(e, ex.Call) and e.fn in SHORT and e.args[0].dtype in (dt.f16, dt.bf16):
+            value = self.value(e.args[0])
+            return self._let(f"{e.fn}_16({value.text})", e.dtype, value.level)
+        return super()._value(e)
+
+
+@cache
+def template(name: str) -> str:
+    """The text of templates/`name`."""
+    return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
+
+
+@cache
+def _functions() -> Mapping[str, str]:
+    own = scalar.definitions(template("functions.cuh"))
+    return own | {name: text for name, text in scalar.functions().items() if name not in own}
+
+
+def assemble(text: str) -> str:
+    """`text` with the functions that it calls before it, in the GPU's words."""
+    return device_words(scalar.called(text, _functions()) + text)
+
+
+def device_words(text: str) -> str:
+    """C text with gcc's builtins as CUDA names them."""
+    return re.sub(r"__builtin_(\w+(?:\(\))?)", lambda m: NAMES.get(m.group(1), m.group(1)), text)

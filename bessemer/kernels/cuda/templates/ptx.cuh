@@ -1,0 +1,107 @@
+// Instructions of sm_90 that C++ has no words for. Addresses in shared memory are 32 bits.
+
+inline uint32_t shared_address(const void *p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
+
+// Programmatic dependent launch: the kernel behind this one may start; what the kernels ahead wrote may be read.
+
+inline void launch_dependents() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+
+inline void wait_for_inputs() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+
+// Barriers in shared memory that count the bytes of bulk copies.
+
+inline void barrier_init(uint32_t barrier, uint32_t arrivals) {
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+
+inline void fence_barrier_init() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+
+inline void barrier_expect(uint32_t barrier, uint32_t nbytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(barrier), "r"(nbytes) : "memory");
+}
+
+inline void barrier_wait(uint32_t barrier, uint32_t phase) {
+    asm volatile(
+        "{ .reg .pred done; again: mbarrier.try_wait.parity.shared.b64 done, [%0], %1; @!done bra again; }" ::"r"(barrier),
+        "r"(phase)
+        : "memory");
+}
+
+// Copies from global to shared memory. The bulk copy takes multiples of 16 bytes, the other 16 bytes, of which only the
+// first `nbytes` are read and the rest is zero.
+
+inline void copy_bulk(uint32_t target, const void *source, uint32_t nbytes, uint32_t barrier) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(target),
+                 "l"(source), "r"(nbytes), "r"(barrier)
+                 : "memory");
+}
+
+inline void copy_16(uint32_t target, const void *source, uint32_t nbytes) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(source), "r"(nbytes) : "memory");
+}
+
+inline void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+template <int PENDING> inline void copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory"); }
+
+// Clusters: CTAs that run together and reach each other's shared memory.
+
+inline void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
+
+inline void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
+
+inline uint32_t address_in(uint32_t address, uint32_t rank) {
+    uint32_t remote;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(address), "r"(rank));
+    return remote;
+}
+
+inline void store_remote(uint32_t address, float value) {
+    asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
+}
+
+inline void store_shared(uint32_t address, float value) {
+    asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
+}
+
+// Warpgroup products: operands in shared memory, rows of 128 bytes whose 16-byte units are XORed with the row.
+
+inline uint64_t operand(uint32_t address) {
+    const uint64_t leading = 1, eight_rows = 1024 >> 4, swizzle_128 = 1;
+    return (address & 0x3ffff) >> 4 | leading << 16 | eight_rows << 32 | swizzle_128 << 62;
+}
+
+inline void fence_copies_before_products() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+inline void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+
+inline void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+
+inline void products_wait() { asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory"); }
+
+// Eight neighbours in memory. `load_run` bypasses the read-only cache: kernels ahead may have written what it reads
+// after this one had started.
+
+template <class T> struct alignas(sizeof(T) * 8 < 16 ? sizeof(T) * 8 : 16) Run {
+    T v[8];
+};
+
+template <class T> inline Run<T> load_run(const T *source) {
+    Run<T> run;
+    if constexpr (sizeof(run) < 16) {
+        auto &words = reinterpret_cast<uint32_t(&)[2]>(run);
+        asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(words[0]), "=r"(words[1]) : "l"(source) : "memory");
+    } else {
+#pragma unroll
+        for (int k = 0; k < sizeof(run) / 16; k++) {
+            auto &words = reinterpret_cast<uint32_t(&)[sizeof(run) / 4]>(run);
+            asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                         : "=r"(words[4 * k]), "=r"(words[4 * k + 1]), "=r"(words[4 * k + 2]), "=r"(words[4 * k + 3])
+                         : "l"(reinterpret_cast<const char *>(source) + 16 * k)
+                         : "memory");
+        }
+    }
+    return run;
+}
+
+template <class T> inline void store_run(T *target, const Run<T> &run) { *reinterpret_cast<Run<T> *>(target) = run; }

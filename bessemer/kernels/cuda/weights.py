@@ -1,0 +1,28 @@
+"""Weight layouts of the CUDA kernels, made while the engine is written."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bessemer.kernels.base import transform
+
+BLOCK = 64  # rows, and elements of a row, of a block
+UNIT = 8  # elements of 16 bytes
+
+
+@transform("swizzled_blocks")
+def swizzled_blocks(w: np.ndarray, order: str, rows: int, chunks: int) -> np.ndarray:
+    """Weights of `order` as [rows, chunks, 64, 64]: blocks of 64 channels and 64 elements of the sum, zero-padded.
+
+    Unit u (8 elements) of row r of a block lies at place u ^ (r % 8), as warpgroup products read it. `order` is "nk"
+    or "kn" for a matrix (after leading ones), "taps" for a filter [N, C, *kernel], whose sum runs over taps and then
+    channels."""
+    if order == "taps":
+        w = np.moveaxis(w.reshape(*w.shape[:2], -1), 1, 2)
+    matrix = w.reshape(w.shape[0], -1) if order == "taps" else w.reshape(w.shape[-2:])
+    matrix = matrix.T if order == "kn" else matrix
+    n, k = matrix.shape
+    padded = np.pad(matrix, ((0, rows * BLOCK - n), (0, chunks * BLOCK - k)))
+    blocks = padded.reshape(rows, BLOCK, chunks, BLOCK // UNIT, UNIT).transpose(0, 2, 1, 3, 4)
+    row, unit = np.arange(BLOCK)[:, None], np.arange(BLOCK // UNIT)[None]
+    return np.ascontiguousarray(blocks[:, :, row, unit ^ row % UNIT]).reshape(rows, chunks, BLOCK, BLOCK)
