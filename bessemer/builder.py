@@ -5,6 +5,7 @@ Stages: import, fuse, layout, precision, lower, tune, plan. A build can stop aft
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ from bessemer.passes import pipeline
 from bessemer.passes.base import PassOptions
 from bessemer.plan.plan import plan
 from bessemer.targets.base import Target, resolve
-from bessemer.tune.cache import TimingCache
+from bessemer.tune.cache import TimingCache, shipped
 from bessemer.tune.choice import Choice
 from bessemer.tune.measure import measurer_for
 from bessemer.tune.tuner import MODES, Tuner
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 STAGES = ("import", "fuse", "layout", "precision", "lower", "tune", "plan")
 PRECISIONS = ("fp32", "fp16", "bf16")
+AFTER_TUNING = 1.0  # seconds of a budget that are kept for what follows the tuning
 Progress = Callable[[str, int, int, str], None]  # (stage, done, total, what)
 
 
@@ -92,8 +94,10 @@ def build(
     tf32: allow TF32 in fp32 products on GPUs.
     shapes: {input: shape} fixes dynamic inputs. profiles: ranges of dynamic inputs, see Profile.
     tune: "device" times kernels on the device, "cache" uses the timing cache alone, "off" the roofline model.
-    timing_cache: a path (read, and written back) or a TimingCache. workspace: most bytes of scratch for one kernel.
-    build_budget: seconds of tuning; what is left is chosen by the model. threads: of the CPU runs that tune.
+    timing_cache: a path (read, and written back) or a TimingCache; what it lacks may be in one that the package brings.
+    workspace: most bytes of scratch for one kernel. threads: of the CPU runs that tune.
+    build_budget: seconds that the build may take, compilers included; what there is no time to tune is chosen by the
+    model, and the engine's notes tell what that may cost.
     progress(stage, done, total, what) and log(line) are told what goes on.
 
     Raises ModelError (the model), BuildError (the build), DeviceError (the device).
@@ -128,6 +132,7 @@ def run(model: str | Path | bytes | ModelProto, options: BuildOptions) -> Engine
     if build_.done("lower", lambda: _lowered_text(lowered)):
         return None
     problems = [i.problem for i in lowered.items if isinstance(i, KernelItem)]
+    tuner.budget = build_.seconds_to_tune()
     choices = tuner.choose(problems)
     build_.finish_tuning(tuner)
     if build_.done("tune", lambda: _choices_text(choices)):
@@ -142,13 +147,15 @@ class _Build:
     options: BuildOptions
     target: Target = field(init=False)
     cache: TimingCache = field(init=False)
-    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         target = self.options.target
         self.target = resolve(target, self.options.threads) if isinstance(target, str) else target
         given = self.options.timing_cache
         self.cache = given if isinstance(given, TimingCache) else TimingCache(given)
+        self.cache.shipped = shipped(self.target.fingerprint())
 
     def tell(self, stage: str, done: int, total: int, what: str = "") -> None:
         if self.options.progress is not None:
@@ -173,17 +180,21 @@ class _Build:
         measurer = measurer_for(self.target) if measure else None
         return Tuner(
             self.target, self.target.fingerprint(), tactics, self.cache, self.options.tune, measurer,
-            self.options.build_budget, self.options.workspace, log=self.options.log,
+            workspace=self.options.workspace, log=self.options.log,
             progress=lambda done, total, what: self.tell("tune", done, total, what),
         )  # fmt: skip
 
+    def seconds_to_tune(self) -> float | None:
+        """What is left of the budget, less what the rest of the build takes: about half of what went before."""
+        if self.options.build_budget is None:
+            return None
+        spent = time.monotonic() - self.started
+        return max(0.0, self.options.build_budget - 1.5 * spent - AFTER_TUNING)
+
     def finish_tuning(self, tuner: Tuner) -> None:
         self.cache.save()
-        if tuner.untuned and self.options.log is not None:
-            self.options.log(
-                f"the build budget ended before {tuner.untuned} of the model's kernels were timed: they were chosen by "
-                "the roofline model; build again with the same timing cache to go on"
-            )
+        if tuner.left is not None:
+            self.notes.append(f"{tuner.left}; build again with the same timing cache to go on")
 
     def assembled(self, graph: Graph, lowered: Lowered, choices: Mapping[Problem, Choice]) -> Engine:
         self.tell("plan", 0, 1)
@@ -204,6 +215,7 @@ class _Build:
             "model": {"name": graph.name, "nodes": len(graph.nodes), "metadata": dict(graph.metadata)},
             "precision": self.options.precision,
             "slow_paths": slow,
+            "notes": self.notes,
         }  # fmt: skip
 
 

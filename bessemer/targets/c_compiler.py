@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -86,13 +87,23 @@ class Source:
 
 
 def compile_objects(
-    sources: Sequence[Source], arch: str, *, optimise: bool = True, timeout: float = TIMEOUT
-) -> list[Path | str]:
-    """An object file for each source, or the text of its failure; in parallel, and from the cache where known."""
+    sources: Sequence[Source], arch: str, *, optimise: bool = True, timeout: float = TIMEOUT,
+    seconds: float | None = None,
+) -> list[Path | str | None]:  # fmt: skip
+    """An object file for each source, or the text of its failure; in parallel, and from the cache where known.
+
+    After `seconds` what is still being compiled is given up; such sources, and those that nobody began, are None."""
     compiler = find_compiler()
     flags = compiler.flags(arch, optimise)
+    end = float("inf") if seconds is None else time.monotonic() + seconds
+
+    def compiled(source: Source) -> Path | str | None:
+        left = end - time.monotonic()
+        found = _compile(compiler, source, flags, min(timeout, left)) if left > 0 else None
+        return None if isinstance(found, str) and time.monotonic() >= end else found
+
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        return list(pool.map(lambda s: _compile(compiler, s, flags, timeout), sources))
+        return list(pool.map(compiled, sources))
 
 
 def _compile(compiler: Compiler, source: Source, flags: Sequence[str], timeout: float) -> Path | str:

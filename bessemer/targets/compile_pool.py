@@ -14,6 +14,7 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from bessemer.core.errors import CompilerError
 from bessemer.targets import nvrtc_compile, triton_compile
 
 TIMEOUT = 180.0  # seconds for one kernel
+WORKERS = 16  # processes at most, of up to half a gigabyte each
 FORMAT = 3  # of the stored results; raise it with any change of compile_worker and what it calls
 
 
@@ -151,28 +153,30 @@ def close_idle() -> None:
 
 def compile_all(
     jobs: Sequence[Job], *, workers: int | None = None, timeout: float = TIMEOUT, folder: Path | None = None,
-    done: Callable[[int, int], None] | None = None,
-) -> list[tuple[bytes, dict[str, Any]] | str]:  # fmt: skip
+    done: Callable[[int, int], None] | None = None, seconds: float | None = None,
+) -> list[tuple[bytes, dict[str, Any]] | str | None]:  # fmt: skip
     """For each job its cubin and launch ABI, or the compiler's error text. Equal jobs are compiled once.
 
-    At most `workers` processes (by default as many as there are cores, and no more than 8) share the jobs that
-    `folder` does not hold. `done(finished, all)` is called as they finish."""
+    At most `workers` processes (by default as many as there are cores, and no more than WORKERS) share the jobs that
+    `folder` does not hold, the first ones first. `done(finished, all)` is called as they finish. After `seconds` what
+    is still being compiled is given up; such jobs, and those that nobody began, are None."""
     where = folder or cache_folder()
+    end = float("inf") if seconds is None else time.monotonic() + seconds
     missing = {job.key: job for job in jobs if _stored(where, job.key) is None}
-    errors: dict[str, str] = {}
+    errors: dict[str, str | None] = dict.fromkeys(missing) if seconds is not None else {}
     work: queue.SimpleQueue[tuple[str, Job]] = queue.SimpleQueue()
-    for item in sorted(missing.items()):
+    for item in missing.items():
         work.put(item)
     finished = [0]
 
     def run() -> None:
         process: _Process | None = None
         with contextlib.suppress(queue.Empty):
-            while True:
+            while (left := end - time.monotonic()) > 0:
                 key, job = work.get_nowait()
                 process = process or _take()
-                found = process.answer({**job.payload(), "out": str(where / key[:2] / key)}, timeout)
-                if "error" in found:
+                found = process.answer({**job.payload(), "out": str(where / key[:2] / key)}, min(timeout, left))
+                if "error" in found and time.monotonic() < end:
                     errors[key] = found["error"]
                 if not process.alive:
                     process.close()
@@ -183,7 +187,7 @@ def compile_all(
         if process is not None:
             _idle.append(process)
 
-    count = min(workers or min(8, os.cpu_count() or 1), len(missing))
+    count = min(workers or min(WORKERS, os.cpu_count() or 1), len(missing))
     threads = [threading.Thread(target=run, daemon=True) for _ in range(count)]
     for thread in threads:
         thread.start()

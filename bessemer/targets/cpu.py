@@ -118,7 +118,7 @@ class CpuTarget:
         sources = sorted({source_of(code) for _, code in codes}, key=lambda s: s.suffix)
         objects = compile_objects([*sources, interpreter()], self.arch, optimise=self.optimise)
         for source, found in zip([*sources, interpreter()], objects):
-            if isinstance(found, str):
+            if not isinstance(found, Path):
                 raise CompilerError(f"a kernel does not compile:\n{found}", where=", ".join(source.entries))
         return LinkedObject((link_objects([o for o in objects if isinstance(o, Path)]),))
 

@@ -133,19 +133,22 @@ class CudaTarget:
 
     def compile(
         self, requests: Sequence[Request], *, workers: int | None = None, timeout: float = TIMEOUT,
-        done: Callable[[int, int], None] | None = None,
-    ) -> list[CompiledKernel | str]:  # fmt: skip
+        done: Callable[[int, int], None] | None = None, seconds: float | None = None,
+    ) -> list[CompiledKernel | str | None]:  # fmt: skip
         """Each request's kernel, or the text of its failure. Equal kernels are compiled once, and kept on disk.
 
-        `done(finished, all)` counts those that had to be compiled. CompilerError where a compiler is missing."""
-        jobs = [self.job(r) for r in requests]
-        found = compile_pool.compile_all(jobs, workers=workers, timeout=timeout, folder=self.folder, done=done)
-        return [self._checked(r) for r in found]
+        `done(finished, all)` counts those that had to be compiled. After `seconds` the compilers are stopped, and
+        what they were not done with is None. CompilerError where a compiler is missing."""
+        found = compile_pool.compile_all(
+            [self.job(r) for r in requests], workers=workers, timeout=timeout, folder=self.folder, done=done,
+            seconds=seconds,
+        )  # fmt: skip
+        return [None if f is None else self._checked(f) for f in found]
 
     def compile_one(self, request: Request) -> CompiledKernel:
         """The kernel of one request; CompilerError names it and shows the compiler's text."""
         (found,) = self.compile([request])
-        if isinstance(found, str):
+        if not isinstance(found, CompiledKernel):
             raise CompilerError(f"could not compile {request.label}:\n{found}", where=self.arch)
         return found
 
@@ -153,7 +156,7 @@ class CudaTarget:
         """All launches of these kernels as cubins; CompilerError lists those that do not compile."""
         requests = [Request(problem, code, launch) for problem, code in codes for launch in code.launches]
         found = self.compile(requests)
-        failed = [f"{r.label}:\n{k}" for r, k in zip(requests, found) if isinstance(k, str)]
+        failed = [f"{r.label}:\n{k}" for r, k in zip(requests, found) if not isinstance(k, CompiledKernel)]
         if failed:
             raise CompilerError("could not compile " + "\n".join(failed), where=self.arch)
         kernels = {self.job(r): k for r, k in zip(requests, found) if isinstance(k, CompiledKernel)}

@@ -3,6 +3,10 @@
 An entry's key hashes {problem, tactic, version, config, device fingerprint}, so an entry is never used for another
 kernel, another version of it, or another device. Failures are entries too. Merging is commutative and idempotent: of
 two entries with one key the faster wins, a time beats a failure, and equal times are ordered by their text.
+
+A pruned cache keeps the times of each problem's winner and its close rivals; the others are named in one line, the
+start of their keys, so that nobody times them again. The package brings such caches for some devices (`shipped`): what
+they know counts where the user's own cache has nothing, and is not written into it.
 """
 
 from __future__ import annotations
@@ -19,6 +23,9 @@ from bessemer.core.files import replacing
 from bessemer.kernels.base import LANGUAGES, Config, Problem, Tactic
 
 MODES = ("off", "read", "append", "require")
+SHORT = 12  # characters of the keys of slower candidates
+WITHIN = 0.05  # rivals this close to the fastest keep their times when a cache is pruned
+CACHES = Path(__file__).parent / "caches"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +39,34 @@ class Entry:
     config: Mapping[str, int | str]
     op: str
     device: str
+    problem: str  # see problem_key; "" in caches of older versions
 
     def to_line(self) -> str:
         return canon.dumps(
             {"key": self.key, "us": self.us, "error": self.error, "tactic": self.tactic, "config": dict(self.config),
-             "op": self.op, "device": self.device}
+             "op": self.op, "device": self.device, "problem": self.problem}
         )  # fmt: skip
 
     def order(self) -> tuple[bool, float, str]:
         """The better of two entries with one key is the lesser."""
         return (self.us is None, self.us or 0.0, self.to_line())
+
+
+@dataclass(frozen=True, slots=True)
+class Slower:
+    """Candidates of a problem that lost, by the first SHORT characters of their keys."""
+
+    problem: str
+    device: str
+    keys: frozenset[str]
+
+    def to_line(self) -> str:
+        return canon.dumps({"slower": sorted(self.keys), "device": self.device, "problem": self.problem})
+
+
+def problem_key(problem: Problem) -> str:
+    """What the entries of a problem have in common."""
+    return canon.digest(problem.key)[:16]
 
 
 def entry_key(problem: Problem, tactic: Tactic, config: Config, fingerprint: Mapping[str, Any]) -> str:
@@ -62,10 +87,13 @@ class TimingCache:
             raise TimingCacheError(f"unknown timing cache mode {mode!r}", fix=f"use one of {', '.join(MODES)}")
         self.path, self.mode = Path(path) if path else None, mode
         self.entries: dict[str, Entry] = {}
+        self.slower: dict[tuple[str, str], frozenset[str]] = {}  # by problem and device
+        self._slower: set[str] = set()  # all of them
+        self.shipped: TimingCache | None = None
         self._changed = False
         if self.path is not None and mode != "off":
             if self.path.exists():
-                self.merge(read_entries(self.path))
+                self.merge(read_lines(self.path))
             elif mode in ("read", "require"):
                 raise TimingCacheError(
                     "the timing cache does not exist", where=str(self.path), fix="build once with mode 'append'"
@@ -73,59 +101,105 @@ class TimingCache:
         self._changed = False
 
     def get(self, key: str) -> Entry | None:
-        return None if self.mode == "off" else self.entries.get(key)
+        """The entry of this cache, else of the one that the package brings."""
+        if self.mode == "off":
+            return None
+        return self.entries.get(key) or (self.shipped.get(key) if self.shipped is not None else None)
+
+    def is_slower(self, key: str) -> bool:
+        """Whether the candidate with that key is only known to have lost."""
+        if self.mode == "off":
+            return False
+        return key[:SHORT] in self._slower or (self.shipped is not None and self.shipped.is_slower(key))
 
     def put(self, entry: Entry) -> None:
         if self.mode in ("append", "read"):
             self.merge([entry])
 
-    def merge(self, entries: Iterable[Entry]) -> None:
-        """Take in entries; see the module's rule for duplicates."""
-        for entry in entries:
-            known = self.entries.get(entry.key)
-            if known is None or entry.order() < known.order():
-                self.entries[entry.key] = entry
+    def merge(self, lines: Iterable[Entry | Slower]) -> None:
+        """Take in what another cache knows; see the module's rule for duplicates."""
+        for line in lines:
+            if isinstance(line, Slower):
+                place = (line.problem, line.device)
+                keys = self.slower.get(place, frozenset()) | line.keys
+                self._changed |= keys != self.slower.get(place)
+                self.slower[place] = keys
+                self._slower |= line.keys
+                continue
+            known = self.entries.get(line.key)
+            if known is None or line.order() < known.order():
+                self.entries[line.key] = line
                 self._changed = True
+
+    def lines(self) -> list[Entry | Slower]:
+        """All that is known, in the order of the file."""
+        entries = [self.entries[key] for key in sorted(self.entries)]
+        return [*entries, *(Slower(*place, keys) for place, keys in sorted(self.slower.items()))]
 
     def save(self) -> None:
         """Write the file atomically, sorted by key, merged with what others wrote meanwhile."""
         if self.path is None or self.mode != "append" or not self._changed:
             return
         if self.path.exists():
-            self.merge(read_entries(self.path))
+            self.merge(read_lines(self.path))
         try:
             with replacing(self.path) as file:
-                file.writelines(self.entries[key].to_line().encode() + b"\n" for key in sorted(self.entries))
+                file.writelines(line.to_line().encode() + b"\n" for line in self.lines())
         except OSError as error:
             raise TimingCacheError(f"cannot be written: {error.strerror}", where=str(self.path)) from error
         self._changed = False
 
+    def pruned(self, within: float = WITHIN) -> list[Entry | Slower]:
+        """The lines of a small cache that chooses the same kernels: of every problem the fastest and the candidates
+        within that share of it; the others are named as slower. Entries of no named problem are left out."""
+        fastest: dict[tuple[str, str], float] = {}
+        for e in self.entries.values():
+            place = (e.problem, e.device)
+            fastest[place] = min(fastest.get(place, float("inf")), float("inf") if e.us is None else e.us)
+        out = TimingCache()
+        out.merge(Slower(*place, keys) for place, keys in self.slower.items())
+        for e in self.entries.values():
+            place = (e.problem, e.device)
+            if not e.problem:
+                continue
+            kept = e.us is not None and e.us <= fastest[place] * (1 + within)
+            out.merge([e if kept else Slower(*place, frozenset({e.key[:SHORT]}))])
+        return out.lines()
 
-def read_entries(path: Path) -> list[Entry]:
-    """All entries of a file. A damaged last line (a killed build) is dropped; any other is an error naming the line."""
+
+def shipped(fingerprint: Mapping[str, Any]) -> TimingCache | None:
+    """The cache that the package brings for a device; None where it has none."""
+    path = CACHES / f"{str(fingerprint.get('gpu', '')).lower().replace(' ', '-')}.jsonl"
+    return TimingCache(path, "read") if path.exists() else None
+
+
+def read_lines(path: Path) -> list[Entry | Slower]:
+    """All lines of a file. A damaged last line (a killed build) is dropped; any other is an error naming the line."""
     try:
         lines = path.read_bytes().rstrip(b"\n").split(b"\n")
     except OSError as error:
         raise TimingCacheError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    entries = []
+    out = []
     for number, line in enumerate(lines, 1):
         try:
             if line:
-                entries.append(_entry(json.loads(line)))
+                out.append(_line(json.loads(line)))
         except (ValueError, KeyError, TypeError, RecursionError) as problem:
             if number == len(lines):
                 break
             raise TimingCacheError(
                 f"line {number} is damaged: {problem!r}", where=str(path), fix="delete the line or the file"
             ) from None
-    return entries
+    return out
 
 
-def _entry(data: Mapping[str, Any]) -> Entry:
+def _line(data: Mapping[str, Any]) -> Entry | Slower:
+    if "slower" in data:
+        return Slower(str(data["problem"]), str(data["device"]), frozenset(str(k) for k in data["slower"]))
     us, error = data["us"], data["error"]
     if (us is None) == (error is None) or (us is not None and not 0 <= float(us) < float("inf")):
         raise ValueError(f"a time or an error is needed, not us={us!r} and error={error!r}")
     return Entry(
         str(data["key"]), None if us is None else float(us), None if error is None else str(error), str(data["tactic"]),
-        dict(data["config"]), str(data["op"]), str(data["device"]),
+        dict(data["config"]), str(data["op"]), str(data["device"]), str(data.get("problem", "")),
     )  # fmt: skip

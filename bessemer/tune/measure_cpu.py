@@ -25,7 +25,7 @@ from bessemer.targets.base import Target
 from bessemer.targets.c_compiler import Source, compile_objects, link_objects
 from bessemer.targets.cpu import interpreter, source_of
 from bessemer.tune import oracle
-from bessemer.tune.tuner import Candidate, Measured
+from bessemer.tune.task import Candidate, Measured
 
 GUARD = 4096  # bytes of poison around every output and workspace
 POISON = 0xA5
@@ -39,16 +39,17 @@ OUT_OF_RACE = 3.0  # times the fastest: such a candidate is not timed again
 class _Batch:
     """Sources compiled in parallel and linked into one library, and what became of those that failed."""
 
-    def __init__(self, sources: Sequence[Source], arch: str) -> None:
-        both = [*sources, interpreter()]
-        found = compile_objects(both, arch)
-        self.sources = frozenset(sources)
-        self.failed = {s: o for s, o in zip(sources, found) if isinstance(o, str)}
-        good = {s: o for s, o in zip(both, found) if isinstance(o, Path)}
+    def __init__(self, sources: Sequence[Source], arch: str, seconds: float | None) -> None:
+        compiled = dict(zip(sources, compile_objects(sources, arch, seconds=seconds)))
+        self.sources = frozenset(s for s, found in compiled.items() if found is not None)
+        self.failed = {s: found for s, found in compiled.items() if isinstance(found, str)}
+        good = {s: found for s, found in compiled.items() if isinstance(found, Path)}
+        (base,) = compile_objects([interpreter()], arch)
+        if not isinstance(base, Path):
+            raise CompilerError(f"the step interpreter does not compile:\n{base}")
         try:
-            self.library = _load(good.values())
+            self.library = _load([*good.values(), base])
         except (CompilerError, DeviceError):  # one that does not link or load must not cost the others
-            base = good.pop(both[-1])
             for source, obj in list(good.items()):
                 try:
                     _load([obj, base])
@@ -96,14 +97,18 @@ class CpuMeasurer:
         self.rng = np.random.default_rng()
         self.batch: _Batch | None = None
 
-    def prepare(self, work: Sequence[tuple[Problem, Sequence[Candidate]]]) -> None:
+    def prepare(self, work: Sequence[tuple[Problem, Sequence[Candidate]]], seconds: float | None = None) -> None:
         """Compile what these candidates need, so that measuring them does not wait for the compiler."""
-        self._compiled([c for _, candidates in work for c in candidates])
+        self._compiled([c for _, candidates in work for c in candidates], seconds)
 
-    def _compiled(self, candidates: Sequence[Candidate]) -> _Batch:
+    def ready(self, problem: Problem, candidate: Candidate) -> bool:
+        """Whether the batch that was prepared last has the candidate, or its compiler's failure."""
+        return self.batch is not None and source_of(candidate.code) in self.batch.sources
+
+    def _compiled(self, candidates: Sequence[Candidate], seconds: float | None = None) -> _Batch:
         sources = dict.fromkeys(source_of(c.code) for c in candidates)
         if self.batch is None or not self.batch.sources.issuperset(sources):
-            self.batch = _Batch(list(sources), self.target.arch)
+            self.batch = _Batch(list(sources), self.target.arch, seconds)
         return self.batch
 
     def measure(self, problem: Problem, candidates: Sequence[Candidate]) -> Sequence[Measured]:

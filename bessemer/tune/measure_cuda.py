@@ -19,7 +19,7 @@ from bessemer.kernels.base import TRANSFORMS, WORKSPACE, Int, Problem
 from bessemer.targets.compile_pool import Job
 from bessemer.targets.cuda import CompiledKernel, CudaTarget, Request
 from bessemer.tune import oracle
-from bessemer.tune.tuner import Candidate, Measured
+from bessemer.tune.task import Candidate, Measured
 
 GUARD = 4096
 POISON = 0xA5
@@ -49,11 +49,17 @@ class CudaMeasurer:
         self.rng = np.random.default_rng()
         self.compiled: dict[Job, CompiledKernel | str] = {}
 
-    def prepare(self, work: Sequence[tuple[Problem, Sequence[Candidate]]]) -> None:
-        """Compile all launches of these candidates in one go of the compilers' pool."""
+    def prepare(self, work: Sequence[tuple[Problem, Sequence[Candidate]]], seconds: float | None = None) -> None:
+        """Compile all launches of these candidates in one go of the compilers' pool, for so many seconds at most."""
         self._add(
-            [Request(p, c.code, launch) for p, candidates in work for c in candidates for launch in c.code.launches]
+            [Request(p, c.code, launch) for p, candidates in work for c in candidates for launch in c.code.launches],
+            seconds,
         )
+
+    def ready(self, problem: Problem, candidate: Candidate) -> bool:
+        """Whether all its launches were compiled, or failed to be."""
+        launches = candidate.code.launches
+        return all(self.target.job(Request(problem, candidate.code, launch)) in self.compiled for launch in launches)
 
     def measure(self, problem: Problem, candidates: Sequence[Candidate]) -> Sequence[Measured]:
         env = oracle.typical_env(problem)
@@ -90,10 +96,11 @@ class CudaMeasurer:
             self.device.free(address)
         return [r if r is not None else Measured(None, "not measured") for r in results]
 
-    def _add(self, requests: Sequence[Request]) -> None:
+    def _add(self, requests: Sequence[Request], seconds: float | None) -> None:
         missing = {job: r for r in requests if (job := self.target.job(r)) not in self.compiled}
         if missing:
-            self.compiled.update(zip(missing, self.target.compile(list(missing.values())), strict=True))
+            found = self.target.compile(list(missing.values()), seconds=seconds)
+            self.compiled.update((job, f) for job, f in zip(missing, found, strict=True) if f is not None)
 
     def _compile(self, problem: Problem, candidates: Sequence[Candidate]) -> list[list[CompiledKernel] | str]:
         self.prepare([(problem, candidates)])

@@ -12,74 +12,31 @@ from typing import Any, Protocol
 
 from bessemer.core import canon
 from bessemer.core.errors import NoTacticError, TimingCacheError
-from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, Tactic
-from bessemer.tune.cache import Entry, TimingCache, entry_key
+from bessemer.kernels.base import Limits, Problem, Tactic
+from bessemer.tune.cache import Entry, TimingCache, entry_key, problem_key
 from bessemer.tune.choice import Choice
+from bessemer.tune.left import Left, left
 from bessemer.tune.model import estimate_us
+from bessemer.tune.task import Candidate, Measured, Task
 
-SLACK = 3.0  # a candidate is timed only if its estimate is within this factor of the best one
 TIMED = 16  # most candidates of a problem that are timed, where the target does not say
 BATCH = 8  # problems whose candidates are compiled together, where time is short
+FEW = 4  # candidates of each problem that are timed before any more, where time is short
 NOISE = 0.02  # candidates within this share of the fastest are equal: the least workspace wins, then the name
 MODES = ("off", "cache", "device")
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A tactic with a configuration, and the code it emits."""
-
-    tactic: Tactic
-    config: Config
-    code: KernelCode
-
-    @property
-    def label(self) -> str:
-        return f"{self.tactic.name}{canon.dumps(dict(self.config))}" if self.config else self.tactic.name
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A time in microseconds, or how the candidate failed (compile, crash, time-out, wrong result)."""
-
-    us: float | None
-    error: str | None = None
 
 
 class Measurer(Protocol):
     """Times candidates of one problem on the device, after checking each against the reference."""
 
-    def prepare(self, work: Sequence[tuple[Problem, Sequence[Candidate]]]) -> None:
-        """Compile all that will be measured next. What was not prepared is compiled when it is measured."""
+    def prepare(self, work: Sequence[tuple[Problem, Sequence[Candidate]]], seconds: float | None = None) -> None:
+        """Compile all that will be measured next, for so many seconds at most. What was not prepared is compiled when
+        it is measured."""
+
+    def ready(self, problem: Problem, candidate: Candidate) -> bool:
+        """Whether the compiler is done with a candidate."""
 
     def measure(self, problem: Problem, candidates: Sequence[Candidate]) -> Sequence[Measured]: ...
-
-
-@dataclass
-class _Task:
-    """One problem: its candidates, the best estimates first, what is known of their times, and what was rejected."""
-
-    problem: Problem
-    candidates: list[Candidate]
-    estimates: dict[str, float]  # microseconds, of the candidates whose tactics have an estimate
-    rejected: list[tuple[str, str]]
-    keys: dict[str, str]  # of each candidate's entry in the timing cache
-    known: dict[str, Measured]
-
-    def shortlist(self, most: int) -> list[Candidate]:
-        """What is worth timing: the best by their estimates of those that have not failed, and all without one."""
-        failed = {label for label, result in self.known.items() if result.us is None}
-        alive = [c for c in self.candidates if c.label not in failed]
-        estimated = [c for c in alive if c.label in self.estimates]
-        best = self.estimates[estimated[0].label] if estimated else 0.0
-        near = [c.label for c in estimated if self.estimates[c.label] <= SLACK * best][:most]
-        return [c for c in alive if c.label in near or c.label not in self.estimates]
-
-    def missing(self, most: int) -> list[Candidate]:
-        """Those of the shortlist that have no time; none where there is nothing to choose."""
-        found = self.shortlist(most)
-        if len(found) == 1 and not self.known:
-            return []
-        return [c for c in found if c.label not in self.known]
 
 
 @dataclass
@@ -92,13 +49,13 @@ class Tuner:
     cache: TimingCache
     mode: str = "device"
     measurer: Measurer | None = None
-    budget: float | None = None  # seconds
+    budget: float | None = None  # seconds from the first call of `choose`
     workspace: int | None = None  # most bytes of scratch for one kernel
     max_candidates: int = 24
     progress: Callable[[int, int, str], None] | None = None
     log: Callable[[str], None] | None = None
     clock: Callable[[], float] = time.monotonic
-    untuned: int = 0  # problems left to the model because the budget ran out
+    left: Left | None = None  # what the budget left untuned
 
     def supports(self, problem: Problem) -> str | None:
         """None where some tactic applies, else all reasons."""
@@ -113,30 +70,35 @@ class Tuner:
 
     def choose(self, problems: Iterable[Problem]) -> dict[Problem, Choice]:
         """A choice for each distinct problem, the costly ones measured first."""
+        end = None if self.budget is None else self.clock() + self.budget
         counts: dict[Problem, int] = {}
         for problem in problems:
             counts[problem] = counts.get(problem, 0) + 1
-        started = self.clock()
         order = sorted(counts, key=lambda p: (-counts[p] * estimate_us(p, self.target), p.key))
-        tasks = [self._task(problem) for problem in order]
-        out, batch = {}, len(tasks) if self.budget is None else BATCH
+        tasks = [self._task(problem, counts[problem]) for problem in order]
+        if self.cache.mode == "require" and self.mode != "off":
+            self._require(tasks)
+        elif self.mode == "device" and self.measurer is not None:
+            self._measure(tasks, self.measurer, end)
+            self.left = left(tasks, self._most, self.target)
+        out = {}
         for number, task in enumerate(tasks):
-            spent = self.budget is not None and self.clock() - started > self.budget
-            measure = self.mode == "device" and not spent
-            if measure and number % batch == 0:
-                self._prepare(tasks, number, batch)
-            if self.progress is not None:
-                self.progress(number, len(order), task.problem.op)
-            out[task.problem] = self._choose(task, measure)
-        if self.progress is not None:
-            self.progress(len(order), len(order), "")
+            self._tell(number, len(tasks), task.problem.op)
+            out[task.problem] = self._choose(task)
+        self._tell(len(tasks), len(tasks), "")
         return out
 
     @property
     def _most(self) -> int:
         return self.target.limits.get("timed_candidates", TIMED)
 
-    def _task(self, problem: Problem) -> _Task:
+    def _tell(self, done: int, of: int, what: str) -> None:
+        if self.progress is not None:
+            self.progress(done, of, what)
+
+    # -- candidates -----------------------------------------------------------------------------------------------
+
+    def _task(self, problem: Problem, count: int) -> Task:
         candidates, rejected = self._candidates(problem)
         if not candidates:
             shown = "\n".join(f"  {name}: {why}" for name, why in rejected)
@@ -147,30 +109,101 @@ class Tuner:
             if estimate is not None:
                 estimates[c.label] = estimate(problem, self.target, c.config)
         candidates.sort(key=lambda c: estimates.get(c.label, float("inf")))
-        task = _Task(problem, candidates, estimates, rejected, {}, {})
+        task = Task(problem, count, candidates, estimates, rejected)
         if self.mode != "off":
             task.keys = {c.label: entry_key(problem, c.tactic, c.config, self.fingerprint) for c in candidates}
             for label, key in task.keys.items():
                 entry = self.cache.get(key)
                 if entry is not None:
                     task.known[label] = Measured(entry.us, entry.error)
+            if task.known:  # else what was faster is no longer there
+                task.slower = {label for label, key in task.keys.items() if self.cache.is_slower(key)} - set(task.known)
         return task
 
-    def _prepare(self, tasks: Sequence[_Task], first: int, count: int) -> None:
-        """Compile what will be measured of `count` tasks, all at once."""
-        work = [(t.problem, missing) for t in tasks[first : first + count] if (missing := t.missing(self._most))]
-        if work and self.measurer is not None and self.cache.mode != "require":
-            if self.progress is not None:
-                self.progress(first, len(tasks), "compile")
-            self.measurer.prepare(work)
+    def _candidates(self, problem: Problem) -> tuple[list[Candidate], list[tuple[str, str]]]:
+        found: list[Candidate] = []
+        rejected: list[tuple[str, str]] = []
+        for tactic in self.tactics:
+            reason = tactic.applicable(problem, self.target)
+            if reason is not None:
+                if not reason.other_op:
+                    rejected.append((tactic.name, reason.text))
+                continue
+            for config in tactic.configs(problem, self.target)[: self.max_candidates]:
+                candidate = Candidate(tactic, config, problem, self.target)
+                if self.workspace is not None and problem.typical(candidate.code.workspace) > self.workspace:
+                    why = f"needs {candidate.code.workspace} bytes of workspace, {self.workspace} allowed"
+                    rejected.append((tactic.name, why))
+                    continue
+                found.append(candidate)
+        return found, rejected
 
-    def _choose(self, task: _Task, measure: bool) -> Choice:
+    # -- measuring ------------------------------------------------------------------------------------------------
+
+    def _measure(self, tasks: Sequence[Task], measurer: Measurer, end: float | None) -> None:
+        """Time what is worth it and not known yet: everything, or what there is time for until `end`.
+
+        Short of time, the first candidate of every problem is compiled before any is timed: the engine may need it.
+        Then the best few of each problem are timed, and then the others."""
+        if end is None:
+            self._prepare(tasks, measurer, None, None)
+            self._time(tasks, measurer, None, None)
+            return
+        self._prepare(tasks, measurer, 1, end)
+        for width in (FEW, None):
+            for first in range(0, len(tasks), BATCH):
+                batch = tasks[first : first + BATCH]
+                self._prepare(batch, measurer, width, end)
+                self._time(batch, measurer, width, end)
+
+    def _prepare(self, tasks: Sequence[Task], measurer: Measurer, width: int | None, end: float | None) -> None:
+        """Compile what is missing, all at once."""
+        seconds = None if end is None else end - self.clock()
+        work = [(t.problem, missing) for t in tasks if (missing := t.missing(self._most, width))]
+        if work and (seconds is None or seconds > 0):
+            self._tell(0, len(tasks), "compile")
+            measurer.prepare(work, seconds)
+
+    def _time(self, tasks: Sequence[Task], measurer: Measurer, width: int | None, end: float | None) -> None:
+        for number, task in enumerate(tasks):
+            self._tell(number, len(tasks), task.problem.op)
+            while missing := task.missing(self._most, width):  # again where some fail: others take their places
+                if end is not None:
+                    missing = [c for c in missing if measurer.ready(task.problem, c)]
+                    alone = len(missing) == 1 and not task.known  # there is nothing to compare it with
+                    if self.clock() > end or not missing or alone:
+                        break
+                for candidate, result in zip(missing, measurer.measure(task.problem, missing), strict=True):
+                    self._keep(task, candidate, result)
+
+    def _keep(self, task: Task, candidate: Candidate, result: Measured) -> None:
+        """Take note of a time or a failure, in the task and in the cache."""
+        us = None if result.us is None else round(result.us, 4)
+        task.known[candidate.label], task.measured = Measured(us, result.error), True
+        device, op = canon.digest(dict(self.fingerprint))[:16], task.problem.op
+        name, config, problem = candidate.tactic.name, candidate.config, problem_key(task.problem)
+        self.cache.put(Entry(task.keys[candidate.label], us, result.error, name, config, op, device, problem))
+        if result.error and self.log is not None:
+            self.log(f"dropped {candidate.label} for {op}: {result.error}")
+
+    def _require(self, tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            missing = task.missing(self._most)
+            if missing:
+                raise TimingCacheError(
+                    f"{len(missing)} of {len(task.candidates)} candidates for {task.problem.op} are not in the "
+                    "timing cache", where=task.problem.key, fix="build once with mode 'append' on the device",
+                )  # fmt: skip
+
+    # -- choosing -------------------------------------------------------------------------------------------------
+
+    def _choose(self, task: Task) -> Choice:
         problem = task.problem
-        chosen_by = self._times(task, measure)
+        chosen_by = "measured" if task.measured else "cache" if task.known else "model"
         measured = [(c, task.known[c.label]) for c in task.candidates if c.label in task.known]
         timed = [(c, result.us) for c, result in measured if result.us is not None]
         rejected = [*task.rejected, *((c.label, f"failed: {result.error}") for c, result in measured if result.error)]
-        untimed = [c for c in task.candidates if c.label not in task.known]
+        untimed = [c for c in task.candidates if c.label not in task.known and c.label not in task.slower]
         if not timed:
             if not untimed:
                 raise NoTacticError(f"every kernel for {problem.op} failed", where=str(rejected))
@@ -180,52 +213,7 @@ class Tuner:
             close = [(c, us) for c, us in timed if us <= fastest * (1 + NOISE)]
             best, us = min(close, key=lambda t: (problem.typical(t[0].code.workspace), t[0].label))
             rejected += [(c.label, f"{t:.1f} us against {us:.1f} us") for c, t in timed if c is not best]
+        rejected += [(c.label, "slower, by the timing cache") for c in task.candidates if c.label in task.slower]
         shown = [(c.label, task.estimates[c.label]) for c in untimed if c.label in task.estimates]
         rejected += [(label, f"not timed: estimated {estimate:.1f} us") for label, estimate in shown]
         return Choice(best.tactic.name, best.config, best.code, us, chosen_by, tuple(rejected))
-
-    def _candidates(self, problem: Problem) -> tuple[list[Candidate], list[tuple[str, str]]]:
-        found: list[Candidate] = []
-        rejected: list[tuple[str, str]] = []
-        for tactic in self.tactics:
-            reason: Reason | None = tactic.applicable(problem, self.target)
-            if reason is not None:
-                if not reason.other_op:
-                    rejected.append((tactic.name, reason.text))
-                continue
-            for config in tactic.configs(problem, self.target)[: self.max_candidates]:
-                code = tactic.emit(problem, self.target, config)
-                if self.workspace is not None and problem.typical(code.workspace) > self.workspace:
-                    why = f"needs {code.workspace} bytes of workspace, {self.workspace} allowed"
-                    rejected.append((tactic.name, why))
-                    continue
-                found.append(Candidate(tactic, config, code))
-        return found, rejected
-
-    def _times(self, task: _Task, measure: bool) -> str:
-        """Measure what is worth it and not known yet; how the choice comes about."""
-        if self.mode == "off":
-            return "model"
-        origin = "cache" if task.known else "model"
-        while missing := task.missing(self._most):  # again where some fail: others take their places
-            if self.cache.mode == "require":
-                raise TimingCacheError(
-                    f"{len(missing)} of {len(task.candidates)} candidates for {task.problem.op} are not in the "
-                    "timing cache", where=task.problem.key, fix="build once with mode 'append' on the device",
-                )  # fmt: skip
-            if not measure or self.measurer is None:
-                self.untuned += self.mode == "device" and self.measurer is not None
-                break
-            origin = "measured"
-            for candidate, result in zip(missing, self.measurer.measure(task.problem, missing), strict=True):
-                self._keep(task, candidate, result)
-        return origin
-
-    def _keep(self, task: _Task, candidate: Candidate, result: Measured) -> None:
-        """Take note of a time or a failure, in the task and in the cache."""
-        task.known[candidate.label] = result
-        device, op = canon.digest(dict(self.fingerprint))[:16], task.problem.op
-        name, config = candidate.tactic.name, candidate.config
-        self.cache.put(Entry(task.keys[candidate.label], result.us, result.error, name, config, op, device))
-        if result.error and self.log is not None:
-            self.log(f"dropped {candidate.label} for {op}: {result.error}")

@@ -9,7 +9,7 @@ from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim, Range
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Operand, Problem, Ptr, Reason, other_op
-from bessemer.tune.tuner import Candidate, Measured
+from bessemer.tune.task import Candidate, Measured
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,29 @@ class FakeClock:
 
 @dataclass
 class FakeMeasurer:
-    """Times by label (microseconds, or the text of a failure); remembers what it was asked; costs `seconds` each."""
+    """Times by label (microseconds, or the text of a failure); remembers what it was asked; costs `seconds` each, and
+    `compile_seconds` for each candidate that is prepared."""
 
     times: Mapping[str, float | str]
     clock: FakeClock | None = None
     seconds: float = 1.0
     asked: list[tuple[str, ...]] = field(default_factory=list)
+    compile_seconds: float = 0.0
     prepared: list[list[tuple[str, ...]]] = field(default_factory=list)
+    compiled: set[tuple[str, str]] = field(default_factory=set)
 
-    def prepare(self, work: Sequence[tuple[Problem, Sequence[Candidate]]]) -> None:
+    def prepare(self, work: Sequence[tuple[Problem, Sequence[Candidate]]], seconds: float | None = None) -> None:
         self.prepared.append([tuple(c.label for c in candidates) for _, candidates in work])
+        for p, c in ((p, c) for p, candidates in work for c in candidates if (p.key, c.label) not in self.compiled):
+            if seconds is not None and seconds < self.compile_seconds:
+                return
+            seconds = None if seconds is None else seconds - self.compile_seconds
+            self.compiled.add((p.key, c.label))
+            if self.clock is not None:
+                self.clock.now += self.compile_seconds
+
+    def ready(self, problem: Problem, candidate: Candidate) -> bool:
+        return (problem.key, candidate.label) in self.compiled
 
     def measure(self, problem: Problem, candidates: Sequence[Candidate]) -> Sequence[Measured]:
         self.asked.append(tuple(c.label for c in candidates))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 
-from bessemer.kernels.base import WORKSPACE, Int, KernelCode, Launch, Problem, Ptr
+from bessemer.kernels.base import WORKSPACE, Config, Int, KernelCode, Launch, Limits, Problem, Ptr
 from bessemer.targets.cpu import cpu_target
 from bessemer.tune import measure_cpu
 from bessemer.tune.measure_cpu import CpuMeasurer
-from bessemer.tune.tuner import Candidate
-from tests.tune.fakes import FakeTactic, problem
+from bessemer.tune.task import Candidate
+from tests.tune.fakes import FakeTactic, FakeTarget, problem
 
 HEAD = "#include <stdint.h>\nvoid f(void *const *p, const int64_t *d, int64_t begin, int64_t end, int64_t thread) {\n"
 PRODUCT = """    const float *a = p[0], *b = p[1];
@@ -23,11 +25,21 @@ PRODUCT = """    const float *a = p[0], *b = p[1];
 """
 
 
+@dataclass
+class Fixed(FakeTactic):
+    """A tactic with one kernel."""
+
+    code: KernelCode | None = None
+
+    def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
+        assert self.code is not None
+        return self.code
+
+
 def candidate(body: str, rows: int = 8) -> Candidate:
     args = (Ptr(0), Ptr(1), Ptr(2), Ptr(WORKSPACE), Int(rows))
     code = KernelCode("c", HEAD + body + "}\n", (Launch("f", (1,), args),), workspace=4)
-    tactic = FakeTactic("t")
-    return Candidate(tactic, {}, code)
+    return Candidate(Fixed("t", code=code), {}, problem(rows), FakeTarget())
 
 
 def right(note: str = "") -> Candidate:

@@ -115,7 +115,7 @@ def test_the_budget_ends_measuring_and_the_costly_problems_come_first() -> None:
     chosen = run.choose(sizes)
     measured = {p.operands[0].type.shape[0] for p, c in chosen.items() if c.chosen_by == "measured"}
     assert measured == {4096, 512}
-    assert run.untuned == 2
+    assert run.left is not None and (run.left.open, run.left.problems) == (2, 4)
     assert [chosen[sizes[k]].tactic for k in (0, 2)] == ["a", "a"], "the rest takes the first candidate"
     assert chosen[sizes[0]].time_us is None
 
@@ -218,8 +218,77 @@ def test_with_a_budget_few_problems_are_prepared_at_a_time() -> None:
     measurer = FakeMeasurer({A8: 3.0, A16: 2.0, B: 1.0}, clock, seconds=10)
     run = tuner(measurer=measurer, budget=15, clock=clock)
     run.choose([problem(m) for m in range(1, 41)])
-    assert [len(work) for work in measurer.prepared] == [8]
-    assert len(measurer.asked) == 2 and run.untuned == 38
+    assert [len(work) for work in measurer.prepared] == [40, 8], "one of each, then a batch"
+    assert measurer.prepared[0] == [(A8,)] * 40
+    assert len(measurer.asked) == 2 and run.left is not None and run.left.open == 38
+
+
+def test_a_budget_holds_for_the_compiler_too_and_stops_within_a_batch() -> None:
+    clock = FakeClock()
+    measurer = FakeMeasurer({A8: 3.0, A16: 2.0, B: 1.0}, clock, seconds=0.0, compile_seconds=1.0)
+    run = tuner(measurer=measurer, budget=20.5, clock=clock)
+    chosen = run.choose([problem(m) for m in range(1, 17)])
+    assert clock.now <= 20.5
+    assert len(measurer.compiled) == 20, "one of each of 16, then two more of two"
+    assert [len(a) for a in measurer.asked] == [3, 3], "one alone is not worth timing"
+    assert len(chosen) == 16 and run.left is not None and run.left.open == 14
+
+
+def test_short_of_time_few_candidates_of_all_are_timed_before_more_of_any() -> None:
+    tiles = tuple(range(20, 10, -1))
+    measurer = FakeMeasurer({label(t): float(t) for t in tiles})
+    run = Tuner(FakeTarget(), {}, [Estimated("a", tiles=tiles)], TimingCache(), measurer=measurer, budget=60)
+    run.choose([problem(8), problem(16)])
+    few = tuple(label(t) for t in tiles[:4])
+    assert measurer.asked == [few, few, *[tuple(label(t) for t in tiles[4:])] * 2]
+    assert run.left is None
+
+
+def test_what_is_left_is_judged_by_what_tuning_gave() -> None:
+    clock = FakeClock()
+    measurer = FakeMeasurer({label(64): 8.0, label(60): 4.0}, clock, seconds=10)
+    run = tuner([Estimated("a", tiles=(60, 64))], measurer=measurer, budget=5, clock=clock)
+    run.choose([problem(512), problem(64), problem(64)])
+    assert run.left is not None and run.left.open == 1
+    assert run.left.us == pytest.approx(2 * 100 / 64) and run.left.total_us == pytest.approx(4 + 2 * 100 / 64)
+    assert run.left.saved_us == pytest.approx(100 / 64), "half, as with the other"
+    assert "1 of 2 kernels" in str(run.left) and "may save 2 us" in str(run.left)
+    nothing = tuner(measurer=measurer, budget=0, clock=clock)
+    nothing.choose([problem(7)])
+    assert nothing.left is not None and nothing.left.saved_us is None and "not known" in str(nothing.left)
+
+
+def test_what_a_pruned_cache_calls_slower_is_neither_compiled_nor_timed() -> None:
+    cache, small = TimingCache(), TimingCache()
+    tuner(cache=cache, measurer=FakeMeasurer({A8: 30.0, A16: 10.0, B: 20.0})).choose([problem()])
+    small.merge(cache.pruned())
+    measurer = FakeMeasurer({})
+    own = TimingCache()
+    own.shipped = small
+    choice = tuner(cache=own, measurer=measurer).choose([problem()])[problem()]
+    assert (choice.config, choice.time_us, choice.chosen_by) == ({"tile": 16}, 10.0, "cache")
+    assert measurer.asked == measurer.prepared == []
+    assert dict(choice.rejected) == {A8: "slower, by the timing cache", B: "slower, by the timing cache"}
+    newer = [FakeTactic("a", tiles=(8, 16), version=2), FakeTactic("b")]
+    measurer = FakeMeasurer({A8: 3.0, A16: 2.0, B: 1.0})
+    assert tuner(newer, own, measurer=measurer).choose([problem()])[problem()].tactic == "b"
+    assert measurer.asked == [(A8, A16, B)], "without the fastest, nothing tells what the others lost against"
+
+
+def test_code_is_emitted_only_where_it_is_needed() -> None:
+    emitted: list[str] = []
+
+    class Counting(FakeTactic):
+        def emit(self, problem: Any, target: Any, config: Any) -> Any:
+            emitted.append(str(config["tile"]))
+            return super().emit(problem, target, config)
+
+    tactics = [Counting("a", tiles=(8, 16)), TWO[1]]
+    cache = TimingCache()
+    tuner(tactics, cache, measurer=FakeMeasurer({A8: 3.0, A16: 2.0, B: 2.5})).choose([problem()])
+    del emitted[:]
+    assert tuner(tactics, cache).choose([problem()])[problem()].config == {"tile": 16}
+    assert emitted == ["16"]
 
 
 def test_require_names_what_is_missing_and_lets_single_candidates_pass(tmp_path: Any) -> None:
@@ -238,7 +307,7 @@ def test_a_single_candidate_is_not_timed() -> None:
     measurer = FakeMeasurer({})
     run = tuner([FakeTactic("only")], measurer=measurer)
     assert run.choose([problem()])[problem()].chosen_by == "model"
-    assert measurer.asked == [] and run.untuned == 0
+    assert measurer.asked == [] and run.left is None
 
 
 def test_at_most_so_many_configurations_of_a_tactic_are_tried() -> None:

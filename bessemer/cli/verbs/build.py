@@ -31,7 +31,7 @@ def command(
     timing_cache: Annotated[Path | None, typer.Option(help="Timing cache file, read and extended.")] = None,
     cache_mode: Annotated[str, typer.Option(help="off, read, append or require.")] = "append",
     tune: Annotated[str, typer.Option(help="off, cache or device.")] = "device",
-    build_budget: Annotated[float | None, typer.Option(help="Seconds of tuning at most.")] = None,
+    build_budget: Annotated[float | None, typer.Option(help="Seconds that the build may take.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads to tune for.")] = None,
     stop_after: Annotated[str | None, typer.Option(help="import, fuse, layout, precision, lower, tune, plan")] = None,
     dump: Annotated[Path | None, typer.Option(help="Folder for the text of each stage.")] = None,
@@ -65,7 +65,8 @@ def command(
     slow = engine.manifest["slow_paths"]
     if as_json:
         say_json({"engine": str(output), "seconds": seconds, "bytes": output.stat().st_size, "target": engine.target,
-                  "steps": len(engine.program.steps), "slow_paths": slow, **engine.memory})  # fmt: skip
+                  "steps": len(engine.program.steps), "slow_paths": slow, "notes": engine.manifest["notes"],
+                  **engine.memory})  # fmt: skip
         return
     console.print(
         f"{output}: {size(output.stat().st_size)}, {len(engine.program.steps)} steps for {engine.target}, "
@@ -74,3 +75,5 @@ def command(
     )
     for line in slow:
         console.print(f"slow path: {line}", style="yellow", highlight=False, markup=False)
+    for line in engine.manifest["notes"]:
+        console.print(f"note: {line}", style="yellow", highlight=False, markup=False)

@@ -1,4 +1,4 @@
-"""bessemer cache show|merge"""
+"""bessemer cache show|merge|prune"""
 
 from __future__ import annotations
 
@@ -7,26 +7,43 @@ from typing import Annotated
 
 import typer
 
-from bessemer.cli.report import console, say_json, table
-from bessemer.tune.cache import TimingCache, read_entries
+from bessemer.cli.report import console, say_json, size, table
+from bessemer.tune.cache import CACHES, WITHIN, Entry, TimingCache, read_lines
 
 app = typer.Typer(help="Look into and merge timing caches.", no_args_is_help=True)
 
 
 @app.command("show")
 def show(
-    path: Annotated[Path, typer.Argument(help="A timing cache.")],
+    path: Annotated[
+        Path | None, typer.Argument(help="A timing cache; without one, those that the package has.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Count the entries by device, op and kernel."""
-    counts: dict[tuple[str, str, str], list[float | None]] = {}
-    for entry in read_entries(path):
-        counts.setdefault((entry.device, entry.op, entry.tactic), []).append(entry.us)
-    rows = [(d, o, t, len(times), sum(u is None for u in times)) for (d, o, t), times in sorted(counts.items())]
+    found = [_counts(p) for p in ([path] if path is not None else sorted(CACHES.glob("*.jsonl")))]
     if as_json:
-        say_json([dict(zip(("device", "op", "kernel", "entries", "failed"), r)) for r in rows])
-    else:
-        table(str(path), ("device", "op", "kernel", "entries", "failed"), rows, numeric=(3, 4))
+        say_json([row for rows in found for row in rows])
+        return
+    for rows in found:
+        table(str(rows[0]["cache"] if rows else path), COLUMNS, [[r[c] for c in COLUMNS] for r in rows], numeric=(3, 4))
+
+
+COLUMNS = ("device", "op", "kernel", "entries", "failed")
+
+
+def _counts(path: Path) -> list[dict[str, object]]:
+    counts: dict[tuple[str, str, str], list[float | None]] = {}
+    for line in read_lines(path):
+        if isinstance(line, Entry):
+            counts.setdefault((line.device, line.op, line.tactic), []).append(line.us)
+        else:
+            counts.setdefault((line.device, "any", "slower ones, untold"), []).extend([0.0] * len(line.keys))
+    return [
+        {"cache": str(path), "device": d, "op": o, "kernel": t, "entries": len(times),
+         "failed": sum(us is None for us in times)}
+        for (d, o, t), times in sorted(counts.items())
+    ]  # fmt: skip
 
 
 @app.command("merge")
@@ -37,6 +54,23 @@ def merge(
     """Merge caches; the order does not matter, the faster of two equal entries is kept."""
     cache = TimingCache(output)
     for path in inputs:
-        cache.merge(read_entries(path))
+        cache.merge(read_lines(path))
     cache.save()
     console.print(f"{output}: {len(cache.entries)} entries", highlight=False)
+
+
+@app.command("prune")
+def prune(
+    path: Annotated[Path, typer.Argument(help="A timing cache.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The small cache.")],
+    within: Annotated[float, typer.Option(help="Keep the times of rivals within this share of the fastest.")] = WITHIN,
+) -> None:
+    """Write a small cache that chooses the same kernels: the winners with their close rivals, the others by name."""
+    source, small = TimingCache(path, "read"), TimingCache()
+    small.path = output
+    small.merge(source.pruned(within))
+    small.save()
+    console.print(
+        f"{output}: {len(small.entries)} of {len(source.entries)} entries, {size(output.stat().st_size)}",
+        highlight=False,
+    )

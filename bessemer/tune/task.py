@@ -1,0 +1,73 @@
+"""One problem under tuning: its candidates, what is known of their times, and what is worth timing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from bessemer.core import canon
+from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Tactic
+
+SLACK = 3.0  # a candidate is timed only if its estimate is within this factor of the best one
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A tactic with a configuration for a problem. The code is emitted when it is first asked for."""
+
+    tactic: Tactic
+    config: Config
+    problem: Problem
+    target: Limits
+
+    @cached_property
+    def code(self) -> KernelCode:
+        return self.tactic.emit(self.problem, self.target, self.config)
+
+    @cached_property
+    def label(self) -> str:
+        return f"{self.tactic.name}{canon.dumps(dict(self.config))}" if self.config else self.tactic.name
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A time in microseconds, or how the candidate failed (compile, crash, time-out, wrong result)."""
+
+    us: float | None
+    error: str | None = None
+
+
+@dataclass
+class Task:
+    """A problem that occurs `count` times in the model; `candidates` have the best estimates first."""
+
+    problem: Problem
+    count: int
+    candidates: list[Candidate]
+    estimates: dict[str, float]  # microseconds, of the candidates whose tactics have an estimate
+    rejected: list[tuple[str, str]]
+    keys: dict[str, str] = field(default_factory=dict)  # of each candidate's entry in the timing cache
+    known: dict[str, Measured] = field(default_factory=dict)
+    slower: set[str] = field(default_factory=set)  # those that the timing cache only knows to have lost
+    measured: bool = False  # in this build
+
+    def shortlist(self, most: int) -> list[Candidate]:
+        """What is worth timing: the best by their estimates of those that have not failed, and all without one."""
+        failed = {label for label, result in self.known.items() if result.us is None}
+        alive = [c for c in self.candidates if c.label not in failed]
+        estimated = [c for c in alive if c.label in self.estimates]
+        best = self.estimates[estimated[0].label] if estimated else 0.0
+        near = [c.label for c in estimated if self.estimates[c.label] <= SLACK * best][:most]
+        return [c for c in alive if c.label in near or c.label not in self.estimates]
+
+    def missing(self, most: int, width: int | None = None) -> list[Candidate]:
+        """Those of the shortlist (of its first `width`) that have no time; none where there is nothing to choose."""
+        found = self.shortlist(most)
+        if len(found) == 1 and not self.known:
+            return []
+        return [c for c in found[:width] if c.label not in self.known and c.label not in self.slower]
+
+    def best_us(self, most: int) -> float | None:
+        """The least time among the first `most` of the shortlist; None where none of them has one."""
+        times = [self.known[c.label].us for c in self.shortlist(most)[:most] if c.label in self.known]
+        return min((us for us in times if us is not None), default=None)
