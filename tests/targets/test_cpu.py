@@ -93,6 +93,15 @@ def test_a_compiler_that_hangs_is_given_up(cache: Path, monkeypatch: pytest.Monk
     assert isinstance(found, str) and "did not finish" in found
 
 
+def test_after_its_seconds_the_compiler_is_stopped(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(c_compiler.os, "cpu_count", lambda: 1)
+    command = ("sh", "-c", 'case "$*" in *slow*) sleep 60;; esac; touch kernel.o', "cc")
+    monkeypatch.setattr(c_compiler, "find_compiler", lambda: c_compiler.Compiler(command, "patient"))
+    sources = [c_compiler.Source(name, (name,)) for name in ("quick", "slow", "later")]
+    quick, slow, later = c_compiler.compile_objects(sources, "scalar", seconds=1.0)
+    assert isinstance(quick, Path) and slow is None and later is None
+
+
 def test_no_compiler_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(c_compiler.shutil, "which", lambda name: None)

@@ -199,6 +199,12 @@ def test_a_compiler_that_hangs_costs_one_kernel(tmp_path: Path) -> None:
     assert isinstance(dead, str) and "exit code 3" in dead
 
 
+def test_after_its_seconds_the_pool_is_stopped_and_nothing_counts_as_failed(tmp_path: Path) -> None:
+    texts = ["import time\ntime.sleep(60)", "import time\ntime.sleep(61)"]
+    jobs = [Job(text, "k", "sm_90", (), (), (), ()) for text in texts]
+    assert compile_all(jobs, workers=1, folder=tmp_path, seconds=2.0) == [None, None]
+
+
 def test_arguments_must_fit_the_kernel(tmp_path: Path) -> None:
     text = HEAD + "@triton.jit\ndef k(x, n):\n    tl.store(x, n)\n"
     (error,) = compile_all([Job(text, "k", "sm_90", ("*i32",), (16,), (), ())], folder=tmp_path)
