@@ -56,6 +56,20 @@ static inline float log1p_f32(float x) { return log1pf(x); }
 
 static inline float erf_f32(float x) { return erff(x); }
 
+/* x P(x^2) near zero, else 1 - e^Q(|x|): Q is a fit of log(erfc). */
+static inline float erf_16(float x) {
+    const float a = fabsf(x), z = x * x, c = a > 4.0f ? 4.0f : a;
+    float p = fmaf(z, -2.228878811e-02f, 1.114926115e-01f);
+    p = fmaf(z, p, -3.759976923e-01f);
+    p = fmaf(z, p, 1.128377199e+00f);
+    float q = fmaf(c, 7.906073704e-03f, -7.317077368e-02f);
+    q = fmaf(c, q, -6.707255840e-01f);
+    q = fmaf(c, q, -1.109620571e+00f);
+    q = fmaf(c, q, -3.999175970e-03f);
+    const float far = 1.0f - __expf(q);
+    return a < 0.7f ? x * p : copysignf(far, x);
+}
+
 static inline float tanh_f32(float x) { return tanhf(x); }
 
 /* An odd polynomial near zero, where 1 - 2 / (e^2x + 1) would lose its digits. */
