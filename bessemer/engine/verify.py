@@ -8,15 +8,16 @@ time overlap, unless one is a view (the same bytes, or inside) of the other: see
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from bessemer.core.dim import INF, Dim, Range, bounds, product, symbols
+from bessemer.core.dim import INF, Dim, Range, bounds, divisor, product, symbols
 from bessemer.core.errors import EngineFormatError
 from bessemer.engine.format import WEIGHT_ALIGN
 from bessemer.engine.liveness import broken_read
 from bessemer.engine.program import SPACES, STEP_KINDS, Arg, Program, Step, Symbol, Tensor
 
 BYTES_LIMIT = 1 << 48  # no machine has more: sizes beyond are nonsense
+CLUSTERS = (1, 2, 4, 8)  # programs that a GPU schedules together
 
 
 def verify(program: Program, n_blobs: int, weights_bytes: int) -> None:
@@ -123,6 +124,7 @@ def _check_step(program: Program, number: int, step: Step) -> None:
             _fail(program, f"{where} uses kernel {step.kernel} of {len(program.kernels)}")
         if not 1 <= len(step.grid) <= 3:
             _fail(program, f"{where} has a grid of {len(step.grid)} dims")
+        _check_cluster(program, where, step, program.kernels[step.kernel].abi.get("cluster", 1))
     if step.kind in ("branch", "jump") and not number < step.target <= len(program.steps):
         _fail(program, f"{where} goes to step {step.target} of {len(program.steps)}")
     tensors = [program.tensors[n] for n in (*step.reads, *step.writes)]
@@ -138,6 +140,14 @@ def _check_step(program: Program, number: int, step: Step) -> None:
         _fail(program, f"{where} has a workspace at {offset}+{size}, the arena has {program.arena_bytes} bytes")
     for arg in step.args:
         _check_arg(program, where, step, arg)
+
+
+def _check_cluster(program: Program, where: str, step: Step, cluster: Any) -> None:
+    if cluster not in CLUSTERS:
+        _fail(program, f"{where} has clusters of {cluster!r}, not of {', '.join(map(str, CLUSTERS))}")
+    ranges = {name: s.range for name, s in program.symbols.items()}
+    if divisor(step.grid[0], ranges) % cluster:
+        _fail(program, f"{where} has a grid of {step.grid[0]} in clusters of {cluster}")
 
 
 def _check_arg(program: Program, where: str, step: Step, arg: Arg) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Range, sym
+from bessemer.core.dim import Dim, Range, sym
 from bessemer.core.errors import EngineFormatError
 from bessemer.engine.liveness import Owners
 from bessemer.engine.program import Arg, Program, Step, Symbol, Tensor
@@ -19,6 +19,12 @@ from tests.engine.engines import N, program, step, symbol, tensor
 
 def test_the_whole_program_is_safe() -> None:
     verify(program(), 2, 70)
+
+
+def clusters(size: object, grid: Dim) -> Program:
+    """The program whose first step has that grid and a kernel of clusters of `size`."""
+    changed, (first, other) = step(0, grid=(grid,)), program().kernels
+    return replace(changed, kernels=(replace(first, abi={"cluster": size}), other))
 
 
 BROKEN: dict[str, tuple[Program, str]] = {
@@ -67,6 +73,10 @@ BROKEN: dict[str, tuple[Program, str]] = {
     "no grid": (step(0, grid=()), "a grid of 0 dims"),
     "grid of four": (step(0, grid=(1, 1, 1, 1)), "a grid of 4 dims"),
     "grid of an unknown symbol": (step(0, grid=(sym("m"),)), r"unknown symbols \['m'\]"),
+    "clusters of three": (clusters(3, 6), "has clusters of 3, not of 1, 2, 4, 8"),
+    "clusters in text": (clusters("2", 6), "has clusters of '2'"),
+    "a part of a cluster": (clusters(4, 6), "a grid of 6 in clusters of 4"),
+    "perhaps a part of a cluster": (clusters(2, N), "a grid of n in clusters of 2"),
     "flops of an unknown symbol": (step(0, flops=sym("m")), "unknown symbols"),
     "jump back": (step(4, target=4), "goes to step 4"),
     "jump far": (step(4, target=8), "goes to step 8 of 7"),

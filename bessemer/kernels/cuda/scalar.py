@@ -15,7 +15,7 @@ from bessemer.ir import expr as ex
 from bessemer.kernels.c import scalar
 from bessemer.kernels.c.body import Body, Value
 
-SHORT = frozenset({"exp", "sigmoid", "tanh"})  # functions that have a form for 16 bits
+SHORT = frozenset({"erf", "exp", "sigmoid", "tanh"})  # functions that have a form for 16 bits
 NAMES = {
     "inff()": "__int_as_float(0x7f800000)", "inf()": "__longlong_as_double(0x7ff0000000000000ll)",
     "popcountll": "__popcll",
@@ -39,14 +39,15 @@ def template(name: str) -> str:
 
 
 @cache
-def _functions() -> Mapping[str, str]:
+def functions() -> Mapping[str, str]:
+    """The definitions of functions by name: the GPU's own, and C's."""
     own = scalar.definitions(template("functions.cuh"))
     return own | {name: text for name, text in scalar.functions().items() if name not in own}
 
 
 def assemble(text: str) -> str:
     """`text` with the functions that it calls before it, in the GPU's words."""
-    return device_words(scalar.called(text, _functions()) + text)
+    return device_words(scalar.called(text, functions()) + text)
 
 
 def device_words(text: str) -> str:

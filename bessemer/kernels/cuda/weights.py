@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from bessemer.kernels.base import transform
@@ -19,7 +21,7 @@ def swizzled_blocks(w: np.ndarray, order: str, rows: int, chunks: int) -> np.nda
     channels."""
     if order == "taps":
         w = np.moveaxis(w.reshape(*w.shape[:2], -1), 1, 2)
-    matrix = w.reshape(w.shape[0], -1) if order == "taps" else w.reshape(w.shape[-2:])
+    matrix: np.ndarray[Any, Any] = w.reshape(w.shape[0], -1) if order == "taps" else w.reshape(w.shape[-2:])
     matrix = matrix.T if order == "kn" else matrix
     n, k = matrix.shape
     padded = np.pad(matrix, ((0, rows * BLOCK - n), (0, chunks * BLOCK - k)))

@@ -79,17 +79,17 @@ def interpret(
 
     Outputs and workspace start as NaN; guards around all buffers are checked after the run."""
     env = dict(env or {})
-    buffers = _buffers(problem, code, operands, env)
+    buffers = buffers_of(problem, code, operands, env)
     launches = [_launch(launch, env) for launch in code.launches]
     count = len(operands)
     outputs = list(range(count, count + len(problem.outputs)))
     job = {"text": code.text, "buffers": buffers, "launches": launches, "outputs": outputs}
     answer = _worker().run(job, timeout)
     assert "error" not in answer, f"{answer['error']}\n{code.text}"
-    return [_array(answer["outputs"][count + j], out, env) for j, out in enumerate(problem.outputs)]
+    return [array_of(answer["outputs"][count + j], out, env) for j, out in enumerate(problem.outputs)]
 
 
-def _buffers(
+def buffers_of(
     problem: Problem, code: KernelCode, operands: Sequence[Array], env: Mapping[str, int]
 ) -> dict[int, tuple[bytes, str]]:
     """The bytes (and torch's dtype) of every pointer argument: operands as packed, poisoned outputs and workspace."""
@@ -113,7 +113,7 @@ def run_on_gpu(
     """The outputs of `code`, compiled for and run on GPU 0, with guards around all buffers as in `interpret`."""
     env, device = dict(env or {}), _device()
     kernels = compile_for(device.info.arch, [(problem, code)])[0]
-    buffers = _buffers(problem, code, operands, env)
+    buffers = buffers_of(problem, code, operands, env)
     addresses: dict[int, int] = {}
     for number, (data, _) in buffers.items():
         whole = np.frombuffer(GUARD + data + GUARD, np.uint8)
@@ -144,7 +144,7 @@ def run_on_gpu(
         device.free(address - len(GUARD))
     stream.close()
     count = len(operands)
-    return [_array(results[count + j][len(GUARD) : -len(GUARD)], t, env) for j, t in enumerate(problem.outputs)]
+    return [array_of(results[count + j][len(GUARD) : -len(GUARD)], t, env) for j, t in enumerate(problem.outputs)]
 
 
 def _fetched(device: Device, address: int, nbytes: int) -> bytes:
@@ -163,7 +163,7 @@ def _nbytes(t: TensorType, env: Mapping[str, int]) -> int:
     return evaluate(t.numel, env) * t.dtype.itemsize
 
 
-def _array(data: bytes, t: TensorType, env: Mapping[str, int]) -> Array:
+def array_of(data: bytes, t: TensorType, env: Mapping[str, int]) -> Array:
     array = np.frombuffer(data, t.dtype.numpy).reshape([evaluate(d, env) for d in t.shape])
     return dt.from_bf16(array) if t.dtype == dt.bf16 else array
 
