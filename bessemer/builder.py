@@ -27,6 +27,7 @@ from bessemer.lower.lower import lower
 from bessemer.passes import pipeline
 from bessemer.passes.base import PassOptions
 from bessemer.plan.plan import plan
+from bessemer.plan.unbounded import unbounded_notes
 from bessemer.targets.base import Target, resolve
 from bessemer.tune.cache import TimingCache, shipped
 from bessemer.tune.choice import Choice
@@ -156,6 +157,7 @@ class _Build:
         given = self.options.timing_cache
         self.cache = given if isinstance(given, TimingCache) else TimingCache(given)
         self.cache.shipped = shipped(self.target.fingerprint())
+        self.notes += getattr(self.target, "notes", ())
 
     def tell(self, stage: str, done: int, total: int, what: str = "") -> None:
         if self.options.progress is not None:
@@ -202,6 +204,7 @@ class _Build:
         program, parts = plan(lowered, choices, compiled.placement)
         weights = Weights(program.weights_bytes, parts=parts)
         verify_program(program, len(compiled.blobs), weights.nbytes)
+        self.notes += unbounded_notes(program)
         return Engine(self._manifest(graph, lowered), program, compiled.blobs, weights)
 
     def _manifest(self, graph: Graph, lowered: Lowered) -> dict[str, Any]:

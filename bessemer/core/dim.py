@@ -20,6 +20,7 @@ from bessemer.core.errors import ShapeError
 
 Dim = Union[int, "DimExpr"]
 INF = 2**62
+UNBOUNDED = 2**20  # the upper end of an input's dimension to which nobody gave one: generous, and 32 bits index it
 TEXT_LIMIT = 1 << 14  # characters that `parse` takes
 SIZE_LIMIT = 1 << 12  # atoms of an expression; sizes of real models have a few
 TERMS_LIMIT = 1 << 8  # terms that `parse` lets an expression have
@@ -42,6 +43,11 @@ class Range:
         if self.hi < INF:
             return max(self.lo, self.hi // self.multiple * self.multiple)
         return -(-max(self.lo, 16) // self.multiple) * self.multiple
+
+    @property
+    def bounded(self) -> bool:
+        """Whether somebody gave the upper end, so that memory may be planned for it."""
+        return self.hi not in (UNBOUNDED, INF)
 
 
 Ranges = Mapping[str, Range]

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 
 from bessemer.core.dim import Range
 from bessemer.core.errors import ShapeError
-from bessemer.frontend.signature import LARGEST
 
 LARGEST_STEP = 64
 log = logging.getLogger(__name__)
@@ -46,4 +45,4 @@ def _allows(r: Range, step: int) -> bool:
     """Whether the range can be taken in this step: what the user gave stays allowed, a default may shrink."""
     if step > LARGEST_STEP:
         return False
-    return r.hi == LARGEST or all(size % step == 0 for size in (r.lo, r.hi, r.typical))
+    return not r.bounded or all(size % step == 0 for size in (r.lo, r.hi, r.typical))

@@ -10,15 +10,13 @@ from dataclasses import dataclass, field
 
 import onnx
 
-from bessemer.core.dim import Dim, Range, sym
+from bessemer.core.dim import UNBOUNDED, Dim, Range, sym
 from bessemer.core.errors import InvalidModel, ShapeError
 from bessemer.frontend.profile import Profile, Shape, checked_shape
 from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ONNX_DTYPES, ONNX_NAMES, Refusal
 
-# A dynamic dimension of which the user says nothing: any size up to LARGEST, tuned at 1 (the first axis) or TYPICAL.
-LARGEST = 2**20
-TYPICAL = 128
+TYPICAL = 128  # where a dimension of which the user says nothing is tuned, but for the first axis: that one at 1
 
 
 @dataclass(frozen=True)
@@ -177,7 +175,7 @@ def _bind(axes: Mapping[str, Sequence[Axis]], fixed: Mapping[str, Shape], profil
 
 def _stepped(r: Range, multiple: int) -> Range:
     """`r` in steps of `multiple`; a default range begins at the first step."""
-    return Range(max(r.lo, multiple) if r.hi == LARGEST else r.lo, r.hi, _step_up(r.opt, multiple), multiple)
+    return Range(r.lo if r.bounded else max(r.lo, multiple), r.hi, _step_up(r.opt, multiple), multiple)
 
 
 def _step_up(opt: int | None, multiple: int) -> int | None:
@@ -203,7 +201,7 @@ class _Symbols:
 
     def default(self, axis: Axis, first: bool) -> None:
         if axis.size is None:
-            self._known.setdefault(axis.key, Range(1, LARGEST, 1 if first else TYPICAL))
+            self._known.setdefault(axis.key, Range(1, UNBOUNDED, 1 if first else TYPICAL))
             if axis.key not in self._names:
                 self._names[axis.key] = _identifier(axis.key, set(self._names.values()))
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from bessemer.core import canon
 from bessemer.core import dtype as dt
-from bessemer.core.dim import bounds, symbols
+from bessemer.core.dim import symbols
 from bessemer.engine.codec import encode
 from bessemer.engine.engine import WeightPart
 from bessemer.engine.format import WEIGHT_ALIGN, align
@@ -28,7 +28,7 @@ from bessemer.lower.items import (
     Lowered,
 )  # fmt: skip
 from bessemer.plan.host import host_attrs, host_reads
-from bessemer.plan.storage import DYNAMIC_LIMIT, Storage, assign
+from bessemer.plan.storage import Storage, assign, planned_bytes
 from bessemer.targets.base import Placement
 from bessemer.tune.choice import Choice
 from bessemer.tune.model import traffic
@@ -41,8 +41,7 @@ def plan(
     scratch: dict[int, int] = {}
     for number, item in enumerate(lowered.items):
         if isinstance(item, KernelItem):
-            nbytes = bounds(choices[item.problem].code.workspace, lowered.ranges)[1]
-            scratch[number] = nbytes if nbytes < DYNAMIC_LIMIT else 0
+            scratch[number] = planned_bytes(choices[item.problem].code.workspace, lowered.ranges) or 0
     storage, workspaces = assign(lowered, scratch)
     planner = _Planner(lowered, choices, placed, storage, scratch, workspaces)
     return planner.program(), tuple(planner.weights.parts)

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from bessemer.core.dim import bounds
+from bessemer.core.dim import INF, Dim, Ranges, bounds
 from bessemer.ir.graph import TensorType
 from bessemer.lower.items import AliasItem, CopyItem, Item, Lowered, read, written
 from bessemer.plan.memory import Interval, aligned, peak, place
 
-DYNAMIC_LIMIT = 1 << 32  # bytes: a tensor or workspace that may grow beyond this is allocated when its size is known
+# Bytes: a tensor or workspace that may grow beyond this is allocated when its size is known. Where it grows with a
+# dimension to which nobody gave an upper end, few runs come near the largest size: less is held from the start.
+DYNAMIC_LIMIT = 1 << 32
+UNBOUNDED_LIMIT = 1 << 28
+
+
+def planned_bytes(nbytes: Dim, ranges: Ranges) -> int | None:
+    """Bytes at the largest shape, to hold from the start; None for what is allocated when its size is known."""
+    if isinstance(nbytes, int):
+        return nbytes
+    grows = bounds(nbytes, {s: r if r.bounded else replace(r, hi=INF) for s, r in ranges.items()})[1] >= INF
+    largest = bounds(nbytes, ranges)[1]
+    return largest if largest < (UNBOUNDED_LIMIT if grows else DYNAMIC_LIMIT) else None
 
 
 @dataclass
@@ -43,9 +55,14 @@ class Storage:
         return total
 
     def nbytes(self, value: str) -> int:
-        """Bytes of `value` at the largest shape; INF where it has none."""
+        """Bytes of `value` at the largest shape."""
         t: TensorType = self.lowered.types[value]
         return 0 if t.dtype.kind == "s" else bounds(t.nbytes, self.lowered.ranges)[1]
+
+    def planned(self, value: str) -> int | None:
+        """See `planned_bytes`."""
+        t: TensorType = self.lowered.types[value]
+        return 0 if t.dtype.kind == "s" else planned_bytes(t.nbytes, self.lowered.ranges)
 
 
 def assign(lowered: Lowered, workspace: Mapping[int, int]) -> tuple[Storage, dict[int, int]]:
@@ -90,10 +107,14 @@ def _bind_io(storage: Storage) -> None:
     storage.items = (*lowered.items, *copies)
 
 
+def _larger(a: int | None, b: int | None) -> int | None:
+    return None if a is None or b is None else max(a, b)
+
+
 def _intervals(storage: Storage) -> list[Interval]:
     first: dict[str, int] = {}
     last: dict[str, int] = {}
-    size: dict[str, int] = {}
+    size: dict[str, int | None] = {}
     views: dict[str, list[str]] = {}
     for number, item in enumerate(storage.items):
         if isinstance(item, AliasItem):
@@ -103,15 +124,18 @@ def _intervals(storage: Storage) -> list[Interval]:
             root = storage.root(value)
             first.setdefault(root, number)
             last[root] = number
-            size[root] = max(size.get(root, 0), storage.nbytes(value))
+            size[root] = _larger(size.get(root, 0), storage.planned(value))
         for value in read(item):
             last[storage.root(value)] = number
     blocks: list[Interval] = []
     for root, start in first.items():
         if root in storage.space:
             continue
-        nbytes = max(size[root], *(storage.shift(v) + storage.nbytes(v) for v in views.get(root, ())), 0)
-        if nbytes >= DYNAMIC_LIMIT or storage.lowered.types[root].dtype.kind == "s":
+        nbytes = size[root]
+        for view in views.get(root, ()):
+            own = storage.planned(view)
+            nbytes = _larger(nbytes, None if own is None else storage.shift(view) + own)
+        if nbytes is None or storage.lowered.types[root].dtype.kind == "s":
             storage.space[root], storage.offset[root] = "dynamic", storage.dynamic
             storage.dynamic += 1
         else:
