@@ -238,7 +238,7 @@ class GraphBuilder:
         self, op: OpDef, ins: tuple[str, ...], attrs: Mapping[str, Attr], types: Sequence[TensorType],
         names: Sequence[str],
     ) -> tuple[str, ...] | None:  # fmt: skip
-        if op.random or op.fusion is Fusion.CONTROL or not ins:
+        if op.random or op.fusion is Fusion.CONTROL or not ins or (op.explicit and types[0].rank > 1):
             return None
         present = [i for i in ins if i]
         constants = [self.constant_of(i) for i in present]

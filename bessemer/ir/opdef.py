@@ -91,6 +91,7 @@ class OpDef:
     samples: Callable[[np.random.Generator], Sequence[Sample]] | None = None
     symbolic: bool = False  # the reference also works on object arrays of Dim (shape arithmetic)
     random: bool = False  # not a function of its inputs: never folded, never merged
+    explicit: bool = False  # over a constant matrix it stays a node while a graph is built, for passes to decide
 
 
 # The ranges of the symbols in object arrays of dims, while a reference works on such arrays.

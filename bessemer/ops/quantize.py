@@ -3,6 +3,7 @@
     quantize(x, scale[, zero])      clamp(round(x / scale) + zero, low, high) as `to`; halves round to even
     dequantize(q, scale[, zero])    (q - zero) * scale as `to`
 
+A dequantized weight stays a node until the pass fold_constants, so that integer kernels can be chosen before.
 Scale and zero point broadcast as in numpy: per tensor they are scalars, per channel they have ones in the other axes,
 per block they are repeated. All of it is computed in f32.
 """
@@ -143,7 +144,7 @@ register(
 register(
     OpDef(
         "dequantize", _dequantize_infer, _dequantize_reference, Fusion.POINTWISE,
-        compute=_dequantize_compute, samples=_dequantize_samples,
+        compute=_dequantize_compute, samples=_dequantize_samples, explicit=True,
     )
 )  # fmt: skip
 

@@ -14,7 +14,7 @@ from bessemer.core.dim import Range, sym
 from bessemer.ir import interp
 from bessemer.ir.builder import GraphBuilder
 from bessemer.ir.graph import Graph
-from bessemer.passes import layout, lift_conv1d, pipeline, precision, simplify
+from bessemer.passes import fold_constants, layout, lift_conv1d, pipeline, precision, simplify
 from bessemer.passes.base import Pass, PassOptions, apply
 from tests.graphs import G, assert_close, assert_same_numbers, feeds, ops
 from tests.lower.test_regions import STEPS, grown
@@ -251,7 +251,7 @@ def test_fp32_changes_nothing_and_integers_stay() -> None:
 def test_the_order_of_the_passes() -> None:
     assert [stage for stage, _ in pipeline.STAGES] == ["fuse", "layout", "precision"]
     names = [p.name for _, passes in pipeline.STAGES for p in passes]
-    assert names[0] == names[-1] == "simplify"
+    assert names[0] == "fold_constants" and names[1] == names[-1] == "simplify"
     assert names.index("fuse_normalize") < names.index("fuse_attention"), (
         "attention needs softmax and merged transposes"
     )
@@ -284,3 +284,26 @@ def test_passes_reach_nested_graphs() -> None:
     for branch in node.attrs.values():
         assert isinstance(branch, Graph) and [n.op for n in branch.nodes] == ["silu"]
     assert_same_numbers(before, graph)
+
+
+# -- constants ---------------------------------------------------------------------------------------------------------
+
+
+def quantized_product() -> Graph:
+    """A product by the transpose of an int8 matrix with a scale per row, and a quantised bias."""
+    g, rng = G(), np.random.default_rng(4)
+    weight = g.const(rng.integers(-128, 128, (96, 64)), dt.i8)
+    real = g.dequantize(weight, g.const(rng.uniform(0.01, 0.02, (96, 1)).astype(np.float32)), to=dt.f32)
+    bias = g.dequantize(g.const(np.arange(96), dt.i32), g.const(np.float32(1e-3)), to=dt.f32)
+    return g.done(g.add(g.matmul(g.input(2, 64), g.transpose(real, perm=(1, 0))), bias))
+
+
+def test_a_quantised_weight_is_visible_until_it_is_folded() -> None:
+    before = quantized_product()
+    assert ops(before) == {"dequantize": 1, "transpose": 1, "matmul": 1, "add": 1}  # the bias, a vector, is folded
+    assert dt.i8 in {c.type.dtype for c in before.constants.values()}
+    folded = apply(fold_constants.PASS, before, OPTIONS)
+    assert ops(folded) == {"matmul": 1, "add": 1}
+    assert {c.type.dtype for c in folded.constants.values()} == {dt.f32}
+    assert_same_numbers(before, folded, 1e-6)
+    assert "dequantize" not in ops(pipeline.run(before, OPTIONS))
