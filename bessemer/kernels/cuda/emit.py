@@ -39,7 +39,7 @@ def module(name: str, problem: Problem, constants: Mapping[str, int], parts: Map
     source = re.sub(r"@(\w+)@", lambda m: known[m.group(1)], scalar.template(name))
     header = scalar.template("types.cuh") + "\n" + scalar.template("ptx.cuh")
     numbers = "".join(f"constexpr int {key} = {value};\n" for key, value in constants.items())
-    return Module("\n".join([header, numbers, scalar.assemble(store.text), source]), store.args)
+    return Module("\n".join([header, numbers, scalar.assemble(f"{store.text}\n{source}")]), store.args)
 
 
 def warpgroup_product(columns: int, dtype: DType, name: str = "product") -> str:
