@@ -6,14 +6,24 @@ from collections.abc import Callable
 
 from bessemer.ir.graph import Graph
 from bessemer.ir.verify import verify
-from bessemer.passes import fold_affine, fold_constants, fold_pad, layout, lift_conv1d, precision, simplify, tf32
+from bessemer.passes import (
+    fold_affine,
+    fold_constants,
+    fold_pad,
+    layout,
+    lift_conv1d,
+    pad_channels,
+    precision,
+    simplify,
+    tf32,
+)
 from bessemer.passes.base import Pass, PassOptions, apply
 from bessemer.passes.fusion import PATTERNS
 
 FOLD: tuple[Pass, ...] = (fold_affine.PASS, fold_pad.PASS, simplify.PASS)
 FUSE: tuple[Pass, ...] = (fold_constants.PASS, simplify.PASS, *PATTERNS, simplify.PASS, *FOLD)
 LAYOUT: tuple[Pass, ...] = (lift_conv1d.PASS, layout.PASS, simplify.PASS, *FOLD)
-PRECISION: tuple[Pass, ...] = (precision.PASS, tf32.PASS, simplify.PASS)
+PRECISION: tuple[Pass, ...] = (precision.PASS, pad_channels.PASS, tf32.PASS, simplify.PASS)
 
 STAGES: tuple[tuple[str, tuple[Pass, ...]], ...] = (("fuse", FUSE), ("layout", LAYOUT), ("precision", PRECISION))
 
