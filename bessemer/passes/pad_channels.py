@@ -7,7 +7,7 @@ from bessemer.ir.rewrite import Editor
 from bessemer.passes.base import Pass, PassOptions
 
 RUN = 8  # channels of 16 bits in 16 bytes
-LAYOUT_ONLY = frozenset({"cast", "reshape", "transpose"})  # what a network does to its input before its first convolution
+LAYOUT_ONLY = frozenset({"cast", "reshape", "transpose"})  # what is done to an input ahead of its first convolution
 
 
 def pad_channels(e: Editor, options: PassOptions) -> None:
