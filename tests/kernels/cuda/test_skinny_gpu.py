@@ -8,20 +8,19 @@ import numpy as np
 import pytest
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Range, sym
+from bessemer.core.dim import Range, evaluate, sym
 from bessemer.core.dtype import DType
+from bessemer.device.cuda import Arguments, Device
 from bessemer.ir import expr as ex
 from bessemer.ir import scalar as oracle
-from bessemer.kernels.base import Config, Tactic
+from bessemer.kernels.base import TRANSFORMS, Config, Int, Tactic
 from bessemer.kernels.cuda.conv_skinny import ConvSkinny
 from bessemer.kernels.cuda.gemm_skinny import GemmSkinny
-from tests.kernels.triton.harness import run_on_gpu
+from tests.kernels.triton.harness import compile_for, run_on_gpu
 from tests.kernels.triton.problems import H200, TOLERANCE, Case, matmul, symbolic, with_bias_relu
 from tests.kernels.triton.test_conv import conv
 
 pytestmark = pytest.mark.gpu
-
-GELU = "0.5 x (1 + erf(x / sqrt(2)))"
 
 
 def check(tactic: Tactic, c: Case, configs: int = 4, env: dict[str, int] | None = None) -> None:
@@ -40,7 +39,7 @@ def _check_one(tactic: Tactic, c: Case, config: Config, env: dict[str, int] | No
 
 
 def with_gelu(c: Case) -> Case:
-    """The case followed by a bias and GELU."""
+    """The case followed by a bias and GELU: x (1 + erf(x / sqrt(2))) / 2."""
     biased = with_bias_relu(c, -1)
     out = biased.problem.outputs[0]
     n = len(c.operands)
@@ -85,3 +84,50 @@ def test_convolutions(channels: int, stride: int, dilation: int) -> None:
         pads=(1, 1, 1, 1),
     )  # fmt: skip
     check(ConvSkinny(), with_bias_relu(c, -1))
+
+
+@pytest.mark.parametrize("cluster", [1, 4])
+def test_clusters_and_early_starts_survive_updates_of_a_graph(cluster: int) -> None:
+    """Two launches in a chain, captured; the second then reads and writes elsewhere."""
+    c = matmul((33, 512), (512, 512), dt.f16)
+    chosen = {"tokens": 16, "blocks": 1, "slices": 1, "cluster": cluster, "step": 2}
+    device = Device(0)
+    code = GemmSkinny().emit(c.problem, H200, chosen)
+    ((kernel,),) = compile_for(device.info.arch, [(c.problem, code)])
+    module, stream = device.load(kernel.cubin), device.stream()
+    loaded = module.kernel(kernel.symbol, kernel.abi)
+    packed = TRANSFORMS.get(code.packs[0].transform).apply(c.operands[1].astype(np.float16), *code.packs[0].params)
+    x = c.operands[0].astype(np.float16)
+    buffers = [device.alloc(x.nbytes) for _ in range(4)]
+    weights = device.alloc(packed.nbytes)
+    device.upload(weights, packed.ctypes.data, packed.nbytes)
+    device.upload(buffers[0], x.ctypes.data, x.nbytes)
+    for buffer in buffers[1:]:
+        device.fill(buffer, 0xFF, x.nbytes)
+    launch = code.launches[0]
+    grid = [evaluate(d, {}) for d in launch.grid]
+
+    def arguments(source: int, target: int) -> Arguments:
+        places = {0: source, 1: weights, 2: target}
+        return loaded.arguments(
+            [evaluate(a.value, {}) if isinstance(a, Int) else places[a.operand] for a in launch.args]
+        )
+
+    first, second = arguments(buffers[0], buffers[1]), arguments(buffers[1], buffers[2])
+    other = arguments(buffers[0], buffers[3])
+    with stream.capture() as graph:
+        loaded.launch(grid, first, stream)
+        loaded.launch(grid, second, stream)
+    graph.launch(stream)
+    graph.update(1, loaded, grid, other)
+    graph.launch(stream)
+    stream.synchronize()
+    once = c.want[0]
+    for buffer, want in ((buffers[2], once.astype(np.float16) @ c.operands[1].astype(np.float64)), (buffers[3], once)):
+        got = np.empty(x.shape, np.float16)
+        device.download(got.ctypes.data, buffer, got.nbytes)
+        assert np.linalg.norm(got - want) < 2e-3 * np.linalg.norm(want)
+    graph.close()
+    module.close()
+    for address in (*buffers, weights):
+        device.free(address)
