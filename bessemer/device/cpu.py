@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import _ctypes
 import ctypes
+import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -162,13 +164,19 @@ def _native(s: NativeStep) -> _Step:
     return _Step(s.kind, s.kernel, s.pointer, s.integer, s.items, s.target, int(s.serial))
 
 
+def empty_array(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
+    """An uninitialised array; DeviceError where memory is too short."""
+    try:
+        return np.empty(shape, dtype)
+    except (MemoryError, ValueError):  # numpy calls what no machine could hold a ValueError
+        raise DeviceError(
+            f"{math.prod(shape) * dtype.itemsize} bytes of memory could not be allocated",
+            fix="free memory, run a smaller batch, or build with a smaller profile",
+        ) from None
+
+
 def aligned_block(nbytes: int) -> np.ndarray:
     """An uninitialised uint8 array of `nbytes` at a 64-byte boundary; DeviceError where memory is too short."""
-    try:
-        raw = np.empty(nbytes + ALIGN, np.uint8)
-    except MemoryError:
-        raise DeviceError(
-            f"{nbytes} bytes of memory could not be allocated", fix="build with a smaller profile, or free memory"
-        ) from None
+    raw = empty_array((nbytes + ALIGN,), np.dtype(np.uint8))
     start = -raw.ctypes.data % ALIGN
     return raw[start : start + nbytes]

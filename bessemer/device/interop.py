@@ -77,6 +77,16 @@ def view_of(array: Any, stream: int | None = None) -> View:
     )
 
 
+def storage(view: View) -> np.ndarray:
+    """The memory of an array on the host as a numpy array, which keeps the array alive; bf16 as uint16 bits."""
+    last = sum((size - 1) * stride for size, stride in zip(view.shape, view.strides))
+    itemsize = view.dtype.itemsize
+    memory = (ctypes.c_uint8 * ((last + 1) * itemsize if view.nbytes else 0)).from_address(view.address)
+    memory.owner = view  # type: ignore[attr-defined]
+    flat: np.ndarray = np.frombuffer(memoryview(memory).cast("B"), view.dtype.numpy)
+    return np.lib.stride_tricks.as_strided(flat, view.shape, [s * itemsize for s in view.strides])
+
+
 def _dtype(array: Any, numpy_dtype: np.dtype[Any]) -> DType:
     if numpy_dtype.byteorder not in "=|" and not numpy_dtype.isnative:
         raise InputError(f"{type(array).__name__} has the foreign byte order {numpy_dtype}", fix="give native arrays")

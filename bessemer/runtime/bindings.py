@@ -10,7 +10,10 @@ import numpy as np
 
 from bessemer.core.dim import INF, Dim, DimExpr, Range, evaluate
 from bessemer.core.errors import InputError, ShapeError
+from bessemer.device.interop import storage, view_of
 from bessemer.engine.program import Program, Symbol, Tensor
+
+HOST_MEMORY = (1, 3, 11, 13)  # DLPack's types of devices whose memory a CPU reads: its own, pinned, and managed
 
 
 @dataclass(frozen=True)
@@ -123,12 +126,27 @@ def as_array(value: Any) -> np.ndarray:
     """A C-contiguous numpy array over the caller's memory where that is possible."""
     if type(value) is np.ndarray:
         return value if value.flags.c_contiguous else np.ascontiguousarray(value)
+    if _on_gpu(value):
+        raise InputError(
+            f"an input of type {type(value).__name__} is on a GPU, the engine runs on the CPU",
+            fix="copy it to the host (torch: tensor.cpu()), or build the engine with --target cuda",
+        )
     if hasattr(value, "__dlpack__") and not isinstance(value, np.generic):
         try:
             return np.ascontiguousarray(np.from_dlpack(value))
         except (BufferError, RuntimeError, TypeError, AssertionError):
-            pass  # read-only or of a dtype that DLPack lacks: the array protocol may still have it
-    array = np.asarray(value)
+            pass  # read-only or of a dtype that numpy lacks: another protocol may still have it
+    try:
+        array = np.asarray(value)
+    except (BufferError, RuntimeError, TypeError, ValueError):
+        array = storage(view_of(value))
     if array.dtype == object:
         raise InputError(f"an input of type {type(value).__name__} is not an array")
     return array if array.ndim == 0 else np.ascontiguousarray(array)
+
+
+def _on_gpu(value: Any) -> bool:
+    """Whether only a GPU can read the array."""
+    if hasattr(value, "__dlpack_device__"):
+        return int(value.__dlpack_device__()[0]) not in HOST_MEMORY
+    return hasattr(value, "__cuda_array_interface__") and not hasattr(value, "__array__")

@@ -9,7 +9,18 @@ import numpy as np
 
 from bessemer.core.dim import evaluate, product, substitute
 from bessemer.core.errors import BessemerError, DeviceError
-from bessemer.device.cpu import BRANCH, COPY, HOST, JUMP, KERNEL, Library, NativeStep, StepTable, aligned_block
+from bessemer.device.cpu import (
+    BRANCH,
+    COPY,
+    HOST,
+    JUMP,
+    KERNEL,
+    Library,
+    NativeStep,
+    StepTable,
+    aligned_block,
+    empty_array,
+)
 from bessemer.engine.engine import Engine
 from bessemer.engine.program import Step, Tensor
 from bessemer.runtime.host import HostStep
@@ -17,6 +28,7 @@ from bessemer.runtime.shapes import Bound, Integers, bind, learn, shape_of
 
 SERIAL_BYTES = 48 << 10  # a step that moves less and computes less than this is not worth waking a thread for
 SERIAL_FLOPS = 400_000
+MAX_SHAPES = 64  # sets of input shapes that a context remembers; the least recently used goes first
 
 
 class CpuEngine:
@@ -117,12 +129,14 @@ class CpuContext:
 
     def bind(self, shapes: tuple[tuple[int, ...], ...], env: dict[str, int] | None = None) -> Bound | None:
         """Make these input shapes current; None where they are new and `env` (their symbols) is not given."""
-        bound = self._bound.get(shapes)
+        bound = self._bound.pop(shapes, None)
         if bound is None:
             if env is None:
                 return None
             bound = bind(self.program, self.integers, env)
-            self._bound[shapes] = bound
+            if len(self._bound) >= MAX_SHAPES:
+                del self._bound[next(iter(self._bound))]
+        self._bound[shapes] = bound
         if bound is not self._current or self._data_dependent:
             self.table.integers[bound.slots] = bound.values
             self._current = bound
@@ -229,7 +243,7 @@ class CpuContext:
         for t in self.program.tensors:
             shape = shape_of(t, self._env) if t.space == "output" else None
             if shape is not None and self._arrays["output"][t.offset] is None:
-                self._place(t, np.empty(shape, t.dtype.numpy))
+                self._place(t, empty_array(shape, t.dtype.numpy))
         self._allocate()
 
     def _allocate(self) -> None:
@@ -262,4 +276,3 @@ class CpuContext:
     def close(self) -> None:
         """End the threads."""
         self.table.close()
-

@@ -20,6 +20,7 @@ import numpy as np
 
 from bessemer.core.dim import Dim, evaluate, symbols
 from bessemer.core.errors import InputError
+from bessemer.device.cpu import empty_array
 from bessemer.engine.engine import Engine, TensorInfo
 from bessemer.engine.program import Step
 from bessemer.runtime.bindings import Signature, as_array, check_out
@@ -154,7 +155,7 @@ class CpuSession(Session):
             elif out and t.name in out:
                 arrays.append(check_out(out[t.name], t, shape))
             else:
-                arrays.append(np.empty(shape, t.dtype.numpy))
+                arrays.append(empty_array(shape, t.dtype.numpy))
         return arrays
 
     def _acquire(self) -> CpuContext:

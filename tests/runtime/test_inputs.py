@@ -1,0 +1,131 @@
+"""Arrays of other libraries are read where they lie; what cannot be read, or does not fit into memory, is said."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bessemer.core.errors import InputError
+from bessemer.frontend.profile import Profile
+from bessemer.runtime.bindings import as_array
+from bessemer.runtime.session import load
+from tests.runtime.networks import WIDTH, built, expected, perceptron
+
+ROOT = Path(__file__).parents[2]
+
+
+class Capsuled:
+    """An array that offers DLPack alone, on a device of choice."""
+
+    def __init__(self, array: np.ndarray, kind: int = 1) -> None:
+        self.array, self.kind = array, kind
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.array.__dlpack__()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.kind, 0
+
+
+def address(array: np.ndarray) -> int:
+    return int(array.ctypes.data)
+
+
+def test_contiguous_arrays_are_not_copied() -> None:
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    assert as_array(x) is x
+    assert address(as_array(Capsuled(x))) == address(x)
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    assert address(as_array(frozen)) == address(frozen)
+    assert address(as_array(memoryview(x))) == address(x)
+    turned = as_array(x.T)
+    assert turned.flags.c_contiguous and np.array_equal(turned, x.T)
+
+
+@pytest.mark.torch
+def test_torch_tensors_are_not_copied() -> None:
+    import torch
+
+    for dtype in (torch.float32, torch.int64, torch.bool, torch.float16, torch.bfloat16):
+        t = torch.arange(6).reshape(2, 3).to(dtype)
+        found = as_array(t)
+        assert address(found) == t.data_ptr() and found.shape == (2, 3)
+        back = torch.from_numpy(found.copy())
+        assert torch.equal(back.view(dtype) if dtype == torch.bfloat16 else back, t)
+    part = torch.arange(12, dtype=torch.bfloat16).reshape(3, 4)[1:, ::2]
+    assert torch.equal(torch.from_numpy(as_array(part).copy()).view(torch.bfloat16), part)
+    with pytest.raises(InputError, match="requires_grad|require gradient"):
+        as_array(torch.zeros(3, requires_grad=True))
+
+
+@pytest.mark.torch
+def test_a_run_on_torch_tensors() -> None:
+    import torch
+
+    model = perceptron()
+    session = load(built(model))
+    x = torch.randn(5, WIDTH)
+    np.testing.assert_allclose(session.run({"x": x})["y"], expected(model, x.numpy()), rtol=1e-3, atol=1e-5)
+
+
+def test_arrays_on_a_gpu_say_what_to_do() -> None:
+    class OnGpu:
+        __cuda_array_interface__ = {"data": (4096, False), "shape": (2,), "typestr": "<f4", "version": 3}
+
+    for array in (Capsuled(np.zeros(3), kind=2), OnGpu()):
+        with pytest.raises(InputError, match="is on a GPU, the engine runs on the CPU") as caught:
+            as_array(array)
+        assert caught.value.fix and ".cpu()" in caught.value.fix
+
+
+@pytest.mark.parametrize("value", [None, "text", object(), [[1], [2, 3]], {"a": 1}])
+def test_what_is_no_array_is_said(value: Any) -> None:
+    session = load(built(perceptron(layers=1)))
+    with pytest.raises(InputError):
+        session.run({"x": value})
+
+
+# -- too little memory ------------------------------------------------------------------------------------------------
+
+STARVED = """
+import resource, sys
+import numpy as np
+from bessemer.core.errors import DeviceError
+from bessemer.runtime.session import load
+
+session = load(sys.argv[1], threads=1)
+x = np.ones((100_000, 96), np.float32)  # the arena is made in the first run, the output in each
+if sys.argv[2] == "output":
+    session.run([x[:1]])
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (20 << 20), -1))
+try:
+    session.run([x])
+except DeviceError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+print(session.run([x])["y"].shape)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("what", ["arena", "output"])
+def test_too_little_memory_is_said_with_the_fix(tmp_path: Path, what: str) -> None:
+    assert resource.RLIMIT_AS
+    engine = built(perceptron(), profiles=[Profile({"x": ((1, WIDTH), (16, WIDTH), (100_000, WIDTH))})])
+    path = engine.save(tmp_path / "net.engine")
+    command = [sys.executable, "-c", STARVED, str(path), what]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    said, shape = done.stdout.rsplit("\n", 2)[0:2]
+    nbytes = 4 * WIDTH * 100_000 if what == "output" else engine.memory["arena"] + 64
+    assert f"{nbytes} bytes of memory could not be allocated" in said
+    assert "fix: free memory, run a smaller batch, or build with a smaller profile" in said
+    assert shape == "(100000, 96)", "the session works again once there is memory"
