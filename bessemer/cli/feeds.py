@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bessemer.core.dim import Range, evaluate
+from bessemer.core.dim import evaluate
 from bessemer.core.errors import InputError
+from bessemer.core.interval import Range
 from bessemer.engine.engine import Engine
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import DimExpr, parse
+from bessemer.core.dim import DimExpr
+from bessemer.core.dimtext import parse
 
 
 def encode(value: Any) -> Any:

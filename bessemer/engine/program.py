@@ -20,9 +20,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bessemer.core.dim import Dim, Range, parse
+from bessemer.core.dim import Dim
+from bessemer.core.dimtext import parse
 from bessemer.core.dtype import DType
 from bessemer.core.dtype import parse as parse_dtype
+from bessemer.core.interval import Range
 
 SPACES = ("input", "output", "weights", "arena", "dynamic")
 STEP_KINDS = ("kernel", "host", "copy", "branch", "jump")

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
-from bessemer.core.dim import INF, Dim, Range, bounds, divisor, product, symbols
+from bessemer.core.dim import Dim, product, symbols
 from bessemer.core.errors import EngineFormatError
+from bessemer.core.interval import INF, Range, bounds, divisor
 from bessemer.engine.format import WEIGHT_ALIGN
 from bessemer.engine.liveness import broken_read
 from bessemer.engine.program import SPACES, STEP_KINDS, Arg, Program, Step, Symbol, Tensor

@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from bessemer.core.dim import Range
 from bessemer.core.errors import ShapeError
+from bessemer.core.interval import Range
 
 LARGEST_STEP = 64
 log = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import onnx
 
-from bessemer.core.dim import compare
 from bessemer.core.errors import InvalidModel, ShapeError
+from bessemer.core.interval import compare
 from bessemer.frontend import loading, opsets, signature
 from bessemer.frontend.multiples import MultipleSearch
 from bessemer.frontend.nodes import NodeImporter

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 import onnx
 
-from bessemer.core.dim import UNBOUNDED, Dim, Range, sym
+from bessemer.core.dim import Dim, sym
 from bessemer.core.errors import InvalidModel, ShapeError
+from bessemer.core.interval import UNBOUNDED, Range
 from bessemer.frontend.profile import Profile, Shape, checked_shape
 from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ONNX_DTYPES, ONNX_NAMES, Refusal

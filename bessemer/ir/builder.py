@@ -16,9 +16,10 @@ from types import MappingProxyType
 import numpy as np
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import INF, Dim, DimExpr, Range, sym
+from bessemer.core.dim import Dim, DimExpr, sym
 from bessemer.core.dtype import DType
 from bessemer.core.errors import BessemerError, InvalidModel
+from bessemer.core.interval import INF, Range
 from bessemer.ir import sizes
 from bessemer.ir.fold import constant_from, fold
 from bessemer.ir.graph import Attr, Constant, Graph, Node, TensorType, captures
@@ -111,7 +112,7 @@ class GraphBuilder:
 
     def fresh(self, hint: str = "u", upper: Dim | None = None) -> DimExpr:
         """A new data-dependent symbol, at most `upper` where that is known."""
-        from bessemer.core.dim import bounds
+        from bessemer.core.interval import bounds
 
         name = f"u{next(self._names)}_{hint}" if hint != "u" else f"u{next(self._names)}"
         self.ranges[name] = Range(0, INF if upper is None else bounds(upper, self.ranges)[1])

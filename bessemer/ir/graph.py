@@ -14,8 +14,9 @@ from typing import Any, Union
 
 import numpy as np
 
-from bessemer.core.dim import Dim, Range, product
+from bessemer.core.dim import Dim, product
 from bessemer.core.dtype import DType
+from bessemer.core.interval import Range
 
 Attr = Union[int, float, str, bool, None, DType, Dim, "Graph", tuple["Attr", ...]]
 

@@ -17,8 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, Ranges
+from bessemer.core.dim import Dim
 from bessemer.core.dtype import DType
+from bessemer.core.interval import Ranges
 from bessemer.ir.builder import GraphBuilder
 from bessemer.ir.graph import Attr, Graph, TensorType
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bessemer.core import dim
-from bessemer.core.dim import DimExpr, Range
+from bessemer.core.dim import DimExpr
 from bessemer.core.errors import BessemerError, GraphError, InputError
+from bessemer.core.interval import Range
 from bessemer.ir.fold import evaluate
 from bessemer.ir.graph import Attr, Graph, Node, TensorType
 from bessemer.ir.opdef import OPS, Fusion

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from bessemer.core.dim import Dim, Range
+from bessemer.core.dim import Dim
+from bessemer.core.interval import Range
 from bessemer.core.registry import Registry
 from bessemer.ir.expr import ComputeDef
 from bessemer.ir.graph import Attr, TensorType

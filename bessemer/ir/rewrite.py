@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Range
 from bessemer.core.dtype import DType
 from bessemer.core.errors import GraphError
+from bessemer.core.interval import Range
 from bessemer.ir import sizes
 from bessemer.ir.fold import constant_from, fold
 from bessemer.ir.graph import Attr, Constant, Graph, Node, TensorType, captures

@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from bessemer.core.dim import INF, DimExpr
+from bessemer.core.dim import DimExpr
 from bessemer.core.dtype import DType
+from bessemer.core.interval import INF
 from bessemer.ir.fold import constant_from
 from bessemer.ir.graph import Attr, Constant, Graph, Node, TensorType
 from bessemer.ir.textparse import Parser

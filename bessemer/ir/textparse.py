@@ -10,10 +10,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from bessemer.core import dim
+from bessemer.core import dimtext
 from bessemer.core import dtype as dt
-from bessemer.core.dim import INF, Dim, Range
+from bessemer.core.dim import Dim
 from bessemer.core.errors import GraphError
+from bessemer.core.interval import INF, Range
 from bessemer.ir.fold import constant_from
 from bessemer.ir.graph import Attr, Constant, Graph, Node, TensorType
 
@@ -175,7 +176,7 @@ class Parser:
 
     def _dim(self, text: str) -> Dim:
         try:
-            return dim.parse(text)
+            return dimtext.parse(text)
         except ValueError as error:
             raise self._error(str(error)) from None
 

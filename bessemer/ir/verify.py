@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bessemer.core.dim import INF, Dim, DimExpr, Range, Ranges, bounds, compare, substitute, sym, symbols
+from bessemer.core.dim import Dim, DimExpr, substitute, sym, symbols
 from bessemer.core.errors import BessemerError, GraphError
+from bessemer.core.interval import INF, Range, Ranges, bounds, compare
 from bessemer.ir.graph import Attr, Constant, Graph, Node, TensorType, subgraphs
 from bessemer.ir.opdef import OPS, InferContext
 from bessemer.ir.text import print_node, value_text

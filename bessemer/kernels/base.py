@@ -23,7 +23,8 @@ from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 from bessemer.core import canon
-from bessemer.core.dim import Dim, Range, substitute
+from bessemer.core.dim import Dim, substitute
+from bessemer.core.interval import Range
 from bessemer.core.registry import Registry
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import Attr, TensorType

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import INF, Dim, bounds, floordiv, maximum, minimum
+from bessemer.core.dim import Dim, floordiv, maximum, minimum
 from bessemer.core.dtype import DType
+from bessemer.core.interval import INF, bounds
 from bessemer.ir import expr as ex
 from bessemer.kernels.base import Problem
 

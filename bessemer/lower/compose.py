@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Range, symbols
+from bessemer.core.dim import symbols
+from bessemer.core.interval import Range
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import Graph, Node, TensorType
 from bessemer.ir.opdef import OPS, InferContext

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bessemer.core.dim import Dim, Range
+from bessemer.core.dim import Dim
+from bessemer.core.interval import Range
 from bessemer.ir.graph import Constant, Node, TensorType
 from bessemer.kernels.base import Problem
 

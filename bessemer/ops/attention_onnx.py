@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, compare, floordiv
+from bessemer.core.dim import Dim, floordiv
+from bessemer.core.interval import compare
 from bessemer.ir.importer import ImportContext, Values, onnx_op
 from bessemer.ops.attention import emit_attention, join_heads, scaled, split_heads
 from bessemer.ops.generate import emit_range

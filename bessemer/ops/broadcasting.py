@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, Ranges, bounds, compare, maximum, minimum, symbols
+from bessemer.core.dim import Dim, maximum, minimum, symbols
 from bessemer.core.errors import ShapeError
+from bessemer.core.interval import Ranges, bounds, compare
 from bessemer.ir import expr as ex
 from bessemer.ops.symbolic import data_dependent
 

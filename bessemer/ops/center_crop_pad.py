@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from bessemer.core.dim import Dim, Ranges, floordiv
+from bessemer.core.dim import Dim, floordiv
+from bessemer.core.interval import Ranges
 from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
 from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register

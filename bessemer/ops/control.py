@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, compare, maximum, symbols
+from bessemer.core.dim import Dim, maximum, symbols
 from bessemer.core.errors import GraphError
+from bessemer.core.interval import compare
 from bessemer.ir.graph import Attr, Graph, TensorType
 from bessemer.ir.importer import ImportContext, Refusal, Values, onnx_op
 from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register

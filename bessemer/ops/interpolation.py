@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, Ranges, bounds, evaluate, floordiv, maximum, minimum
+from bessemer.core.dim import Dim, evaluate, floordiv, maximum, minimum
 from bessemer.core.dtype import DType
+from bessemer.core.interval import Ranges, bounds
 from bessemer.ir import expr as ex
 
 COORDINATES = (

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, ceildiv, compare, minimum
+from bessemer.core.dim import Dim, ceildiv, minimum
+from bessemer.core.interval import compare
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op

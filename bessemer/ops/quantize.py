@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import ceildiv, compare
+from bessemer.core.dim import ceildiv
 from bessemer.core.dtype import DType
+from bessemer.core.interval import compare
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import Attr, TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op

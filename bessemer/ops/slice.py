@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bessemer.core.dim import Dim, Ranges, bounds, ceildiv, maximum, minimum
+from bessemer.core.dim import Dim, ceildiv, maximum, minimum
+from bessemer.core.interval import Ranges, bounds
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op

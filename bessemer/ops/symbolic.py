@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from bessemer.core.dim import Dim, DimExpr, bounds, compare, floordiv, maximum, minimum, mod, symbols
+from bessemer.core.dim import Dim, DimExpr, floordiv, maximum, minimum, mod, symbols
 from bessemer.core.errors import ShapeError
+from bessemer.core.interval import bounds, compare
 from bessemer.ir.opdef import SYMBOL_RANGES
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, bounds, compare, evaluate, floordiv, product
+from bessemer.core.dim import Dim, evaluate, floordiv, product
+from bessemer.core.interval import bounds, compare
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import Attr, TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bessemer.core.dim import Range
+from bessemer.core.interval import Range
 from bessemer.engine.codec import encode
 from bessemer.ir.graph import Constant, Graph, Node, TensorType, captures, subgraphs
 from bessemer.ir.text import print_graph

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from bessemer.core.dim import INF, Dim, Ranges, bounds
+from bessemer.core.dim import Dim
+from bessemer.core.interval import INF, Ranges, bounds
 from bessemer.ir.graph import TensorType
 from bessemer.lower.items import AliasItem, CopyItem, Item, Lowered, read, written
 from bessemer.plan.memory import Interval, aligned, peak, place

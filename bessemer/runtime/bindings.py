@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from bessemer.core.dim import INF, Dim, DimExpr, Range, evaluate
+from bessemer.core.dim import Dim, DimExpr, evaluate
 from bessemer.core.errors import InputError, ShapeError
+from bessemer.core.interval import INF, Range
 from bessemer.device.interop import storage, view_of
 from bessemer.engine.program import Program, Symbol, Tensor
 

@@ -19,9 +19,9 @@ from typing import Any
 
 from bessemer.core import canon
 from bessemer.core import dtype as dt
-from bessemer.core.dim import divisor
 from bessemer.core.dtype import DType
 from bessemer.core.errors import BuildError, CompilerError
+from bessemer.core.interval import divisor
 from bessemer.kernels.base import WORKSPACE, Int, KernelCode, Launch, Problem
 from bessemer.targets import compile_pool, nvrtc_compile
 from bessemer.targets.base import Placement

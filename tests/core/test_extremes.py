@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 
-from bessemer.core.dim import evaluate, floordiv, maximum, minimum, parse, sym
+from bessemer.core.dim import evaluate, floordiv, maximum, minimum, sym
+from bessemer.core.dimtext import parse
 
 N, M = sym("n"), sym("m")
 

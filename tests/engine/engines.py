@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Range, sym
+from bessemer.core.dim import sym
+from bessemer.core.interval import Range
 from bessemer.engine.codec import encode
 from bessemer.engine.engine import Engine, WeightPart, Weights
 from bessemer.engine.program import Arg, Kernel, Program, Step, Symbol, Tensor

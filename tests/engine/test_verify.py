@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, Range, sym
+from bessemer.core.dim import Dim, sym
 from bessemer.core.errors import EngineFormatError
+from bessemer.core.interval import Range
 from bessemer.engine.liveness import Owners
 from bessemer.engine.program import Arg, Program, Step, Symbol, Tensor
 from bessemer.engine.verify import verify

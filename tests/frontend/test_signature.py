@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bessemer.core.dim import Range, sym
+from bessemer.core.dim import sym
 from bessemer.core.errors import InvalidModel, ShapeError, UnsupportedModel
+from bessemer.core.interval import Range
 from bessemer.frontend.onnx import import_model
 from bessemer.frontend.profile import Profile
 from tests.frontend.models import model, node, small, value

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import INF, Range, floordiv, sym
+from bessemer.core.dim import floordiv, sym
 from bessemer.core.errors import GraphError
+from bessemer.core.interval import INF, Range
 from bessemer.ir.fold import constant_from
 from bessemer.ir.graph import Constant, Graph, Node, TensorType
 from bessemer.ir.text import parse, print_graph, print_node

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bessemer.core.dim import Range, sym
+from bessemer.core.dim import sym
 from bessemer.core.dtype import f32
+from bessemer.core.interval import Range
 from bessemer.frontend.onnx import import_model
 from bessemer.ir.graph import TensorType
 from bessemer.ir.interp import run

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bessemer.core.dim import Range, evaluate, sym
+from bessemer.core.dim import evaluate, sym
 from bessemer.core.errors import ShapeError
+from bessemer.core.interval import Range
 from bessemer.ops.broadcasting import broadcast_dim, broadcast_shapes, same_dim
 
 N, M = sym("n"), sym("m")

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Range, sym
+from bessemer.core.dim import sym
 from bessemer.core.errors import ShapeError
+from bessemer.core.interval import Range
 from bessemer.ir.fold import evaluate
 from bessemer.ir.graph import TensorType
 from bessemer.ir.opdef import OPS, SYMBOL_RANGES, InferContext

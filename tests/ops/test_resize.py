@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, Range, evaluate, substitute, sym
+from bessemer.core.dim import Dim, evaluate, substitute, sym
+from bessemer.core.interval import Range
 from bessemer.frontend.onnx import import_model
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType

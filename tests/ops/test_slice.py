@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bessemer.core.dim import Range, evaluate, sym
+from bessemer.core.dim import evaluate, sym
+from bessemer.core.interval import Range
 from bessemer.ops.slice import resolve_slice
 
 BOUND = st.one_of(st.integers(-12, 12), st.sampled_from([2**31 - 1, 2**63 - 1, -(2**31), -(2**63)]))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Range, sym
+from bessemer.core.dim import sym
+from bessemer.core.interval import Range
 from bessemer.ir.graph import Graph
 from bessemer.ir.opdef import OPS
 from bessemer.passes import fold_affine, simplify

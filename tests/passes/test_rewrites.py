@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Range, sym
+from bessemer.core.dim import sym
+from bessemer.core.interval import Range
 from bessemer.ir import interp
 from bessemer.ir.builder import GraphBuilder
 from bessemer.ir.graph import Graph

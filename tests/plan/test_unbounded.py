@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bessemer import Profile, build, load
-from bessemer.core.dim import INF, UNBOUNDED, Dim, Range, sym
+from bessemer.core.dim import Dim, sym
+from bessemer.core.interval import INF, UNBOUNDED, Range
 from bessemer.frontend.onnx import import_model
 from bessemer.ir.interp import run
 from bessemer.plan.storage import planned_bytes

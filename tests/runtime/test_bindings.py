@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import INF, Range, sym
+from bessemer.core.dim import sym
 from bessemer.core.errors import InputError, ShapeError
+from bessemer.core.interval import INF, Range
 from bessemer.engine.program import Program, Symbol, Tensor
 from bessemer.runtime.bindings import Signature, check_out
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, Range
+from bessemer.core.dim import Dim
+from bessemer.core.interval import Range
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Operand, Problem, Ptr, Reason, other_op
 from bessemer.tune.task import Candidate, Measured

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bessemer.core.dim import Range, sym
+from bessemer.core.dim import sym
 from bessemer.core.errors import TimingCacheError
+from bessemer.core.interval import Range
 from bessemer.tune.cache import CACHES, Entry, Slower, TimingCache, entry_key, read_lines, shipped
 from tests.tune.fakes import FakeTactic, problem
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Range, evaluate, sym
+from bessemer.core.dim import evaluate, sym
+from bessemer.core.interval import Range
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Operand, Problem

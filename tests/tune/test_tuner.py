@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from bessemer.core.dim import Range, sym
+from bessemer.core.dim import sym
 from bessemer.core.errors import NoTacticError, TimingCacheError
+from bessemer.core.interval import Range
 from bessemer.tune.cache import TimingCache
 from bessemer.tune.model import estimate_us, flops, traffic
 from bessemer.tune.tuner import Tuner

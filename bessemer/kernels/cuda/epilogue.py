@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from bessemer.core.dim import Dim, divisor
+from bessemer.core.dim import Dim
+from bessemer.core.interval import divisor
 from bessemer.ir import expr as ex
 from bessemer.kernels.base import Arg, Int, Problem, Ptr
 from bessemer.kernels.c import scalar

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bessemer.core.dim import Dim, bounds, ceildiv, divisor
+from bessemer.core.dim import Dim, ceildiv
+from bessemer.core.interval import bounds, divisor
 from bessemer.ir import expr as ex
 from bessemer.kernels.base import KernelCode, Launch, Problem
 from bessemer.kernels.triton.emit import assemble

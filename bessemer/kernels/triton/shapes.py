@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, bounds, divisor
+from bessemer.core.dim import Dim
 from bessemer.core.dtype import DType
+from bessemer.core.interval import bounds, divisor
 from bessemer.kernels.base import Int, Limits, Problem, Reason
 
 FLOATS = (dt.f16, dt.bf16, dt.f32)

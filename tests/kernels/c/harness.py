@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, Range, evaluate
+from bessemer.core.dim import Dim, evaluate
+from bessemer.core.interval import Range
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import WORKSPACE, Int, KernelCode, Operand, Problem, Ptr, Tactic

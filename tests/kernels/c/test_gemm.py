@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bessemer.core.dim import Range, sym
+from bessemer.core.dim import sym
+from bessemer.core.interval import Range
 from bessemer.kernels.c.gemm import Gemm
 from tests.kernels.c.harness import Machine, bias_relu, compute, f32, matmul_problem, supported
 

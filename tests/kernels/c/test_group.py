@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, Range, evaluate, sym
+from bessemer.core.dim import Dim, evaluate, sym
 from bessemer.core.dtype import DType
+from bessemer.core.interval import Range
 from bessemer.ir import expr as ex
 from bessemer.ir import scalar
 from bessemer.ir.graph import TensorType

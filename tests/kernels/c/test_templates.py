@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, Range, sym
+from bessemer.core.dim import Dim, sym
 from bessemer.core.dtype import DType
+from bessemer.core.interval import Range
 from bessemer.ir.graph import TensorType
 from bessemer.ir.opdef import OPS
 from bessemer.kernels.base import TACTICS, Operand, Problem

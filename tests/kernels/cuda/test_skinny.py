@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Range, sym
+from bessemer.core.dim import sym
 from bessemer.core.dtype import DType
+from bessemer.core.interval import Range
 from bessemer.kernels.base import Config, Tactic
 from bessemer.kernels.cuda.conv_skinny import ConvSkinny
 from bessemer.kernels.cuda.gemm_skinny import GemmSkinny

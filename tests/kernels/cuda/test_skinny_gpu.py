@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Range, evaluate, sym
+from bessemer.core.dim import evaluate, sym
 from bessemer.core.dtype import DType
+from bessemer.core.interval import Range
 from bessemer.device.cuda import Arguments, Device
 from bessemer.ir import expr as ex
 from bessemer.ir import scalar as oracle

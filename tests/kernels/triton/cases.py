@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, Range
+from bessemer.core.dim import Dim
 from bessemer.core.dtype import DType
+from bessemer.core.interval import Range
 from bessemer.ir import expr as ex
 from bessemer.ir import scalar as oracle
 from bessemer.ir.graph import TensorType

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, Range, evaluate
+from bessemer.core.dim import Dim, evaluate
 from bessemer.core.dtype import DType
+from bessemer.core.interval import Range
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Config, Operand, Problem, Tactic

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Range, sym
+from bessemer.core.dim import sym
 from bessemer.core.errors import BuildError, CompilerError
+from bessemer.core.interval import Range
 from bessemer.ir import expr as ex
 from bessemer.kernels.base import Int, KernelCode, Launch, Problem, Ptr
 from bessemer.kernels.triton.group import Group

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Range, sym
+from bessemer.core.dim import sym
 from bessemer.core.dtype import DType
+from bessemer.core.interval import Range
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.triton.attention import Attention
 from tests.kernels.triton.problems import RNG, Array, Case, case, check, compiles, first, normal, reason, symbolic

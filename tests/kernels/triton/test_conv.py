@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Range, evaluate, sym
+from bessemer.core.dim import evaluate, sym
 from bessemer.core.dtype import DType
+from bessemer.core.interval import Range
 from bessemer.kernels.triton.conv_depthwise import ConvDepthwise
 from bessemer.kernels.triton.conv_igemm import ConvIgemm
 from bessemer.kernels.triton.conv_splitk import ConvSplitK

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, Range, ceildiv, product, sym
+from bessemer.core.dim import Dim, ceildiv, product, sym
 from bessemer.core.dtype import DType
+from bessemer.core.interval import Range
 from bessemer.ir import expr as ex
 from bessemer.ir import scalar as oracle
 from bessemer.ir.graph import TensorType

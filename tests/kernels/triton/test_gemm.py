@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Range, sym
+from bessemer.core.dim import sym
+from bessemer.core.interval import Range
 from bessemer.kernels.triton.gemm import Gemm
 from bessemer.kernels.triton.gemm_splitk import GemmSplitK
 from bessemer.kernels.triton.gemm_tma import GemmTma

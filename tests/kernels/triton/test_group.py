@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Range, sym
+from bessemer.core.dim import sym
 from bessemer.core.dtype import DType
+from bessemer.core.interval import Range
 from bessemer.ir import expr as ex
 from bessemer.kernels.base import Problem
 from bessemer.kernels.triton.group import Group

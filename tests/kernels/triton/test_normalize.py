@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Range, sym
+from bessemer.core.dim import sym
 from bessemer.core.dtype import DType
+from bessemer.core.interval import Range
 from bessemer.kernels.triton.group_norm import GroupNorm
 from bessemer.kernels.triton.layer_norm import LayerNorm
 from bessemer.kernels.triton.softmax import Softmax
