@@ -19,7 +19,7 @@ from typing import Any
 
 from bessemer.core import canon
 from bessemer.core.errors import TimingCacheError
-from bessemer.core.files import replacing
+from bessemer.core.files import alone_in, replacing
 from bessemer.kernels.base import LANGUAGES, Config, Problem, Tactic
 
 MODES = ("off", "read", "append", "require")
@@ -140,13 +140,17 @@ class TimingCache:
         """Write the file atomically, sorted by key, merged with what others wrote meanwhile."""
         if self.path is None or self.mode != "append" or not self._changed:
             return
-        if self.path.exists():
-            self.merge(read_lines(self.path))
         try:
-            with replacing(self.path) as file:
-                file.writelines(line.to_line().encode() + b"\n" for line in self.lines())
+            with alone_in(self.path.parent):  # from reading to replacing: of two builds none overwrites the other's
+                if self.path.exists():
+                    self.merge(read_lines(self.path))
+                with replacing(self.path) as file:
+                    file.writelines(line.to_line().encode() + b"\n" for line in self.lines())
         except OSError as error:
-            raise TimingCacheError(f"cannot be written: {error.strerror}", where=str(self.path)) from error
+            raise TimingCacheError(
+                f"the timing cache cannot be written: {error.strerror}", where=str(self.path),
+                fix="free space, or name a file in a folder that can be written",
+            ) from error  # fmt: skip
         self._changed = False
 
     def pruned(self, within: float = WITHIN) -> list[Entry | Slower]:
@@ -178,7 +182,9 @@ def read_lines(path: Path) -> list[Entry | Slower]:
     try:
         lines = path.read_bytes().rstrip(b"\n").split(b"\n")
     except OSError as error:
-        raise TimingCacheError(f"cannot be read: {error.strerror}", where=str(path)) from error
+        raise TimingCacheError(
+            f"the timing cache cannot be read: {error.strerror}", where=str(path), fix="name another file"
+        ) from error
     out = []
     for number, line in enumerate(lines, 1):
         try:

@@ -14,6 +14,7 @@ from bessemer.core import canon
 from bessemer.core.errors import NoTacticError, TimingCacheError
 from bessemer.kernels.base import Limits, Problem, Tactic
 from bessemer.tune.cache import Entry, TimingCache, entry_key, problem_key
+from bessemer.tune.candidates import Finder
 from bessemer.tune.choice import Choice
 from bessemer.tune.left import Left, left
 from bessemer.tune.model import estimate_us
@@ -22,6 +23,7 @@ from bessemer.tune.task import Candidate, Measured, Task
 TIMED = 16  # most candidates of a problem that are timed, where the target does not say
 BATCH = 8  # problems whose candidates are compiled together, where time is short
 FEW = 4  # candidates of each problem that are timed before any more, where time is short
+SAVE_SECONDS = 10.0  # between saves of the timing cache while measuring
 NOISE = 0.02  # candidates within this share of the fastest are equal: the least workspace wins, then the name
 MODES = ("off", "cache", "device")
 
@@ -56,17 +58,11 @@ class Tuner:
     log: Callable[[str], None] | None = None
     clock: Callable[[], float] = time.monotonic
     left: Left | None = None  # what the budget left untuned
+    _saved: float = float("-inf")  # when the timing cache was
 
     def supports(self, problem: Problem) -> str | None:
         """None where some tactic applies, else all reasons."""
-        reasons = []
-        for tactic in self.tactics:
-            reason = tactic.applicable(problem, self.target)
-            if reason is None:
-                return None
-            if not reason.other_op:
-                reasons.append(f"{tactic.name}: {reason.text}")
-        return "; ".join(reasons) or f"there is no tactic for {problem.op}"
+        return self._finder.supports(problem)
 
     def choose(self, problems: Iterable[Problem]) -> dict[Problem, Choice]:
         """A choice for each distinct problem, the costly ones measured first."""
@@ -79,7 +75,10 @@ class Tuner:
         if self.cache.mode == "require" and self.mode != "off":
             self._require(tasks)
         elif self.mode == "device" and self.measurer is not None:
-            self._measure(tasks, self.measurer, end)
+            try:
+                self._measure(tasks, self.measurer, end)
+            finally:
+                self.cache.save()
             self.left = left(tasks, self._most, self.target)
         out = {}
         for number, task in enumerate(tasks):
@@ -98,17 +97,15 @@ class Tuner:
 
     # -- candidates -----------------------------------------------------------------------------------------------
 
+    @property
+    def _finder(self) -> Finder:
+        return Finder(self.target, self.tactics, self.workspace, self.max_candidates, self.log)
+
     def _task(self, problem: Problem, count: int) -> Task:
-        candidates, rejected = self._candidates(problem)
+        candidates, estimates, rejected = self._finder.find(problem)
         if not candidates:
             shown = "\n".join(f"  {name}: {why}" for name, why in rejected)
             raise NoTacticError(f"no kernel computes {problem.key}:\n{shown}")
-        estimates: dict[str, float] = {}
-        for c in candidates:
-            estimate = getattr(c.tactic, "estimate", None)
-            if estimate is not None:
-                estimates[c.label] = estimate(problem, self.target, c.config)
-        candidates.sort(key=lambda c: estimates.get(c.label, float("inf")))
         task = Task(problem, count, candidates, estimates, rejected)
         if self.mode != "off":
             task.keys = {c.label: entry_key(problem, c.tactic, c.config, self.fingerprint) for c in candidates}
@@ -120,23 +117,19 @@ class Tuner:
                 task.slower = {label for label, key in task.keys.items() if self.cache.is_slower(key)} - set(task.known)
         return task
 
-    def _candidates(self, problem: Problem) -> tuple[list[Candidate], list[tuple[str, str]]]:
-        found: list[Candidate] = []
-        rejected: list[tuple[str, str]] = []
-        for tactic in self.tactics:
-            reason = tactic.applicable(problem, self.target)
-            if reason is not None:
-                if not reason.other_op:
-                    rejected.append((tactic.name, reason.text))
-                continue
-            for config in tactic.configs(problem, self.target)[: self.max_candidates]:
-                candidate = Candidate(tactic, config, problem, self.target)
-                if self.workspace is not None and problem.typical(candidate.code.workspace) > self.workspace:
-                    why = f"needs {candidate.code.workspace} bytes of workspace, {self.workspace} allowed"
-                    rejected.append((tactic.name, why))
-                    continue
-                found.append(candidate)
-        return found, rejected
+    def _written(self, task: Task, candidate: Candidate) -> bool:
+        """Whether the candidate has code. One that has none failed, but only in this build: it is cheap to try."""
+        why = self._finder.unwritten(candidate)
+        if why is not None:
+            task.known[candidate.label] = Measured(None, why)
+        return why is None
+
+    def _missing(self, task: Task, width: int | None = None) -> list[Candidate]:
+        """What is worth timing and has code; others take the places of those that have none."""
+        while True:
+            missing = task.missing(self._most, width)
+            if all([self._written(task, c) for c in missing]):
+                return missing
 
     # -- measuring ------------------------------------------------------------------------------------------------
 
@@ -159,15 +152,17 @@ class Tuner:
     def _prepare(self, tasks: Sequence[Task], measurer: Measurer, width: int | None, end: float | None) -> None:
         """Compile what is missing, all at once."""
         seconds = None if end is None else end - self.clock()
-        work = [(t.problem, missing) for t in tasks if (missing := t.missing(self._most, width))]
-        if work and (seconds is None or seconds > 0):
+        if seconds is not None and seconds <= 0:
+            return
+        work = [(t.problem, missing) for t in tasks if (missing := self._missing(t, width))]
+        if work:
             self._tell(0, len(tasks), "compile")
             measurer.prepare(work, seconds)
 
     def _time(self, tasks: Sequence[Task], measurer: Measurer, width: int | None, end: float | None) -> None:
         for number, task in enumerate(tasks):
             self._tell(number, len(tasks), task.problem.op)
-            while missing := task.missing(self._most, width):  # again where some fail: others take their places
+            while missing := self._missing(task, width):  # again where some fail: others take their places
                 if end is not None:
                     missing = [c for c in missing if measurer.ready(task.problem, c)]
                     alone = len(missing) == 1 and not task.known  # there is nothing to compare it with
@@ -175,6 +170,7 @@ class Tuner:
                         break
                 for candidate, result in zip(missing, measurer.measure(task.problem, missing), strict=True):
                     self._keep(task, candidate, result)
+                self._save_at_times()
 
     def _keep(self, task: Task, candidate: Candidate, result: Measured) -> None:
         """Take note of a time or a failure, in the task and in the cache."""
@@ -186,9 +182,15 @@ class Tuner:
         if result.error and self.log is not None:
             self.log(f"dropped {candidate.label} for {op}: {result.error}")
 
+    def _save_at_times(self) -> None:
+        """A build that is killed loses only what it measured last."""
+        if self.clock() >= self._saved + SAVE_SECONDS:
+            self.cache.save()
+            self._saved = self.clock()
+
     def _require(self, tasks: Sequence[Task]) -> None:
         for task in tasks:
-            missing = task.missing(self._most)
+            missing = self._missing(task)
             if missing:
                 raise TimingCacheError(
                     f"{len(missing)} of {len(task.candidates)} candidates for {task.problem.op} are not in the "
@@ -198,6 +200,12 @@ class Tuner:
     # -- choosing -------------------------------------------------------------------------------------------------
 
     def _choose(self, task: Task) -> Choice:
+        while (found := self._chosen(task)) is None:
+            pass
+        return found
+
+    def _chosen(self, task: Task) -> Choice | None:
+        """The choice by what is known now; None where it has no code, which is known then."""
         problem = task.problem
         chosen_by = "measured" if task.measured else "cache" if task.known else "model"
         measured = [(c, task.known[c.label]) for c in task.candidates if c.label in task.known]
@@ -205,12 +213,17 @@ class Tuner:
         rejected = [*task.rejected, *((c.label, f"failed: {result.error}") for c, result in measured if result.error)]
         untimed = [c for c in task.candidates if c.label not in task.known and c.label not in task.slower]
         if not timed:
+            untimed = untimed or [c for c in task.candidates if c.label not in task.known]
             if not untimed:
                 raise NoTacticError(f"every kernel for {problem.op} failed", where=str(rejected))
             best, us, untimed, chosen_by = untimed[0], None, untimed[1:], "model"
+            if not self._written(task, best):
+                return None
         else:
             fastest = min(us for _, us in timed)
             close = [(c, us) for c, us in timed if us <= fastest * (1 + NOISE)]
+            if not all([self._written(task, c) for c, _ in close]):
+                return None
             best, us = min(close, key=lambda t: (problem.typical(t[0].code.workspace), t[0].label))
             rejected += [(c.label, f"{t:.1f} us against {us:.1f} us") for c, t in timed if c is not best]
         rejected += [(c.label, "slower, by the timing cache") for c in task.candidates if c.label in task.slower]
