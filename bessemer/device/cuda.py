@@ -3,7 +3,7 @@
     device = Device(0)                                   # DeviceError, with the fix, where there is no GPU
     module = device.load(cubin)
     kernel = module.kernel(symbol, abi)                  # abi: CompiledKernel.abi, as stored in the engine
-    args = kernel.arguments([address, 128, ...])         # one value per launch argument: addresses and integers
+    args = kernel.arguments([address, 128, ...])         # one value per launch argument: addresses, integers and maps
     stream = device.stream()
     kernel.launch((gx, gy, gz), args, stream)
     stream.synchronize()
@@ -27,9 +27,12 @@ from typing import Any
 
 import numpy as np
 
+from bessemer.core.dtype import DType
 from bessemer.core.errors import DeviceError
+from bessemer.core.tensor_map import BITS, TensorMap
 from bessemer.device.cuda_api import Api, Bindings
 from bessemer.device.cuda_graph import Capture
+from bessemer.device.tensor_map import EncodedMap
 
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: no ordering with the default stream
 STATIC_SHARED = 48 << 10  # bytes of shared memory that need no opting in
@@ -161,6 +164,10 @@ class Device:
         """A module from the bytes of a cubin; DeviceError where it is for another GPU."""
         return Module(self, cubin)
 
+    def tensor_map(self, dtype: DType, address: int, m: TensorMap) -> EncodedMap:
+        """A map, at one shape, of the tensor at `address`: an argument for kernels that copy by it."""
+        return EncodedMap(self.api, dtype, address, m)
+
     # copies: addresses are integers; without a stream they wait, with one they are queued
 
     def upload(self, target: int, source: int, nbytes: int, stream: Stream | None = None) -> None:
@@ -274,21 +281,36 @@ class Module:
 class Arguments:
     """The arguments of one launch, in memory that the driver reads when the launch is queued (or captured).
 
-    Assignment by number patches one; the hidden pointers to scratch memory follow the kernel's own arguments."""
+    Assignment by number patches one; a tensor map is moved to an address that is assigned to it. The hidden pointers
+    to scratch memory follow the kernel's own arguments."""
 
     def __init__(self, bits: Sequence[int], hidden: int) -> None:
         self._bits = tuple(bits)
         self.values = np.zeros(len(self._bits) + hidden, np.int64)
         self._pointers = self.values.ctypes.data + 8 * np.arange(len(self.values), dtype=np.uint64)
         self.address = self._pointers.ctypes.data
+        self._maps: dict[int, EncodedMap] = {}
 
-    def __setitem__(self, number: int, value: int) -> None:
+    def __setitem__(self, number: int, value: int | EncodedMap) -> None:
+        if self._bits[number] == BITS:
+            self._set_map(number, value)
+            return
+        if isinstance(value, EncodedMap):
+            raise DeviceError(f"argument {number} of a kernel is a tensor map, it takes {self._bits[number]} bits")
         if self._bits[number] == 32 and not -(2**31) <= value < 2**32:
             raise DeviceError(f"argument {number} of a kernel is {value}, which does not fit into 32 bits")
         self.values[number] = value
 
     def __len__(self) -> int:
         return len(self._bits)
+
+    def _set_map(self, number: int, value: int | EncodedMap) -> None:
+        if isinstance(value, EncodedMap):
+            self._maps[number], self._pointers[number] = value, value.address
+        elif number in self._maps:
+            self._maps[number].move(value)
+        else:
+            raise DeviceError(f"argument {number} of a kernel is {value}, it takes a tensor map")
 
     def scratch(self, number: int, address: int) -> None:
         """Give the kernel its hidden scratch memory `number`."""
@@ -312,8 +334,8 @@ class Kernel:
         if self.shared > STATIC_SHARED:
             self._allow("MAX_DYNAMIC_SHARED_SIZE_BYTES", self.shared)
 
-    def arguments(self, values: Sequence[int]) -> Arguments:
-        """Packed arguments: addresses and integers in the order of the launch."""
+    def arguments(self, values: Sequence[int | EncodedMap]) -> Arguments:
+        """Packed arguments: addresses, integers and tensor maps in the order of the launch."""
         if len(values) != len(self._bits):
             raise DeviceError(f"a kernel of {len(self._bits)} arguments is given {len(values)}")
         out = Arguments(self._bits, len(self._scratch))

@@ -36,8 +36,8 @@ class Api(Protocol):
     def constant(self, enum: str, member: str) -> Any:
         """A member of one of the driver's enums."""
 
-    def struct(self, name: str) -> Any:
-        """A new, zeroed driver structure."""
+    def struct(self, name: str, *value: int) -> Any:
+        """A new driver structure: zeroed, or of a number, or at a host address."""
 
 
 class Bindings:
@@ -68,8 +68,8 @@ class Bindings:
     def constant(self, enum: str, member: str) -> Any:
         return getattr(getattr(self._driver, enum), member)
 
-    def struct(self, name: str) -> Any:
-        return getattr(self._driver, name)()
+    def struct(self, name: str, *value: int) -> Any:
+        return getattr(self._driver, name)(*value)
 
     def _error(self, name: str, code: Any) -> DeviceError:
         shown = [self._text(f, code) for f in ("cuGetErrorName", "cuGetErrorString")]

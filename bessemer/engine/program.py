@@ -25,6 +25,7 @@ from bessemer.core.dimtext import parse
 from bessemer.core.dtype import DType
 from bessemer.core.dtype import parse as parse_dtype
 from bessemer.core.interval import Range
+from bessemer.core.tensor_map import TensorMap, Window
 
 SPACES = ("input", "output", "weights", "arena", "dynamic")
 STEP_KINDS = ("kernel", "host", "copy", "branch", "jump")
@@ -45,11 +46,13 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Arg:
-    """A kernel argument: kind "tensor" (value: tensor number), "int" (a dim) or "workspace" (0: the step's own)."""
+    """A kernel argument: kind "tensor" (value: tensor number), "int" (a dim), "workspace" (0: the step's own) or "map"
+    (value: tensor number, with `map` of it)."""
 
     kind: str
     value: Dim
     bits: int = 64
+    map: TensorMap | None = None
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ def _step_to_json(s: Step) -> dict[str, Any]:
     out: dict[str, Any] = {"kind": s.kind, "name": s.name}
     plain = {"op": s.op, "origin": list(s.origin), "reads": list(s.reads), "writes": list(s.writes),
              "attrs": dict(s.attrs), "grid": [str(d) for d in s.grid],
-             "args": [[a.kind, str(a.value), a.bits] for a in s.args]}  # fmt: skip
+             "args": [_arg_to_json(a) for a in s.args]}  # fmt: skip
     out.update({k: v for k, v in plain.items() if v})
     if s.kernel >= 0:
         out["kernel"] = s.kernel
@@ -148,6 +151,16 @@ def _step_to_json(s: Step) -> dict[str, Any]:
         out["workspace"] = list(s.workspace)
     out.update({k: str(v) for k, v in (("flops", s.flops), ("nbytes", s.nbytes)) if v != 0})
     return out
+
+
+def _arg_to_json(a: Arg) -> list[Any]:
+    plain: list[Any] = [a.kind, str(a.value), a.bits]
+    if a.map is None:
+        return plain
+    sizes = [[str(d) for d in values] for values in (a.map.dims, a.map.strides)]
+    w = a.map.window
+    window = None if w is None else [list(w.lower), list(w.upper), list(w.steps)]
+    return [*plain, [*sizes, list(a.map.box), a.map.swizzle, window]]
 
 
 def _kernel_to_json(k: Kernel) -> dict[str, Any]:
@@ -190,7 +203,7 @@ def _step_from_json(s: Mapping[str, Any]) -> Step:
         reads=_ints(s.get("reads", ())),
         writes=_ints(s.get("writes", ())),
         kernel=_int(s.get("kernel", -1)),
-        args=tuple(Arg(str(k), parse(v), _int(b)) for k, v, b in s.get("args", ())),
+        args=tuple(_arg_from_json(*a) for a in s.get("args", ())),
         grid=tuple(parse(d) for d in s.get("grid", ())),
         attrs=dict(s.get("attrs", {})),
         target=_int(s.get("target", -1)),
@@ -198,6 +211,15 @@ def _step_from_json(s: Mapping[str, Any]) -> Step:
         nbytes=parse(s.get("nbytes", "0")),
         workspace=(_int(workspace[0]), _int(workspace[1])),
     )
+
+
+def _arg_from_json(kind: Any, value: Any, bits: Any, tensor_map: Any = None) -> Arg:
+    if tensor_map is None:
+        return Arg(str(kind), parse(value), _int(bits))
+    dims, strides, box, swizzle, window = tensor_map
+    sizes, steps = (tuple(parse(d) for d in values) for values in (dims, strides))
+    corners = None if window is None else Window(*(_ints(values) for values in window))
+    return Arg(str(kind), parse(value), _int(bits), TensorMap(sizes, steps, _ints(box), _int(swizzle), corners))
 
 
 def _kernel_from_json(k: Mapping[str, Any]) -> Kernel:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from bessemer.core.dim import Dim, product, symbols
 from bessemer.core.errors import EngineFormatError
 from bessemer.core.interval import INF, Range, bounds, divisor
+from bessemer.core.tensor_map import BITS, ELEMENTS, defect
 from bessemer.engine.format import WEIGHT_ALIGN
 from bessemer.engine.liveness import broken_read
 from bessemer.engine.program import SPACES, STEP_KINDS, Arg, Program, Step, Symbol, Tensor
@@ -152,6 +153,8 @@ def _check_cluster(program: Program, where: str, step: Step, cluster: Any) -> No
 
 
 def _check_arg(program: Program, where: str, step: Step, arg: Arg) -> None:
+    if arg.map is not None and arg.kind != "map":
+        _fail(program, f"{where} has a tensor map for an argument of kind {arg.kind!r}")
     match arg.kind:
         case "tensor":
             if arg.value not in step.reads and arg.value not in step.writes:
@@ -160,11 +163,26 @@ def _check_arg(program: Program, where: str, step: Step, arg: Arg) -> None:
             if arg.bits not in (32, 64):
                 _fail(program, f"{where} has an integer argument of {arg.bits} bits")
             _check_symbols(program, where, (arg.value,))
+        case "map":
+            _check_map(program, where, step, arg)
         case "workspace":
             if arg.value != 0:
                 _fail(program, f"{where} has its workspace at {arg.value} of itself")
         case _:
             _fail(program, f"{where} has an argument of unknown kind {arg.kind!r}")
+
+
+def _check_map(program: Program, where: str, step: Step, arg: Arg) -> None:
+    if arg.value not in step.reads and arg.value not in step.writes:
+        _fail(program, f"{where} maps tensor {arg.value}, which it neither reads nor writes")
+    t = program.tensors[int(arg.value)]  # type: ignore[arg-type]
+    if arg.map is None or arg.bits != BITS or t.dtype.name not in ELEMENTS:
+        _fail(program, f"{where} has no tensor map of {BITS} bits for tensor {arg.value} of {t.dtype}")
+    _check_symbols(program, where, arg.map.sizes())
+    ranges = {name: s.range for name, s in program.symbols.items()}
+    broken = defect(arg.map, t.dtype.itemsize, product(t.shape) * t.dtype.itemsize, ranges)
+    if broken is not None:
+        _fail(program, f"{where} maps tensor {arg.value} ({t.name}), and the map {broken}")
 
 
 def _check_written(program: Program) -> None:

@@ -26,6 +26,7 @@ from bessemer.core import canon
 from bessemer.core.dim import Dim, substitute
 from bessemer.core.interval import Range
 from bessemer.core.registry import Registry
+from bessemer.core.tensor_map import TensorMap
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import Attr, TensorType
 
@@ -114,7 +115,17 @@ class Int:
     bits: int = 64
 
 
-Arg = Ptr | Int
+@dataclass(frozen=True, slots=True)
+class Map:
+    """A tensor map of an operand or output, numbered as Ptr does, evaluated once per shape (CUDA C++ of sm_90 alone).
+
+    The kernel takes it by value, `const __grid_constant__ TensorMap`."""
+
+    operand: int
+    map: TensorMap
+
+
+Arg = Ptr | Int | Map
 
 
 @dataclass(frozen=True)

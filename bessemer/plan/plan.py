@@ -10,18 +10,20 @@ import numpy as np
 from bessemer.core import canon
 from bessemer.core import dtype as dt
 from bessemer.core.dim import symbols
+from bessemer.core.tensor_map import BITS
 from bessemer.engine.codec import encode
 from bessemer.engine.engine import WeightPart
 from bessemer.engine.format import WEIGHT_ALIGN, align
 from bessemer.engine.program import Arg, Kernel, Program, Step, Symbol, Tensor
 from bessemer.ir.graph import Constant, TensorType
-from bessemer.kernels.base import TRANSFORMS, WORKSPACE, Int, KernelCode, Launch, Pack, Problem
+from bessemer.kernels.base import TRANSFORMS, WORKSPACE, Int, KernelCode, Launch, Map, Pack, Problem
 from bessemer.lower.items import (
     AliasItem,
     BranchItem,
     CopyItem,
     HostItem,
     Item,
+    JoinItem,
     JumpItem,
     KernelItem,
     LabelItem,
@@ -158,7 +160,7 @@ class _Planner:
                              target=item.label)]  # fmt: skip
             case JumpItem():
                 return [Step("jump", "jump", target=item.label)]
-        assert isinstance(item, (AliasItem, LabelItem))
+        assert isinstance(item, (AliasItem, JoinItem, LabelItem))
         return []
 
     def _kernel_steps(self, number: int, item: KernelItem) -> list[Step]:
@@ -181,6 +183,8 @@ class _Planner:
                     args.append(Arg("int", arg.value, arg.bits))
                 elif arg.operand == WORKSPACE:
                     args.append(Arg("workspace", 0) if own is None else Arg("tensor", own))
+                elif isinstance(arg, Map):
+                    args.append(Arg("map", [*operands, *outputs][arg.operand], BITS, arg.map))
                 else:
                     args.append(Arg("tensor", [*operands, *outputs][arg.operand]))
             steps.append(

@@ -91,6 +91,8 @@ class CpuContext:
                         self._point(int(arg.value))  # type: ignore[arg-type]
                     elif arg.kind == "workspace":
                         self._pointers.append(self.arena.ctypes.data + s.workspace[0])
+                    elif arg.kind != "int":
+                        raise DeviceError(f"the cpu runtime passes no arguments of kind {arg.kind!r}")
                 integer = len(self.integers.values)
                 for arg in s.args:
                     if arg.kind == "int":

@@ -17,6 +17,7 @@ from bessemer.core.dim import Dim, evaluate, symbols
 from bessemer.core.errors import DeviceError, EngineMismatchError
 from bessemer.device.cuda import Arguments, Device, Kernel, Stream
 from bessemer.device.cuda_graph import Capture
+from bessemer.device.tensor_map import EncodedMap
 from bessemer.engine.engine import Engine
 from bessemer.runtime.host import HostStep
 from bessemer.runtime.shapes import learn, shape_of
@@ -139,18 +140,23 @@ class CudaContext:
     def _launch(self, state: State, k: int) -> Launch:
         step = self.program.steps[k]
         kernel = self.shared.kernels[step.kernel]
-        values, patches = [], []
+        grid = tuple(evaluate(d, self._env) for d in step.grid)
+        if not all(grid):  # it will not run, and there are no maps of empty tensors
+            return Launch(kernel, grid, Arguments((), 0), [])
+        values: list[int | EncodedMap] = []
+        patches = []
         for number, arg in enumerate(step.args):
             if arg.kind == "int":
                 values.append(evaluate(arg.value, self._env))
             elif arg.kind == "workspace":
                 values.append(self.arena + step.workspace[0])
             else:
-                t = self.program.tensors[int(arg.value)]  # type: ignore[arg-type]
-                values.append(self.address(int(arg.value)))  # type: ignore[arg-type]
+                t, address = self.program.tensors[int(arg.value)], self.address(int(arg.value))  # type: ignore[arg-type]
+                values.append(
+                    address if arg.map is None else self.device.tensor_map(t.dtype, address, arg.map.at(self._env))
+                )
                 if t.space in ("input", "output", "dynamic"):
                     patches.append((number, (t.space, t.offset)))
-        grid = tuple(evaluate(d, self._env) for d in step.grid)
         args = kernel.arguments(values)
         for number, nbytes in enumerate(kernel.scratch_bytes(grid)):
             if nbytes:
@@ -194,6 +200,7 @@ class CudaContext:
     def _dims(self, k: int) -> Iterator[Dim]:
         step = self.program.steps[k]
         yield from (a.value for a in step.args if a.kind == "int")
+        yield from (d for a in step.args if a.map is not None for d in a.map.sizes())
         yield from step.grid
         if step.kind == "copy":
             yield from self.program.tensors[step.reads[0]].shape

@@ -22,7 +22,8 @@ from bessemer.core import dtype as dt
 from bessemer.core.dtype import DType
 from bessemer.core.errors import BuildError, CompilerError
 from bessemer.core.interval import divisor
-from bessemer.kernels.base import WORKSPACE, Int, KernelCode, Launch, Problem
+from bessemer.core.tensor_map import BITS
+from bessemer.kernels.base import WORKSPACE, Int, KernelCode, Launch, Map, Problem
 from bessemer.targets import compile_pool, nvrtc_compile
 from bessemer.targets.base import Placement
 from bessemer.targets.compile_pool import TIMEOUT, Job
@@ -199,9 +200,12 @@ class LinkedCubins:
 
 
 def _parameter(request: Request, arg: Any) -> tuple[str, int]:
-    """Triton's type of a launch argument, and a power of two (at most 16) that divides it."""
+    """Triton's type of a launch argument (a tensor map: "m" and its bits), and a power of two, at most 16, that divides
+    it."""
     if isinstance(arg, Int):
         return f"i{arg.bits}", min(16, divisor(arg.value, request.problem.range_map)) if arg.value != 0 else 16
+    if isinstance(arg, Map):
+        return f"m{BITS}", 1
     return f"*{TRITON_TYPES[_element(request, arg.operand).name]}", ALIGN
 
 

@@ -6,7 +6,7 @@ are timed in turns, and the least mean of the rounds counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,9 @@ from bessemer.core.dim import evaluate
 from bessemer.core.errors import DeviceError
 from bessemer.device.cuda import Arguments, Device, Kernel, Module
 from bessemer.device.cuda_graph import Capture
-from bessemer.kernels.base import TRANSFORMS, WORKSPACE, Int, Problem
+from bessemer.device.tensor_map import EncodedMap
+from bessemer.ir.graph import TensorType
+from bessemer.kernels.base import TRANSFORMS, WORKSPACE, Arg, Int, Map, Problem
 from bessemer.targets.compile_pool import Job
 from bessemer.targets.cuda import CompiledKernel, CudaTarget, Request
 from bessemer.tune import oracle
@@ -126,7 +128,9 @@ class CudaMeasurer:
             packed = TRANSFORMS.get(pack.transform).apply(inputs[pack.operand], *pack.params)
             addresses[pack.operand] = self._upload(packed)
             memory.append(addresses[pack.operand])
-        outputs = []
+        outputs, types = [], [*(o.type for o in problem.operands), *problem.outputs]
+        for pack in code.packs:
+            types[pack.operand] = pack.type
         for t in problem.outputs:
             nbytes = evaluate(t.nbytes, env)
             block = self.device.alloc(nbytes + 2 * GUARD)
@@ -136,24 +140,29 @@ class CudaMeasurer:
         size = evaluate(code.workspace, env)
         scratch = self.device.alloc(size + GUARD)
         memory.append(scratch)
+        places = {**dict(enumerate(addresses)), WORKSPACE: scratch}
         out = _Prepared([], [], memory, outputs, (scratch, size + GUARD))
         for launch, compiled in zip(code.launches, kernels, strict=True):
             module = self.device.load(compiled.cubin)
             out.modules.append(module)
             kernel = module.kernel(compiled.symbol, compiled.abi)
-            values = [
-                evaluate(a.value, env) if isinstance(a, Int) else scratch if a.operand == WORKSPACE
-                else addresses[a.operand]
-                for a in launch.args
-            ]  # fmt: skip
             grid = tuple(evaluate(d, env) for d in launch.grid)
-            args = kernel.arguments(values)
+            args = kernel.arguments([self._value(a, env, places, types) for a in launch.args])
             for number, nbytes in enumerate(kernel.scratch_bytes(grid)):
                 if nbytes:
                     memory.append(self.device.alloc(nbytes))
                     args.scratch(number, memory[-1])
             out.launches.append((kernel, grid, args))
         return out
+
+    def _value(
+        self, arg: Arg, env: dict[str, int], places: Mapping[int, int], types: Sequence[TensorType]
+    ) -> int | EncodedMap:
+        if isinstance(arg, Int):
+            return evaluate(arg.value, env)
+        if isinstance(arg, Map):
+            return self.device.tensor_map(types[arg.operand].dtype, places[arg.operand], arg.map.at(env))
+        return places[arg.operand]
 
     def _queue(self, prepared: _Prepared) -> None:
         for kernel, grid, args in prepared.launches:

@@ -41,8 +41,8 @@ class Recorder:
     def constant(self, enum: str, member: str) -> Any:
         return member
 
-    def struct(self, name: str) -> Any:
-        return SimpleNamespace(name=name, value=SimpleNamespace())
+    def struct(self, name: str, *value: int) -> Any:
+        return value[0] if value else SimpleNamespace(name=name, value=SimpleNamespace())
 
     def names(self, start: int = 0) -> list[str]:
         return [c[0] for c in self.calls[start:]]
