@@ -42,6 +42,15 @@ class AliasItem:
 
 
 @dataclass(frozen=True)
+class JoinItem:
+    """`value` is its parts, which were written where they lie in it, `offsets` bytes from its start."""
+
+    value: str
+    parts: tuple[str, ...]
+    offsets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class CopyItem:
     """The bytes of `source` are copied to `value`."""
 
@@ -71,7 +80,7 @@ class LabelItem:
     label: int
 
 
-Item = KernelItem | HostItem | AliasItem | CopyItem | BranchItem | JumpItem | LabelItem
+Item = KernelItem | HostItem | AliasItem | JoinItem | CopyItem | BranchItem | JumpItem | LabelItem
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,7 @@ def written(item: Item) -> tuple[str, ...]:
             return item.outputs
         case HostItem():
             return tuple(o for o in item.node.outputs if o)
-        case AliasItem() | CopyItem():
+        case AliasItem() | JoinItem() | CopyItem():
             return (item.value,)
     return ()
 
@@ -110,6 +119,8 @@ def read(item: Item) -> tuple[str, ...]:
             return tuple(i for i in (*item.node.inputs, *item.captured) if i)
         case AliasItem() | CopyItem():
             return (item.source,)
+        case JoinItem():
+            return item.parts
         case BranchItem():
             return (item.condition,)
     return ()

@@ -17,13 +17,14 @@ from bessemer.lower.items import (
     CopyItem,
     HostItem,
     Item,
+    JoinItem,
     JumpItem,
     KernelItem,
     LabelItem,
     Lowered,
 )  # fmt: skip
 from bessemer.lower.regions import Group, Grouping, fusion_of
-from bessemer.lower.views import view_offset
+from bessemer.lower.views import join_offsets, view_offset
 
 Supports = Callable[[Problem], str | None]  # None: some tactic applies; else why none does
 
@@ -99,6 +100,9 @@ class _Lowering:
         offset = view_offset(node, graph, self.types)
         if offset is not None:
             return [AliasItem(node.outputs[0], node.inputs[0], offset)]
+        joined = join_offsets(node, graph, self.types)
+        if joined is not None:
+            return [JoinItem(node.outputs[0], node.inputs, joined)]
         if node.op == "if" and self._branches_agree(node):
             return self._if(node)
         if node.op == "require":
@@ -168,6 +172,8 @@ def _rename(item: Item, names: Mapping[str, str]) -> Item:
             return replace(item, node=node, captured=new(item.captured))
         case AliasItem() | CopyItem():
             return replace(item, value=names.get(item.value, item.value), source=names.get(item.source, item.source))
+        case JoinItem():
+            return replace(item, value=names.get(item.value, item.value), parts=new(item.parts))
         case BranchItem():
             return replace(item, condition=names.get(item.condition, item.condition))
     return item

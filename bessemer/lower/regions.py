@@ -17,7 +17,7 @@ from bessemer.ir.graph import Graph, Node, TensorType
 from bessemer.ir.opdef import OPS, Fusion
 from bessemer.kernels.base import Problem
 from bessemer.lower.compose import CannotCompose, compute_of, problem_of
-from bessemer.lower.views import view_offset
+from bessemer.lower.views import join_offsets, view_offset
 
 HEAVY = frozenset(
     "exp expm1 log log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf sigmoid pow".split()
@@ -54,12 +54,12 @@ class Grouping:
     constants: Mapping[str, object]
 
     def groups(self) -> list[Group | Node]:
-        """Groups (kernels) and single nodes (views, host steps, control flow) in execution order."""
+        """Groups (kernels) and single nodes (views, joins, host steps, control flow) in execution order."""
         owner: dict[str, Group] = {}
         placed: dict[int, Group] = {}
         kept = set(self.graph.outputs)
         for node in reversed(self.graph.nodes):
-            if fusion_of(node) in (Fusion.HOST, Fusion.CONTROL) or self._is_view(node):
+            if fusion_of(node) in (Fusion.HOST, Fusion.CONTROL) or self._is_free(node):
                 continue
             group = None if len(node.outputs) != 1 or node.outputs[0] in kept else self._consumer(node, owner)
             if group is not None and self._joins(node, group):
@@ -74,8 +74,11 @@ class Grouping:
                 owner[out] = group
         return [placed.get(id(n), n) for n in self.graph.nodes if id(n) in placed or n.outputs[0] not in owner]
 
-    def _is_view(self, node: Node) -> bool:
-        return view_offset(node, self.graph, self.types) is not None
+    def _is_free(self, node: Node) -> bool:
+        """Whether no kernel computes `node`: a view, or a join of what is written in place."""
+        if view_offset(node, self.graph, self.types) is not None:
+            return True
+        return join_offsets(node, self.graph, self.types) is not None
 
     def _consumer(self, node: Node, owner: Mapping[str, Group]) -> Group | None:
         """The one group that holds all consumers of `node`, if there is one and none of them is a view or host step."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from bessemer.core.dim import Dim
 from bessemer.core.interval import INF, Ranges, bounds
 from bessemer.ir.graph import TensorType
-from bessemer.lower.items import AliasItem, CopyItem, Item, Lowered, read, written
+from bessemer.lower.items import AliasItem, CopyItem, Item, JoinItem, Lowered, read, written
 from bessemer.plan.memory import Interval, aligned, peak, place
 
 # Bytes: a tensor or workspace that may grow beyond this is allocated when its size is known. Where it grows with a
@@ -78,6 +78,9 @@ def assign(lowered: Lowered, workspace: Mapping[int, int]) -> tuple[Storage, dic
             storage.roots[item.value] = item.source
             if item.offset:
                 storage.shifts[item.value] = item.offset
+        elif isinstance(item, JoinItem):
+            storage.roots.update(dict.fromkeys(item.parts, item.value))
+            storage.shifts.update((part, offset) for part, offset in zip(item.parts, item.offsets) if offset)
     _bind_io(storage)
     blocks = _intervals(storage)
     scratch = [Interval(f"workspace {n}", size, n, n) for n, size in workspace.items() if size]

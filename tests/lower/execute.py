@@ -9,7 +9,17 @@ import numpy as np
 from bessemer.core.dim import evaluate
 from bessemer.ir import fold
 from bessemer.ir.opdef import OPS
-from bessemer.lower.items import AliasItem, BranchItem, CopyItem, HostItem, JumpItem, KernelItem, LabelItem, Lowered
+from bessemer.lower.items import (
+    AliasItem,
+    BranchItem,
+    CopyItem,
+    HostItem,
+    JoinItem,
+    JumpItem,
+    KernelItem,
+    LabelItem,
+    Lowered,
+)
 from bessemer.tune.oracle import answer, stored
 
 
@@ -40,6 +50,10 @@ def run(lowered: Lowered, inputs: Mapping[str, np.ndarray], env: Mapping[str, in
             case AliasItem():
                 shape = tuple(evaluate(d, env) for d in lowered.types[item.value].shape)
                 values[item.value] = value(item.source).reshape(shape)
+            case JoinItem():
+                parts = [value(part) for part in item.parts]
+                assert list(item.offsets) == [sum(p.nbytes for p in parts[:k]) for k in range(len(parts))]
+                values[item.value] = np.concatenate([p.ravel() for p in parts]).reshape(lowered.types[item.value].shape)
             case CopyItem():
                 values[item.value] = value(item.source).copy()
             case BranchItem():

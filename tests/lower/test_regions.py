@@ -16,7 +16,7 @@ from bessemer.ir import expr as ex
 from bessemer.ir import interp
 from bessemer.ir.graph import Graph
 from bessemer.kernels.base import Problem
-from bessemer.lower.items import AliasItem, HostItem, KernelItem, Lowered
+from bessemer.lower.items import AliasItem, HostItem, JoinItem, KernelItem, Lowered
 from bessemer.lower.lower import lower
 from tests.graphs import G, assert_close, feeds
 from tests.lower import execute
@@ -150,6 +150,61 @@ def test_views_are_no_kernels_and_end_groups() -> None:
     lowered = check(g.done(g.exp(y)))
     assert kernels(lowered) == ["relu", "exp"]
     assert sum(isinstance(i, AliasItem) for i in lowered.items) == 1
+
+
+def halves(g: G, *lead: int) -> tuple[str, str]:
+    """Two products, each with an activation."""
+    a, b = g.input(*lead, 8, 16, name="a"), g.input(*lead, 8, 16, name="b")
+    w = g.weight(16, 16)
+    return g.relu(g.matmul(a, w)), g.tanh(g.matmul(b, w))
+
+
+@pytest.mark.parametrize("lead", [(), (1,), (1, 1)])
+def test_what_is_joined_along_the_outermost_axis_is_written_in_place(lead: tuple[int, ...]) -> None:
+    g = G()
+    y, z = halves(g, *lead)
+    lowered = check(g.done(g.exp(g.matmul(g.concat(y, z, axis=len(lead)), g.weight(16, 4, seed=2)))))
+    assert kernels(lowered) == ["matmul+relu", "matmul+tanh", "matmul+exp"]
+    (join,) = [i for i in lowered.items if isinstance(i, JoinItem)]
+    assert join.parts == (y, z) and join.offsets == (0, 8 * 16 * 4)
+
+
+def test_parts_may_be_read_by_others_too() -> None:
+    g = G()
+    y, z = halves(g)
+    joined = g.matmul(g.concat(y, z, axis=0), g.weight(16, 4, seed=2))
+    lowered = check(g.done(joined, g.reshape(g.add(y, z), shape=(2, 64))))
+    assert sum(isinstance(i, JoinItem) for i in lowered.items) == 1
+
+
+NO_JOINS: dict[str, Callable[[G], str]] = {
+    "an inner axis": lambda g: g.exp(g.concat(*halves(g), axis=1)),
+    "an outer axis above it": lambda g: g.exp(g.concat(*halves(g, 2), axis=1)),
+    "an output": lambda g: g.concat(*halves(g), axis=0),
+    "a part that is not aligned": lambda g: g.exp(g.concat(
+        g.matmul(g.input(1, 8), g.weight(8, 4)), g.matmul(g.input(2, 8, name="y"), g.weight(8, 4)), axis=0)),
+    "the caller's part": lambda g: g.exp(g.concat(halves(g)[0], g.input(8, 16, name="c"), axis=0)),
+    "a part twice": lambda g: g.exp(g.concat(*[halves(g)[0]] * 2, axis=0)),
+    "pointwise parts": lambda g: g.matmul(
+        g.concat(g.exp(g.input(8, 16)), g.relu(g.input(8, 16, name="y")), axis=0), g.weight(16, 4)),
+    "a view": lambda g: g.exp(g.concat(*[g.reshape(v, shape=(16, 8)) for v in halves(g)], axis=0)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("build", NO_JOINS.values(), ids=NO_JOINS)
+def test_other_concatenations_are_kernels(build: Callable[[G], str]) -> None:
+    g = G()
+    lowered = check(g.done(build(g)))
+    assert not any(isinstance(i, JoinItem) for i in lowered.items)
+
+
+def test_a_slice_of_what_was_joined_is_a_kernel() -> None:
+    """It would be a view of bytes that two kernels wrote."""
+    g = G()
+    joined = g.concat(*halves(g), axis=0)
+    part = g.slice(joined, starts=(4, 0), sizes=(8, 16), steps=(1, 1))
+    lowered = check(g.done(g.matmul(part, g.weight(16, 4, seed=2)), g.exp(joined)))
+    assert "slice" in "+".join(kernels(lowered)) and sum(isinstance(i, JoinItem) for i in lowered.items) == 1
 
 
 def test_two_products_are_never_in_one_kernel() -> None:
