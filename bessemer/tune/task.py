@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -9,6 +11,7 @@ from bessemer.core import canon
 from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Tactic
 
 SLACK = 3.0  # a candidate is timed only if its estimate is within this factor of the best one
+EACH = 4  # candidates of every tactic that come before more of another: estimates of two tactics compare badly
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,9 @@ class Task:
         alive = [c for c in self.candidates if c.label not in failed]
         estimated = [c for c in alive if c.label in self.estimates]
         best = self.estimates[estimated[0].label] if estimated else 0.0
-        near = [c.label for c in estimated if self.estimates[c.label] <= SLACK * best][:most]
-        return [c for c in alive if c.label in near or c.label not in self.estimates]
+        near = _ranked([c for c in estimated if self.estimates[c.label] <= SLACK * best])[:most]
+        labels = {c.label for c in near}
+        return [c for c in alive if c.label in labels or c.label not in self.estimates]
 
     def missing(self, most: int, width: int | None = None) -> list[Candidate]:
         """Those of the shortlist (of its first `width`) that have no time; none where there is nothing to choose."""
@@ -71,3 +75,13 @@ class Task:
         """The least time among the first `most` of the shortlist; None where none of them has one."""
         times = [self.known[c.label].us for c in self.shortlist(most)[:most] if c.label in self.known]
         return min((us for us in times if us is not None), default=None)
+
+
+def _ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The first few of each tactic ahead of all others, otherwise in the same order."""
+    seen: Counter[str] = Counter()
+    first, rest = [], []
+    for c in candidates:
+        (first if seen[c.tactic.name] < EACH else rest).append(c)
+        seen[c.tactic.name] += 1
+    return first + rest

@@ -173,6 +173,17 @@ def test_only_the_best_few_by_their_estimates_are_timed() -> None:
     assert len(choice.rejected) == len(tiles) - 1
 
 
+def test_the_best_of_every_tactic_are_timed_since_estimates_of_two_compare_badly() -> None:
+    modest = Estimated("b", tiles=(40, 50, 60))
+    measurer = FakeMeasurer({f'{name}{{"tile":{t}}}': 90.0 - t for name in "ab" for t in range(40, 90)})
+    target = FakeTarget(limits={"timed_candidates": 6})
+    Tuner(target, {}, [Estimated("a", tiles=tuple(range(70, 80))), modest], TimingCache(), measurer=measurer).choose(
+        [problem()]
+    )
+    ((*asked,),) = measurer.asked
+    assert asked == [label(79), label(78), label(77), label(76), 'b{"tile":60}', 'b{"tile":50}']
+
+
 def test_candidates_far_behind_are_not_timed_and_alone_is_not_worth_timing() -> None:
     measurer = FakeMeasurer({label(64): 2.0, label(40): 1.0, label(4): 0.1})
     choice = tuner([Estimated("a", tiles=(4, 40, 64))], measurer=measurer).choose([problem()])[problem()]
