@@ -15,7 +15,7 @@ from bessemer.core.errors import EngineFormatError
 from bessemer.core.tensor_map import BITS, TensorMap, Window
 from bessemer.engine.program import Arg, Program, from_json, to_json
 from bessemer.engine.verify import verify
-from tests.engine.engines import N, program, step, tensor
+from tests.engine.engines import N, step, tensor
 
 TILES = TensorMap((4, N), (16,), (4, 8), 0)  # of tensor 0, f32 [n, 4]
 PIXELS = TensorMap((4, 1, N, 1), (16, 16, 16 * N), (4, 64), 0, Window((-1, -1), (-1, 0), (1, 2)))
