@@ -72,14 +72,15 @@ def cache_folder() -> Path:
 
 @dataclass(frozen=True)
 class Source:
-    """One C file: its text, the functions it exports, and the suffix that makes their names unique."""
+    """One C file: its text, the functions it exports, and the suffix that makes their names unique: that of a text with
+    other functions is another."""
 
     text: str
     entries: tuple[str, ...]
 
     @property
     def suffix(self) -> str:
-        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
+        return hashlib.sha256("\0".join((*self.entries, self.text)).encode()).hexdigest()[:16]
 
     def symbol(self, entry: str) -> str:
         """The name of `entry` in the object file."""

@@ -11,24 +11,21 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from bessemer.core.dim import evaluate, product
 from bessemer.core.errors import CompilerError, DeviceError
-from bessemer.device.cpu import KERNEL, Library, NativeStep, StepTable, aligned_block
-from bessemer.kernels.base import TRANSFORMS, WORKSPACE, Int, KernelCode, Problem
+from bessemer.device.cpu import Library
+from bessemer.kernels.base import Problem
 from bessemer.targets.base import Target
 from bessemer.targets.c_compiler import Source, compile_objects, link_objects
 from bessemer.targets.cpu import interpreter, source_of
 from bessemer.tune import oracle
+from bessemer.tune.guarded_cpu import Guarded, guard
 from bessemer.tune.task import Candidate, Measured
 
-GUARD = 4096  # bytes of poison around every output and workspace
-POISON = 0xA5
 SCREEN_SECONDS = 20.0
 TARGET_SECONDS = 0.02  # of timing per candidate
 BURST_SECONDS = 2e-4  # short enough that many bursts are not interrupted on a busy machine
@@ -47,46 +44,29 @@ class _Batch:
         (base,) = compile_objects([interpreter()], arch)
         if not isinstance(base, Path):
             raise CompilerError(f"the step interpreter does not compile:\n{base}")
+        self.library = self._link(list(good.items()), [base]) or _load([base])
+
+    def _link(self, more: Sequence[tuple[Source, Path]], linked: list[Path]) -> Library | None:
+        """Link and load `more` on top of `linked`; one that does not fit, by itself or with others, is left out.
+
+        None where nothing was added."""
+        if not more:
+            return None
         try:
-            self.library = _load([*good.values(), base])
-        except (CompilerError, DeviceError):  # one that does not link or load must not cost the others
-            for source, obj in list(good.items()):
-                try:
-                    _load([obj, base])
-                except (CompilerError, DeviceError) as error:
-                    self.failed[source] = str(error)
-                    del good[source]
-            self.library = _load([*good.values(), base])
+            library = _load([*linked, *(path for _, path in more)])
+        except (CompilerError, DeviceError) as error:
+            if len(more) == 1:
+                self.failed[more[0][0]] = str(error)
+                return None
+            half = len(more) // 2
+            first = self._link(more[:half], linked)
+            return self._link(more[half:], linked) or first
+        linked += [path for _, path in more]
+        return library
 
 
-def _load(objects: Iterable[Path]) -> Library:
-    return Library(link_objects(list(objects)))
-
-
-@dataclass
-class _Prepared:
-    """The candidates of one problem, loaded: the steps of each in one table, over the same guarded outputs."""
-
-    table: StepTable
-    steps: list[tuple[int, int]]  # of each candidate, first and past the last
-    workspaces: list[int]  # bytes of each candidate
-    outputs: list[np.ndarray]
-    guarded: list[np.ndarray]  # the outputs' blocks
-    scratch: np.ndarray  # the block of the largest workspace
-
-    def run(self, k: int) -> None:
-        """Run candidate `k` once."""
-        self.table.run(*self.steps[k])
-
-    def poison(self) -> None:
-        for block in (*self.guarded, self.scratch):
-            block[:] = POISON
-
-    def unharmed(self, k: int) -> bool:
-        """Whether candidate `k` left the poison around its buffers."""
-        past = self.scratch[GUARD + self.workspaces[k] :]
-        around = [self.scratch[:GUARD], past[:GUARD], *(b[:GUARD] for b in self.guarded)]
-        return all(bool((a == POISON).all()) for a in (*around, *(b[-GUARD:] for b in self.guarded)))
+def _load(objects: Sequence[Path]) -> Library:
+    return Library(link_objects(objects))
 
 
 class CpuMeasurer:
@@ -122,89 +102,43 @@ class CpuMeasurer:
         broken = [batch.failed.get(source_of(c.code)) for c in candidates]
         results = [Measured(None, error[:500]) if error else None for error in broken]
         ready = [k for k, error in enumerate(broken) if not error]
-        prepared = self._prepare(problem, [candidates[k].code for k in ready], batch.library, inputs, env)
+        codes = {k: candidates[k].code for k in ready}
+        guarded = guard(problem, codes, batch.library, inputs, env, self.target.limits["threads"])
         try:
-            failed = _screen(prepared, problem, wanted)
-            times = _time(prepared, [k for k, error in enumerate(failed) if error is None])
+            failed = {**guarded.failed, **_screen(guarded, problem, wanted)}
+            times = _time(guarded, [k for k in guarded.steps if k not in failed])
         finally:
-            prepared.table.close()
-        for k, number in enumerate(ready):
-            results[number] = Measured(times.get(k), failed[k])
+            guarded.table.close()
+        for k in ready:
+            results[k] = Measured(times.get(k), failed.get(k))
         return [r for r in results if r is not None]
 
-    def _prepare(
-        self, problem: Problem, codes: Sequence[KernelCode], library: Library, inputs: Sequence[np.ndarray],
-        env: dict[str, int],
-    ) -> _Prepared:  # fmt: skip
-        guarded = [aligned_block(evaluate(t.nbytes, env) + 2 * GUARD) for t in problem.outputs]
-        outputs = [
-            g[GUARD:-GUARD].view(t.dtype.numpy).reshape([evaluate(d, env) for d in t.shape])
-            for g, t in zip(guarded, problem.outputs)
-        ]
-        workspaces = [evaluate(code.workspace, env) for code in codes]
-        scratch = aligned_block(max(workspaces, default=0) + 2 * GUARD)
-        plain = [_aligned_copy(a) for a in inputs]
-        packed: dict[object, np.ndarray] = {}
-        pointers: list[int] = []
-        integers: list[int] = []
-        steps: list[NativeStep] = []
-        symbols: list[str] = []
-        ranges = []
-        for code in codes:
-            operands = list(plain)
-            for pack in code.packs:
-                if pack not in packed:
-                    made = TRANSFORMS.get(pack.transform).apply(inputs[pack.operand], *pack.params)
-                    packed[pack] = _aligned_copy(np.ascontiguousarray(made))
-                operands[pack.operand] = packed[pack]
-            addresses = [a.ctypes.data for a in (*operands, *outputs)]
-            first, source = len(steps), source_of(code)
-            for launch in code.launches:
-                p, d = len(pointers), len(integers)
-                for arg in launch.args:
-                    if isinstance(arg, Int):
-                        integers.append(evaluate(arg.value, env))
-                    elif arg.operand == WORKSPACE:
-                        pointers.append(scratch.ctypes.data + GUARD)
-                    else:
-                        pointers.append(addresses[arg.operand])
-                integers.append(evaluate(product(launch.grid), env))
-                symbols.append(source.symbol(launch.entry))
-                steps.append(NativeStep(KERNEL, len(symbols) - 1, p, d, len(integers) - 1))
-            ranges.append((first, len(steps)))
-        table = StepTable(library, steps, symbols, len(pointers), len(integers), self.target.limits["threads"])
-        table.pointers[: len(pointers)] = pointers
-        table.integers[: len(integers)] = integers
-        table.keep = (plain, packed, guarded, scratch)
-        return _Prepared(table, ranges, workspaces, outputs, guarded, scratch)
 
-
-def _aligned_copy(a: np.ndarray) -> np.ndarray:
-    out = aligned_block(a.nbytes).view(a.dtype).reshape(a.shape)
-    out[...] = a
+def _screen(guarded: Guarded, problem: Problem, wanted: Sequence[np.ndarray]) -> dict[int, str]:
+    """Run each candidate once in a child; what went wrong with those that did not end in time with the right answer."""
+    out: dict[int, str] = {}
+    waiting = list(guarded.steps)
+    while waiting:
+        verdicts = _screen_from(waiting, guarded, problem, wanted)
+        out.update((k, verdict) for k, verdict in zip(waiting, verdicts) if verdict is not None)
+        waiting = waiting[len(verdicts) :]
     return out
 
 
-def _screen(prepared: _Prepared, problem: Problem, wanted: Sequence[np.ndarray]) -> list[str | None]:
-    """Run each candidate once in a child; None if it ended in time with the right answer, else what went wrong."""
-    out: list[str | None] = []
-    while len(out) < len(prepared.steps):
-        out += _screen_from(len(out), prepared, problem, wanted)
-    return out
-
-
-def _screen_from(first: int, prepared: _Prepared, problem: Problem, wanted: Sequence[np.ndarray]) -> list[str | None]:
-    """The verdicts on candidate `first` and those after it, up to one that ends the child."""
+def _screen_from(
+    numbers: Sequence[int], guarded: Guarded, problem: Problem, wanted: Sequence[np.ndarray]
+) -> list[str | None]:
+    """The verdicts on these candidates, up to one that ends the child."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             os.close(reader)
             faulthandler.disable()  # a crash here is a verdict
-            prepared.table.single()
-            for k in range(first, len(prepared.steps)):
+            guarded.table.single()
+            for k in numbers:
                 try:
-                    message = _verdict(k, prepared, problem, wanted) or "ok"
+                    message = _verdict(k, guarded, problem, wanted) or "ok"
                 except BaseException as error:
                     message = f"{type(error).__name__}: {error}"
                 os.write(writer, " ".join(message.split())[:1000].encode() + b"\n")
@@ -214,7 +148,7 @@ def _screen_from(first: int, prepared: _Prepared, problem: Problem, wanted: Sequ
     verdicts: list[str | None] = []
     hung = False
     with os.fdopen(reader, "rb", buffering=0) as pipe:
-        while first + len(verdicts) < len(prepared.steps):
+        while len(verdicts) < len(numbers):
             waiting = select.poll()  # select() takes no descriptor above 1023
             waiting.register(pipe, select.POLLIN)
             hung = not waiting.poll(SCREEN_SECONDS * 1000)
@@ -225,43 +159,43 @@ def _screen_from(first: int, prepared: _Prepared, problem: Problem, wanted: Sequ
     if hung:
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    if first + len(verdicts) < len(prepared.steps):
+    if len(verdicts) < len(numbers):
         signalled = f"crashed (signal {os.WTERMSIG(status)})" if os.WIFSIGNALED(status) else "crashed"
         verdicts.append(f"did not end within {SCREEN_SECONDS:.0f} s" if hung else signalled)
     return verdicts
 
 
-def _verdict(k: int, prepared: _Prepared, problem: Problem, wanted: Sequence[np.ndarray]) -> str | None:
-    prepared.poison()
-    prepared.run(k)
-    for number, (got, want, t) in enumerate(zip(prepared.outputs, wanted, problem.outputs)):
+def _verdict(k: int, guarded: Guarded, problem: Problem, wanted: Sequence[np.ndarray]) -> str | None:
+    guarded.poison()
+    guarded.run(k)
+    for number, (got, want, t) in enumerate(zip(guarded.outputs, wanted, problem.outputs)):
         error = oracle.error_of(got, want, t.dtype)
         limit = oracle.TOLERANCE.get(t.dtype.name, 0.0)
         if not error <= limit:
             return f"wrong result: relative error {error:.2e} of output {number}, allowed {limit:g}"
-    return None if prepared.unharmed(k) else "wrote outside its buffers"
+    return None if guarded.unharmed(k) else "wrote outside its buffers"
 
 
-def _time(prepared: _Prepared, ready: Sequence[int]) -> dict[int, float]:
+def _time(guarded: Guarded, ready: Sequence[int]) -> dict[int, float]:
     """The least mean time of a burst of each candidate, over rounds taken in turn, in microseconds."""
     repeats, best = {}, {}
     for k in ready:
-        prepared.run(k)  # pages and caches
-        best[k] = min(_seconds(prepared, k, 1) for _ in range(3))
+        guarded.run(k)  # pages and caches
+        best[k] = min(_seconds(guarded, k, 1) for _ in range(3))
         repeats[k] = max(1, int(BURST_SECONDS / best[k]))
     for number in range(ROUNDS):
-        fastest = min(best.values())
+        fastest = min(best.values(), default=0.0)
         for k in ready:
             if number == 0 or best[k] <= OUT_OF_RACE * fastest:
                 end = time.perf_counter() + TARGET_SECONDS / ROUNDS
                 while time.perf_counter() < end:
-                    best[k] = min(best[k], _seconds(prepared, k, repeats[k]))
+                    best[k] = min(best[k], _seconds(guarded, k, repeats[k]))
     return {k: seconds * 1e6 for k, seconds in best.items()}
 
 
-def _seconds(prepared: _Prepared, k: int, repeats: int) -> float:
+def _seconds(guarded: Guarded, k: int, repeats: int) -> float:
     """The mean time of `repeats` runs of candidate `k`."""
     started = time.perf_counter()
     for _ in range(repeats):
-        prepared.run(k)
+        guarded.run(k)
     return max((time.perf_counter() - started) / repeats, 1e-7)

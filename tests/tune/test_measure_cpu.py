@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bessemer.kernels.base import WORKSPACE, Config, Int, KernelCode, Launch, Limits, Problem, Ptr
+from bessemer.core import dtype as dt
+from bessemer.core.dim import sym
+from bessemer.ir.graph import TensorType
+from bessemer.kernels.base import WORKSPACE, Config, Int, KernelCode, Launch, Limits, Pack, Problem, Ptr
 from bessemer.targets.cpu import cpu_target
 from bessemer.tune import measure_cpu
+from bessemer.tune.cache import TimingCache
 from bessemer.tune.measure_cpu import CpuMeasurer
 from bessemer.tune.task import Candidate
+from bessemer.tune.tuner import Tuner
 from tests.tune.fakes import FakeTactic, FakeTarget, problem
 
 HEAD = "#include <stdint.h>\nvoid f(void *const *p, const int64_t *d, int64_t begin, int64_t end, int64_t thread) {\n"
@@ -59,6 +66,7 @@ FAILURES = {
     "    c[-1] = 1;\n": "wrote outside its buffers",
     "    own[1] = 1;\n": "wrote outside its buffers",
     "    nobody_has_this(p);\n": "nobody_has_this",
+    "}\nvoid bsm_run(void) {\n": "multiple definition",
     "    syntax error;\n": "error",
 }
 
@@ -76,6 +84,69 @@ def test_each_failure_costs_only_itself(measurer: CpuMeasurer) -> None:
     assert first.us and last.us and first.error is None and last.error is None
     for found, (body, expected) in zip(failed, FAILURES.items(), strict=True):
         assert found.us is None and expected in (found.error or ""), (body, found)
+
+
+def test_where_all_fail_all_are_told(measurer: CpuMeasurer) -> None:
+    found = measurer.measure(problem(), [wrong("    c[0] += 1;\n"), wrong("    *(volatile int *)0 = 1;\n")])
+    assert [f.us for f in found] == [None, None]
+    assert "wrong result" in (found[0].error or "") and "crashed" in (found[1].error or "")
+
+
+def changed(**changes: Any) -> Candidate:
+    """The right kernel, announced wrongly."""
+    code = replace(right().code, **changes)
+    return Candidate(Fixed("t", code=code), {}, problem(), FakeTarget())
+
+
+LAUNCH = right().code.launches[0]
+ODD = TensorType(dt.f32, (8, 8))
+ANNOUNCED = {
+    "has no function 'g": changed(launches=(LAUNCH, replace(LAUNCH, entry="g"))),
+    "IndexError": changed(launches=(replace(LAUNCH, args=(Ptr(17),)),)),
+    "unknown weight transform 'fold'": changed(packs=(Pack(1, "fold", (), ODD),)),
+    "undecided": changed(workspace=sym("nobody")),
+}
+
+
+def test_what_is_announced_wrongly_costs_only_itself(measurer: CpuMeasurer) -> None:
+    first, *failed, last = measurer.measure(problem(), [right(), *ANNOUNCED.values(), right("    (void)end;\n")])
+    assert first.us and last.us
+    for found, expected in zip(failed, ANNOUNCED, strict=True):
+        assert found.us is None and "cannot be laid out" in (found.error or ""), found
+        assert expected in (found.error or "") or expected == "undecided", found
+
+
+@dataclass
+class Candidates(FakeTactic):
+    """One candidate for each text of C."""
+
+    texts: tuple[str, ...] = ()
+
+    def configs(self, problem: Problem, target: Limits) -> list[Config]:
+        return [{"text": k} for k in range(len(self.texts))]
+
+    def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
+        return candidate(self.texts[int(config["text"])]).code
+
+
+def test_a_build_drops_logs_and_remembers_what_fails(measurer: CpuMeasurer, tmp_path: Path) -> None:
+    """The tuner, the measurer and the timing cache together: the next build does not try again."""
+    good = PRODUCT.replace("SCALE", "1").replace("begin; i < end", "0; i < d[0]")
+    tactic = Candidates("t", texts=(*(good + body for body in FAILURES), good))
+    path, lines, target = tmp_path / "cache.jsonl", list[str](), measurer.target
+    tuner = Tuner(target, {"cpu": "this"}, [tactic], TimingCache(path), measurer=measurer, log=lines.append)
+    choice = tuner.choose([problem()])[problem()]
+    winner = len(FAILURES)
+    assert choice.config == {"text": winner} and choice.chosen_by == "measured"
+    assert len(lines) == winner and all(line.startswith('dropped t{"text":') for line in lines)
+    for k, expected in enumerate(FAILURES.values()):
+        why = dict(choice.rejected)[f't{{"text":{k}}}']
+        assert why.startswith("failed: ") and expected in why
+    failures = {e.config["text"]: e.error for e in TimingCache(path).entries.values() if e.error}
+    assert set(failures) == set(range(winner))
+    again = Tuner(target, {"cpu": "this"}, [tactic], TimingCache(path, "require"), log=lines.append)
+    assert again.choose([problem()])[problem()].config == {"text": winner}
+    assert len(lines) == winner, "nothing was tried again"
 
 
 def test_what_was_not_prepared_is_compiled_when_it_is_measured(measurer: CpuMeasurer) -> None:

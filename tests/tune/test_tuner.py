@@ -427,7 +427,7 @@ def test_if_every_tactic_raises_the_error_has_all_reasons() -> None:
     )
 
 
-# -- nothing that was measured is lost ----------------------------------------------------------------------------------
+# -- nothing that was measured is lost --------------------------------------------------------------------------------
 
 
 def test_times_are_saved_while_others_are_measured_and_when_measuring_fails(tmp_path: Path) -> None:
