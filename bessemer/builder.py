@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from bessemer import __version__
 from bessemer.core import canon
@@ -24,8 +26,9 @@ from bessemer.ir.graph import Graph
 from bessemer.kernels.base import TACTICS, Problem, of_language
 from bessemer.lower.items import HostItem, KernelItem, Lowered
 from bessemer.lower.lower import lower
-from bessemer.passes import pipeline
+from bessemer.passes import pipeline, ranges
 from bessemer.passes.base import PassOptions
+from bessemer.passes.precision import kept_wide
 from bessemer.plan.plan import plan
 from bessemer.plan.unbounded import unbounded_notes
 from bessemer.targets.base import Target, resolve
@@ -57,6 +60,7 @@ class BuildOptions:
     workspace: int | None = None
     build_budget: float | None = None
     threads: int | None = None
+    calibration: Sequence[Mapping[str, np.ndarray]] = ()
     stop_after: str | None = None
     dump: Path | None = None
     progress: Progress | None = None
@@ -70,6 +74,10 @@ class BuildOptions:
         ):
             if value not in allowed:
                 raise BuildError(f"{name} is {value!r}", fix=f"use one of {', '.join(str(a) for a in allowed if a)}")
+        if self.calibration and self.precision != "fp16":
+            raise BuildError(
+                f"calibration inputs are for fp16, and the precision is {self.precision}", fix="leave them out"
+            )
 
 
 def build(
@@ -85,13 +93,16 @@ def build(
     workspace: int | None = None,
     build_budget: float | None = None,
     threads: int | None = None,
+    calibration: Sequence[Mapping[str, np.ndarray]] = (),
     progress: Progress | None = None,
     log: Callable[[str], None] | None = None,
 ) -> Engine:
     """Build an engine from an ONNX model (a path, bytes or ModelProto).
 
     target: "cpu" (this machine's ISA; "cpu:avx2" forces a level) or "cuda" (the GPU here; "cuda:sm_90" needs none).
-    precision: "fp32", "fp16" or "bf16" (a pass that writes casts; inputs and outputs keep their dtypes).
+    precision: "fp32", "fp16" or "bf16" (a pass that writes casts; inputs and outputs keep their dtypes). Nodes whose
+    values fp16 cannot hold stay in fp32, and the engine's notes tell.
+    calibration: for fp16, inputs ({name: array} each) that show how large values become; without, they are generated.
     tf32: allow TF32 in fp32 products on GPUs.
     shapes: {input: shape} fixes dynamic inputs. profiles: ranges of dynamic inputs, see Profile.
     tune: "device" times kernels on the device, "cache" uses the timing cache alone, "off" the roofline model.
@@ -105,7 +116,7 @@ def build(
     """
     options = BuildOptions(
         target, precision, tf32, shapes, profiles, tune, timing_cache, workspace, build_budget, threads,
-        progress=progress, log=log,
+        calibration=calibration, progress=progress, log=log,
     )  # fmt: skip
     engine = run(model, options)
     assert engine is not None
@@ -121,9 +132,10 @@ def run(model: str | Path | bytes | ModelProto, options: BuildOptions) -> Engine
     passes = PassOptions(build_.target.name, options.precision, options.tf32)
     stopped: list[str] = []
 
-    def after(stage: str, g: Graph) -> None:
+    def after(stage: str, g: Graph) -> PassOptions | None:
         if not stopped and build_.done(stage, lambda: text.print_graph(g)):
             stopped.append(stage)
+        return build_.ranged(g, passes) if stage == "layout" and not stopped else None
 
     optimised = pipeline.run(graph, passes, after)
     if stopped:
@@ -149,6 +161,7 @@ class _Build:
     target: Target = field(init=False)
     cache: TimingCache = field(init=False)
     notes: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)  # nodes that stay in fp32, and why
     started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -175,6 +188,23 @@ class _Build:
     def imported(self, model: str | Path | bytes | ModelProto) -> Graph:
         self.tell("import", 0, 1)
         return import_model(model, shapes=self.options.shapes, profiles=self.options.profiles)
+
+    def ranged(self, graph: Graph, passes: PassOptions) -> PassOptions:
+        """`passes` with what fp16 cannot hold, where fp16 is asked for."""
+        if passes.precision != "fp16":
+            return passes
+        found = ranges.measure(graph, self.options.calibration)
+        passes = replace(passes, wide=found.wide)
+        self.kept = [str(k) for k in kept_wide(graph, passes)]
+        if self.kept:
+            more = f", and {len(self.kept) - 1} more" if len(self.kept) > 1 else ""
+            self.notes.append(f"stays in fp32: {self.kept[0]}{more}; ranges were {found.how}")
+        elif not found.complete:
+            self.notes.append(f"fp16 may overflow: ranges were {found.how}; give calibration inputs")
+        if self.options.log is not None:
+            for line in (f"ranges for fp16 were {found.how}", *(f"stays in fp32: {k}" for k in self.kept)):
+                self.options.log(line)
+        return passes
 
     def tuner(self) -> Tuner:
         tactics = of_language(TACTICS.discover(), self.target.languages)
@@ -218,6 +248,7 @@ class _Build:
             "model": {"name": graph.name, "nodes": len(graph.nodes), "metadata": dict(graph.metadata)},
             "precision": self.options.precision,
             "slow_paths": slow,
+            "kept_in_fp32": self.kept,
             "notes": self.notes,
         }  # fmt: skip
 

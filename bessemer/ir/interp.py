@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 
@@ -18,26 +19,28 @@ from bessemer.core.dim import DimExpr
 from bessemer.core.errors import BessemerError, GraphError, InputError
 from bessemer.core.interval import Range
 from bessemer.ir.fold import evaluate
-from bessemer.ir.graph import Attr, Graph, Node, TensorType
+from bessemer.ir.graph import Attr, Graph, Node, TensorType, captures
 from bessemer.ir.opdef import OPS, Fusion
 from bessemer.ir.text import print_node
 
 Arrays = Mapping[str, np.ndarray]
+Watch = Callable[[Node, Sequence[np.ndarray]], None]
 
 
 def run(
     graph: Graph, inputs: Arrays, *, keep: MutableMapping[str, np.ndarray] | None = None,
-    symbols: Mapping[str, int] | None = None,
+    symbols: Mapping[str, int] | None = None, watch: Watch | None = None,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Run `graph`; outputs by the model's names. `keep` receives every value of the outermost graph by its IR name.
 
-    `symbols` are values of dims that the inputs' shapes do not tell.
+    `symbols` are values of dims that the inputs' shapes do not tell. `watch` is told the results of every node, nested
+    graphs' too; for it both branches of an If are run, and one that fails on these inputs gives way to the other.
 
     InputError for an input that is missing, unknown, or of another dtype or shape than the graph's.
     """
-    frame = _Frame(graph, symbols=dict(symbols or {}))
+    frame = _Frame(graph, symbols=dict(symbols or {}), watch=watch)
     _bind_inputs(graph, inputs, frame)
-    results = _run(frame)
+    results = _run(frame, {} if keep is not None else _last_reads(graph))
     if keep is not None:
         keep.update(frame.values)
     names = graph.output_names or graph.outputs
@@ -52,6 +55,7 @@ class _Frame:
     symbols: dict[str, int]
     outer: _Frame | None = None
     values: dict[str, np.ndarray] = field(default_factory=dict)
+    watch: Watch | None = None
 
     def value(self, name: str) -> np.ndarray:
         frame: _Frame | None = self
@@ -74,8 +78,19 @@ class _Frame:
         raise GraphError(f"value {name!r} has no type", where=f"graph {self.graph.name}")
 
 
-def _run(frame: _Frame) -> list[np.ndarray]:
-    for node in frame.graph.nodes:
+def _last_reads(graph: Graph) -> dict[int, list[str]]:
+    """The values that no node after a node reads, by the node's place."""
+    last = {name: k for k, node in enumerate(graph.nodes) for name in (*node.inputs, *node.outputs, *captures(node))}
+    out: dict[int, list[str]] = {}
+    for name, k in last.items():
+        if name not in graph.outputs:
+            out.setdefault(k, []).append(name)
+    return out
+
+
+def _run(frame: _Frame, dropped: Mapping[int, Sequence[str]] = MappingProxyType({})) -> list[np.ndarray]:
+    """The outputs; after the node of place k the values dropped[k] are forgotten."""
+    for k, node in enumerate(frame.graph.nodes):
         try:
             results = _node(frame, node)
         except BessemerError:
@@ -90,6 +105,10 @@ def _run(frame: _Frame) -> list[np.ndarray]:
             if name:
                 _check(frame, node, name, array)
                 frame.values[name] = array
+        if frame.watch is not None:
+            frame.watch(node, results)
+        for name in dropped.get(k, ()):
+            frame.values.pop(name, None)
     return [frame.value(o) for o in frame.graph.outputs]
 
 
@@ -176,7 +195,7 @@ def _check(frame: _Frame, node: Node, name: str, array: np.ndarray) -> None:
 def _body(frame: _Frame, graph: Attr, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Run a nested graph. Its own symbols may have other values each time it runs, so they are bound anew."""
     assert isinstance(graph, Graph)
-    inner = _Frame(graph, dict(frame.symbols), frame)
+    inner = _Frame(graph, dict(frame.symbols), frame, watch=frame.watch)
     for name, array in zip(graph.inputs, inputs, strict=True):
         problem = _mismatch(graph.types[name], array.shape, inner.symbols)
         if problem:
@@ -187,7 +206,18 @@ def _body(frame: _Frame, graph: Attr, inputs: Sequence[np.ndarray]) -> list[np.n
 
 def _if(frame: _Frame, node: Node) -> Sequence[np.ndarray]:
     taken = bool(frame.value(node.inputs[0]).reshape(-1)[0])
-    return _body(frame, node.attrs["then_branch" if taken else "else_branch"], ())
+    branches = ("then_branch", "else_branch") if taken else ("else_branch", "then_branch")
+    if frame.watch is None:
+        return _body(frame, node.attrs[branches[0]], ())
+    results, failures = [], []
+    for branch in branches:
+        try:
+            results.append(_body(frame, node.attrs[branch], ()))
+        except BessemerError as error:
+            failures.append(error)
+    if not results:
+        raise failures[0]
+    return results[0]
 
 
 def _loop(frame: _Frame, node: Node) -> Sequence[np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -13,11 +13,15 @@ from bessemer.ir.rewrite import Editor, Scope
 
 @dataclass(frozen=True)
 class PassOptions:
-    """What passes may depend on: the target's kind ("cpu", "cuda") and the precision asked for."""
+    """What passes may depend on: the target's kind ("cpu", "cuda") and the precision asked for.
+
+    `wide` are values that the low precision cannot hold, each with the reason.
+    """
 
     target: str = "cpu"
     precision: str = "fp32"  # fp32, fp16, bf16
     tf32: bool = False
+    wide: Mapping[str, str] = field(default_factory=dict)
 
 
 Rewrite = Callable[[Editor, PassOptions], None]

@@ -28,12 +28,13 @@ PRECISION: tuple[Pass, ...] = (precision.PASS, pad_channels.PASS, tf32.PASS, sim
 STAGES: tuple[tuple[str, tuple[Pass, ...]], ...] = (("fuse", FUSE), ("layout", LAYOUT), ("precision", PRECISION))
 
 
-def run(graph: Graph, options: PassOptions, after: Callable[[str, Graph], None] | None = None) -> Graph:
-    """All passes in order. The graph is verified after each stage; `after` is told (stage, graph)."""
+def run(graph: Graph, options: PassOptions, after: Callable[[str, Graph], PassOptions | None] | None = None) -> Graph:
+    """All passes in order. The graph is verified after each stage; `after` is told (stage, graph), and may answer with
+    the options of the stages to come."""
     for stage, passes in STAGES:
         for pass_ in passes:
             graph = apply(pass_, graph, options)
         verify(graph)
         if after is not None:
-            after(stage, graph)
+            options = after(stage, graph) or options
     return graph

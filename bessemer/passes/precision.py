@@ -2,17 +2,23 @@
 
 ALLOW ops always run in the low precision; DENY ops never do (their range or accumulated error does not fit); all others
 follow their inputs. Normalisations and softmax are among those that follow, because their kernels compute in fp32
-whatever they load. Inputs and outputs of the model keep their dtypes. Casts between two low ops cancel in `simplify`.
+whatever they load; their scales and shifts stay f32. Weights of convolutions are rounded by `rounding`. Inputs and
+outputs of the model keep their dtypes. Casts between two low ops cancel in `simplify`. Whatever the rule, a node that
+reads or writes a value of `options.wide` (see `ranges`) stays in fp32.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 from bessemer.core import dtype as dt
 from bessemer.core.dtype import DType
-from bessemer.ir.graph import Node
+from bessemer.ir.graph import Graph, Node
 from bessemer.ir.opdef import OPS, Fusion
 from bessemer.ir.rewrite import Editor
-from bessemer.passes.base import Pass, PassOptions
+from bessemer.passes.base import Pass, PassOptions, apply
+from bessemer.passes.rounding import has_filters, rounded
 
 ALLOW = frozenset({"matmul", "conv", "conv_transpose", "attention", "lstm", "gru"})
 DENY = frozenset(
@@ -20,6 +26,22 @@ DENY = frozenset(
      "quantize", "dequantize", "grid_sample", "resize_dynamic", "topk", "nms"}
 )  # fmt: skip
 LOW = {"fp16": dt.f16, "bf16": dt.bf16}
+NORMS = frozenset({"layer_norm", "group_norm"})
+TAKES_F32 = {"layer_norm": (1, 2), "group_norm": (1, 2), "attention": (3,)}  # inputs beside operands of 16 bits
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A node that stays in fp32 only because the low precision cannot hold `value`, and why it cannot."""
+
+    node: Node
+    value: str
+    why: str
+
+    def __str__(self) -> str:
+        where = self.node.origin[0] if self.node.origin else self.node.name or self.node.outputs[0]
+        whose = "its result" if self.value in self.node.outputs else f"its input {self.value}"
+        return f"{self.node.op} {where}: {whose} {self.why}"
 
 
 def lower_precision(e: Editor, options: PassOptions) -> None:
@@ -27,19 +49,66 @@ def lower_precision(e: Editor, options: PassOptions) -> None:
     low = LOW.get(options.precision)
     if low is None:
         return
+    chosen, _ = _decide(e, low, options)
     for node in e.nodes():
-        if e.alive(node) and _runs_low(e, node, low):
-            _convert(e, node, low)
+        if e.alive(node) and _name(node) in chosen:
+            _convert(e, node, low, options)
 
 
-def _runs_low(e: Editor, node: Node, low: DType) -> bool:
+def kept_wide(graph: Graph, options: PassOptions) -> list[Kept]:
+    """The nodes that `options.wide` keeps in fp32, nested graphs' included."""
+    found: list[Kept] = []
+    low = LOW.get(options.precision)
+    if low is not None:
+        apply(Pass("kept_wide", lambda e, o: found.extend(_decide(e, low, o)[1])), graph, options)
+    return found
+
+
+def _decide(e: Editor, low: DType, options: PassOptions) -> tuple[set[str], list[Kept]]:
+    """The nodes that run low, by name, and those that only wide values keep from it."""
+    chosen: set[str] = set()
+    kept: list[Kept] = []
+    lowered: set[str] = set()  # values
+    for node in e.nodes():
+        if not _may_run_low(e, node) or not (
+            node.op in ALLOW or any(i in lowered or _came_from(e, i, low) for i in node.inputs if i)
+        ):
+            continue
+        wide = next(_wide(node, options), None)
+        if wide is None:
+            chosen.add(_name(node))
+            lowered.update(o for o in node.outputs if o and e.type(o).dtype == dt.f32)
+        else:
+            kept.append(Kept(node, wide, options.wide[wide]))
+    return chosen, kept
+
+
+def _name(node: Node) -> str:
+    return next(o for o in node.outputs if o)
+
+
+def _may_run_low(e: Editor, node: Node) -> bool:
     fusion = OPS.get(node.op).fusion
     if node.op in DENY or node.op == "cast" or fusion in (Fusion.HOST, Fusion.CONTROL):
         return False
-    floats = [i for i in node.inputs if i and e.type(i).dtype == dt.f32]
-    if not floats or any(e.type(o).dtype.kind == "f" and e.type(o).dtype != dt.f32 for o in node.outputs if o):
-        return False
-    return node.op in ALLOW or any(_came_from(e, i, low) for i in floats)
+    floats = any(e.type(i).dtype == dt.f32 for i in node.inputs if i)
+    return floats and all(e.type(o).dtype.kind != "f" or e.type(o).dtype == dt.f32 for o in node.outputs if o)
+
+
+def _wide(node: Node, options: PassOptions) -> Iterator[str]:
+    """What `node` would write or read in the low precision, which cannot hold it."""
+    taken = TAKES_F32.get(node.op, ())
+    for value in (*node.outputs, *(i for k, i in enumerate(node.inputs) if k not in taken)):
+        if value in options.wide:
+            yield value
+
+
+def _stays_f32(e: Editor, node: Node, k: int, options: PassOptions) -> bool:
+    """Whether input `k` is read in f32 although `node` runs low: scales and shifts of normalisations, which cost
+    nothing there and whose errors shift whole channels, and what the low precision cannot hold (masks of -1e38)."""
+    value = node.inputs[k]
+    constant = node.op in NORMS and e.constant_of(value) is not None
+    return k in TAKES_F32.get(node.op, ()) and (constant or value in options.wide)
 
 
 def _came_from(e: Editor, value: str, low: DType) -> bool:
@@ -47,10 +116,16 @@ def _came_from(e: Editor, value: str, low: DType) -> bool:
     return cast is not None and e.type(cast.inputs[0]).dtype == low
 
 
-def _convert(e: Editor, node: Node, low: DType) -> None:
-    inputs = tuple(
-        e.emit("cast", (i,), {"to": low}, like=(node,)) if i and e.type(i).dtype == dt.f32 else i for i in node.inputs
-    )
+def _convert(e: Editor, node: Node, low: DType, options: PassOptions) -> None:
+    def converted(k: int, value: str) -> str:
+        if not value or e.type(value).dtype != dt.f32 or _stays_f32(e, node, k, options):
+            return value
+        constant = e.constant_of(value)
+        if constant is not None and node.op == "conv" and k == 1 and has_filters(constant.type):
+            return e.constant(rounded(constant, low), hint=value)
+        return e.emit("cast", (value,), {"to": low}, like=(node,))
+
+    inputs = tuple(converted(k, i) for k, i in enumerate(node.inputs))
     attrs = {k: (low if v == dt.f32 else v) for k, v in node.attrs.items()}
     outputs = e.emit_all(node.op, inputs, attrs, like=(node,))
     for old, new in zip(node.outputs, outputs):

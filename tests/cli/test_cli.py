@@ -98,6 +98,18 @@ def test_build_says_what_it_made(tmp_path: Path, model: Path) -> None:
     assert done.returncode == 0 and str(out) in done.stdout and "built in" in done.stdout
 
 
+def test_build_and_inspect_tell_what_fp16_cannot_hold(tmp_path: Path, model: Path) -> None:
+    calibration, out = tmp_path / "sample.npz", tmp_path / "half.engine"
+    np.savez(calibration, x=np.full((2, 8), 6e4, np.float32))
+    plain = as_json("build", model, "-o", out, "--fp16", "--tune", "off")
+    assert plain["notes"] == []
+    told = as_json("build", model, "-o", out, "--fp16", "--calibration", calibration, "--tune", "off")
+    assert "stays in fp32: matmul Product" in told["notes"][0] and "measured on 1 calibration" in told["notes"][0]
+    assert "stays in fp32: matmul Product" in ok("inspect", out)
+    done = command("build", model, "-o", out, "--calibration", calibration)
+    assert done.returncode == 1 and "calibration inputs are for fp16" in done.stderr
+
+
 def test_build_stops_and_dumps(tmp_path: Path, model: Path) -> None:
     from bessemer.ir.text import parse
 

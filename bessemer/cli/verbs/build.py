@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from bessemer.cli.feeds import load_feeds
 from bessemer.cli.report import build_progress, console, errors, say_json, size
 from bessemer.cli.shapes import parse_profile, parse_shapes
 from bessemer.core.errors import BuildError
@@ -33,6 +34,9 @@ def command(
     tune: Annotated[str, typer.Option(help="off, cache or device.")] = "device",
     build_budget: Annotated[float | None, typer.Option(help="Seconds that the build may take.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads to tune for.")] = None,
+    calibration: Annotated[
+        list[str] | None, typer.Option(help="Inputs that show --fp16 how large values become: one .npz file each.")
+    ] = None,
     stop_after: Annotated[str | None, typer.Option(help="import, fuse, layout, precision, lower, tune, plan")] = None,
     dump: Annotated[Path | None, typer.Option(help="Folder for the text of each stage.")] = None,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Tell what is dropped and why.")] = False,
@@ -54,6 +58,7 @@ def command(
                 shapes=parse_shapes(shapes) or None, profiles=parse_profile(min_shapes, opt_shapes, max_shapes),
                 tune=tune, timing_cache=TimingCache(timing_cache, cache_mode),
                 workspace=None if workspace is None else workspace << 20, build_budget=build_budget, threads=threads,
+                calibration=[load_feeds([file]) for file in calibration or ()],
                 stop_after=stop_after, dump=dump, progress=progress,
                 log=lambda line: errors.print(line, markup=False, highlight=False) if verbose else None,
             ),

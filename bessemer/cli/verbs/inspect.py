@@ -106,6 +106,8 @@ def _print(d: dict[str, Any]) -> None:
         rows.append((s["step"], s["name"], k.get("tactic", s["kind"]), f"{out['dtype']} {'x'.join(out['shape'])}",
                      "" if us is None else f"{us:.1f}", ", ".join(s["onnx_nodes"][:2])))  # fmt: skip
     table(f"{len(rows)} steps", ("step", "ops", "kernel", "writes", "us", "ONNX nodes"), rows, numeric=(0, 4))
+    for line in d["manifest"].get("kept_in_fp32", ()):
+        console.print(f"stays in fp32: {line}", highlight=False, markup=False)
     for line in d["manifest"]["slow_paths"]:
         console.print(f"slow path: {line}", style="yellow", highlight=False, markup=False)
 
