@@ -92,17 +92,23 @@ def compare(a: Dim, b: Dim, ranges: Ranges) -> tuple[bool | None, bool | None]:
     return equal, less
 
 
-def decide_eq(a: Dim, b: Dim, ranges: Ranges, where: str = "") -> bool:
+def decide_eq(a: Dim, b: Dim, ranges: Ranges) -> bool:
     """Whether a equals b on the whole range; ShapeError where that is open."""
     equal, _ = compare(a, b, ranges)
     if equal is None:
         raise ShapeError(
             f"cannot decide whether dimensions {a} and {b} are equal",
             undecided=symbols(a) | symbols(b),
-            where=where or None,
-            fix="fix one of them with --shapes, or narrow the profile so that only one answer is left",
+            fix="fix one of them with --shapes, narrow the profile so that only one answer is left, or give both the "
+            "same name in the model's inputs",
         )
     return equal
+
+
+def typical(d: Dim, ranges: Ranges) -> int:
+    """`d` where every symbol has the value to tune at, as far as that is known: 1 where it is not."""
+    value = substitute(d, {name: r.typical for name, r in ranges.items()})
+    return value if isinstance(value, int) else 1
 
 
 def divisor(d: Dim, ranges: Ranges) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -48,8 +48,3 @@ class Registry(Generic[T]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self.discover()))
-
-
-def decorator(registry: Registry[T], name: str) -> Callable[[T], T]:
-    """`@decorator(registry, "name")` registers what it decorates."""
-    return lambda entry: registry.add(name, entry)

@@ -19,7 +19,7 @@ from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim, DimExpr, sym
 from bessemer.core.dtype import DType
 from bessemer.core.errors import BessemerError, InvalidModel
-from bessemer.core.interval import INF, Range
+from bessemer.core.interval import INF, Range, bounds
 from bessemer.ir import sizes
 from bessemer.ir.fold import constant_from, fold
 from bessemer.ir.graph import Attr, Constant, Graph, Node, TensorType, captures
@@ -112,8 +112,6 @@ class GraphBuilder:
 
     def fresh(self, hint: str = "u", upper: Dim | None = None) -> DimExpr:
         """A new data-dependent symbol, at most `upper` where that is known."""
-        from bessemer.core.interval import bounds
-
         name = f"u{next(self._names)}_{hint}" if hint != "u" else f"u{next(self._names)}"
         self.ranges[name] = Range(0, INF if upper is None else bounds(upper, self.ranges)[1])
         return sym(name)

@@ -2,7 +2,7 @@
 
 A compute definition says, for one output element, which scalar it holds: an expression over the element's coordinates
 (`Axis`), loads from operands at index expressions, calls of scalar functions and, for reductions, `Reduce`. Fusing two
-definitions is substitution (`inline`), and one generator per kernel language prints any expression.
+definitions is substitution (`rewrite`), and one generator per kernel language prints any expression.
 
 Semantics, the same in every language: integers wrap; integer `div` truncates toward zero, `floordiv`/`floormod` round
 down; a quotient or remainder by zero is 0, and the least integer by -1 wraps to itself; `fmod` has the sign of the
@@ -276,29 +276,6 @@ def _with_children(e: Expr, new: tuple[Expr, ...]) -> Expr:
 def substitute_axes(e: Expr, env: Mapping[str, Expr]) -> Expr:
     """`e` with loop variables replaced."""
     return rewrite(e, lambda n: env.get(n.name) if isinstance(n, Axis) else None)
-
-
-def renumber(e: Expr, operands: Mapping[int, int]) -> Expr:
-    """`e` with operand numbers replaced."""
-    return rewrite(e, lambda n: replace(n, operand=operands[n.operand]) if isinstance(n, Load) else None)
-
-
-def inline(consumer: Expr, operand: int, producer: Expr, tag: str) -> Expr:
-    """`consumer` with every load of `operand` replaced by `producer` at that index.
-
-    Loop variables of the producer's own reductions get the suffix `tag`, so that they never clash.
-    Operand numbers of both must already be those of the fused group.
-    """
-    own = {name for n in walk(producer) if isinstance(n, Reduce) for name, _ in n.axes}
-    if own:
-        producer = rename_axes(producer, {name: f"{name}{tag}" for name in own})
-
-    def step(n: Expr) -> Expr | None:
-        if isinstance(n, Load) and n.operand == operand:
-            return substitute_axes(producer, {f"i{k}": ix for k, ix in enumerate(n.index)})
-        return None
-
-    return rewrite(consumer, step)
 
 
 def rename_axes(e: Expr, names: Mapping[str, str]) -> Expr:

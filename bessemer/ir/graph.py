@@ -7,7 +7,7 @@ An absent optional input is the empty string. Attributes are plain values: numbe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Union
@@ -106,10 +106,6 @@ class Graph:
                 if name:
                     out.setdefault(name, []).append(node)
         return {k: tuple(v) for k, v in out.items()}
-
-    def with_nodes(self, nodes: tuple[Node, ...], **changes: Any) -> Graph:
-        """This graph with other nodes (and fields)."""
-        return replace(self, nodes=nodes, **changes)
 
 
 def subgraphs(node: Node) -> tuple[Graph, ...]:

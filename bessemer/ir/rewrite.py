@@ -82,10 +82,6 @@ class Editor:
         users = self._users.get(value, {})
         return next(iter(users.values())) if len(users) == 1 and value not in self.outputs else None
 
-    def is_internal(self, value: str, nodes: Sequence[Node]) -> bool:
-        """Whether only `nodes` read `value`."""
-        return value not in self.outputs and all(any(u is n for n in nodes) for u in self.users(value))
-
     def type(self, value: str) -> TensorType:
         return self.types[value] if value in self.types else self.scope.types[value]
 

@@ -13,7 +13,7 @@ from bessemer.core import dtype as dt
 from bessemer.core.dim import symbols
 from bessemer.core.interval import Range
 from bessemer.ir import expr as ex
-from bessemer.ir.graph import Graph, Node, TensorType
+from bessemer.ir.graph import Constant, Graph, Node, TensorType
 from bessemer.ir.opdef import OPS, InferContext
 from bessemer.kernels.base import Operand, Problem
 
@@ -30,7 +30,7 @@ class Composer:
 
     graph: Graph
     types: Mapping[str, TensorType]
-    constants: Mapping[str, object]
+    constants: Mapping[str, Constant]
     members: Mapping[str, Node]  # by output value
     anchor: Node | None
     operands: list[str] = field(default_factory=list)
@@ -74,7 +74,7 @@ class Composer:
         constant = self.constants.get(value)
         if constant is None or t.numel != 1 or t.dtype.kind not in "fiub":
             return None
-        array = constant.load()  # type: ignore[attr-defined]
+        array = constant.load()
         item = (dt.from_bf16(array) if t.dtype == dt.bf16 else array).reshape(-1)[0]
         return ex.lit(item.item(), t.dtype)
 
@@ -93,7 +93,7 @@ def compute_of(node: Node, types: Mapping[str, TensorType], ranges: Mapping[str,
 
 
 def problem_of(
-    graph: Graph, types: Mapping[str, TensorType], constants: Mapping[str, object],
+    graph: Graph, types: Mapping[str, TensorType], constants: Mapping[str, Constant],
     members: Sequence[Node], root: Node, anchor: Node | None,
 ) -> tuple[Problem, tuple[str, ...]]:  # fmt: skip
     """The Problem of a group, and the values that are its operands in order. CannotCompose where it has none."""
@@ -144,10 +144,3 @@ def _to_acc(e: ex.Expr, out: TensorType, anchor: TensorType) -> ex.Expr:
         return ex.Acc(n.dtype)
 
     return ex.rewrite(e, step)
-
-
-def group_problem(
-    graph: Graph, types: Mapping[str, TensorType], constants: Mapping[str, object], node: Node
-) -> tuple[Problem, tuple[str, ...]]:
-    """A template op as a compute group: the universal fallback where no template tactic applies."""
-    return problem_of(graph, types, constants, (node,), node, None)

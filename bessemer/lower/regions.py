@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bessemer.core.dim import substitute
+from bessemer.core.interval import typical
 from bessemer.ir import expr as ex
-from bessemer.ir.graph import Graph, Node, TensorType
+from bessemer.ir.graph import Constant, Graph, Node, TensorType
 from bessemer.ir.opdef import OPS, Fusion
 from bessemer.kernels.base import Problem
 from bessemer.lower.compose import CannotCompose, compute_of, problem_of
@@ -51,7 +51,7 @@ class Grouping:
 
     graph: Graph
     types: Mapping[str, TensorType]
-    constants: Mapping[str, object]
+    constants: Mapping[str, Constant]
 
     def groups(self) -> list[Group | Node]:
         """Groups (kernels) and single nodes (views, joins, host steps, control flow) in execution order."""
@@ -119,14 +119,14 @@ class Grouping:
         if not heavy:
             return False
         reads = sum(node.outputs[0] in m.inputs for m in group.members)
-        domain = self._typical(self.types[group.root.outputs[0]])
+        domain = self._elements(group.root.outputs[0])
         if group.core is not None and fusion_of(group.core) is Fusion.REDUCTION:
-            domain = max(domain, *(self._typical(self.types[i]) for i in group.core.inputs if i))
-        return domain > self._typical(self.types[node.outputs[0]]) or reads > 2
+            domain = max(domain, *(self._elements(i) for i in group.core.inputs if i))
+        return domain > self._elements(node.outputs[0]) or reads > 2
 
-    def _typical(self, t: TensorType) -> int:
-        value = substitute(t.numel, {k: r.typical for k, r in self.graph.ranges.items()})
-        return value if isinstance(value, int) else 1
+    def _elements(self, value: str) -> int:
+        """Of `value` at the opt shape."""
+        return typical(self.types[value].numel, self.graph.ranges)
 
 
 def _reasonable(problem: Problem) -> bool:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, maximum, minimum, symbols
-from bessemer.core.errors import ShapeError
-from bessemer.core.interval import Ranges, bounds, compare
+from bessemer.core.dim import Dim, maximum, minimum
+from bessemer.core.interval import Ranges, bounds, compare, decide_eq
 from bessemer.ir import expr as ex
 from bessemer.ops.symbolic import data_dependent
 
@@ -39,15 +38,9 @@ def same_dim(a: Dim, b: Dim, ranges: Ranges) -> Dim:
 
     A data-dependent size is taken to equal what it meets: no profile could say so.
     """
-    equal = compare(a, b, ranges)[0]
-    if equal is False:
+    open_ = data_dependent(a) or data_dependent(b)
+    if not (compare(a, b, ranges)[0] is not False if open_ else decide_eq(a, b, ranges)):
         raise ValueError(f"sizes {a} and {b} differ")
-    if equal is None and not (data_dependent(a) or data_dependent(b)):
-        raise ShapeError(
-            f"cannot decide whether dimensions {a} and {b} are equal",
-            undecided=symbols(a) | symbols(b),
-            fix="fix one of them with --shapes, or give both the same name in the model's inputs",
-        )
     return b if not isinstance(a, int) and (isinstance(b, int) or data_dependent(a)) else a
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bessemer.core.dim import substitute
+from bessemer.core.interval import typical
 from bessemer.ir.graph import Node
 from bessemer.ir.rewrite import Editor
 from bessemer.passes.base import Pass, PassOptions
@@ -29,12 +29,10 @@ class _Labels:
     """last[id(node)] tells that the node computes channels last."""
 
     e: Editor
-    nodes: list[Node]
     last: dict[int, bool] = field(default_factory=dict)
 
     def size(self, value: str) -> int:
-        numel = substitute(self.e.type(value).numel, {k: r.typical for k, r in self.e.ranges.items()})
-        return numel if isinstance(numel, int) else 1
+        return typical(self.e.type(value).numel, self.e.ranges)
 
     def produced_last(self, value: str) -> bool:
         node = self.e.producer(value)
@@ -68,7 +66,7 @@ def channels_last(e: Editor, options: PassOptions) -> None:
     nodes = [n for n in e.nodes() if _can_run_last(e, n)]
     if not any(n.op in SPATIAL for n in nodes):
         return
-    labels = _Labels(e, nodes)
+    labels = _Labels(e)
     for node in nodes:
         labels.last[id(node)] = False
     for node in nodes:

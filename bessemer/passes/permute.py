@@ -1,14 +1,12 @@
-"""How each op computes the same thing on transposed data: `permuted(e, node, inputs, perm)` emits it.
+"""How ops compute the same thing on transposed data: with which attributes, and which operands are transposed.
 
-`perm` is the permutation that makes the physical tensor from the logical one (physical axis k is logical axis perm[k]);
-`inputs` are the node's operands, data operands already permuted. Used by the layout pass.
+`perm` is the permutation that makes the physical tensor from the logical one: physical axis k is logical axis perm[k].
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from bessemer.core.dim import Dim
 from bessemer.ir.graph import Attr, Node
 from bessemer.ir.opdef import OPS, Fusion
 from bessemer.ir.rewrite import Editor
@@ -85,8 +83,3 @@ RULES: Mapping[str, Permute] = {
     "expand": _per_axis("shape"),
     "pad": _pad,
 }
-
-
-def permuted_shape(shape: Sequence[Dim], perm: Perm) -> tuple[Dim, ...]:
-    """The physical shape."""
-    return tuple(shape[p] for p in perm)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bessemer.core import canon
 from bessemer.core.errors import BessemerError, EngineFormatError, EngineMismatchError
-from bessemer.core.registry import Registry, decorator
+from bessemer.core.registry import Registry
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
@@ -79,7 +79,7 @@ def test_registry_discovers_in_sorted_order_then_freezes(tmp_path: Path, monkeyp
 
 def test_registry_refuses_duplicates_and_names_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     registry: Registry[object] = Registry("op", package(tmp_path, monkeypatch, "duplicates"))
-    assert decorator(registry, "add")(int) is int
+    assert registry.add("add", int) is int
     with pytest.raises(RuntimeError, match="op 'add' is registered twice"):
         registry.add("add", 2)
     assert registry.get("add") is int
