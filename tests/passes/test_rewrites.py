@@ -15,7 +15,7 @@ from bessemer.core.interval import Range
 from bessemer.ir import interp
 from bessemer.ir.builder import GraphBuilder
 from bessemer.ir.graph import Graph
-from bessemer.passes import fold_constants, layout, lift_conv1d, pipeline, precision, simplify
+from bessemer.passes import fold_constants, fold_pad, layout, lift_conv1d, pipeline, precision, simplify
 from bessemer.passes.base import Pass, PassOptions, apply
 from tests.graphs import G, assert_close, assert_same_numbers, feeds, ops
 from tests.lower.test_regions import STEPS, grown
@@ -308,3 +308,15 @@ def test_a_quantised_weight_is_visible_until_it_is_folded() -> None:
     assert {c.type.dtype for c in folded.constants.values()} == {dt.f32}
     assert_same_numbers(before, folded, 1e-6)
     assert "dequantize" not in ops(pipeline.run(before, OPTIONS))
+
+
+@pytest.mark.parametrize(("low", "left"), [(1, {"pad": 1, "conv": 1}), (8, {"conv": 1})])
+def test_padding_that_may_crop_stays_before_the_convolution(low: int, left: dict[str, int]) -> None:
+    """Rows are filled up to 16, or cut down to 16."""
+    g, w = G(w=Range(low, 16 if low == 8 else 64, 16)), sym("w")
+    x = g.pad(g.input(1, 2, 5, w), 0.0, pads=(0, 0, 0, 0, 0, 0, 0, 16 - w), mode="constant")
+    before = g.done(g.conv(x, g.weight(3, 2, 3, 3)))
+    after_ = apply(fold_pad.PASS, before, OPTIONS)
+    assert ops(after_) == left
+    for size in (low, 16) if low == 8 else (low, 16, 64):
+        assert_same_numbers(before, after_, 1e-5, {"w": size})
