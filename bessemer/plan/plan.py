@@ -98,7 +98,7 @@ class _Planner:
     def _output(self, k: int, value: str) -> int:
         """The output's tensor under the model's own name for it."""
         copied = f"{value} (output {k})"
-        number = self.tensor(copied if copied in self.lowered.types else value)
+        number = self.tensor(copied if copied in self.storage.types else value)
         named = replace(self.tensors[number], name=self.lowered.output_names[k])
         if named == self.tensors[number]:
             return number
@@ -108,7 +108,7 @@ class _Planner:
     def tensor(self, value: str) -> int:
         """The number of a value's tensor."""
         if value not in self.numbers:
-            t = self.lowered.types[value]
+            t = self.storage.types[value]
             root = self.storage.root(value)
             if root in self.lowered.constants:
                 self.numbers[value] = self._weight(value, t, self.lowered.constants[root], None)

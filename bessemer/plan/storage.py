@@ -32,6 +32,7 @@ class Storage:
 
     lowered: Lowered
     items: tuple[Item, ...]
+    types: dict[str, TensorType]  # of the program's values, and of the copies that outputs need
     roots: dict[str, str] = field(default_factory=dict)
     shifts: dict[str, int] = field(default_factory=dict)  # bytes into what `roots` names
     space: dict[str, str] = field(default_factory=dict)  # by root
@@ -57,12 +58,12 @@ class Storage:
 
     def nbytes(self, value: str) -> int:
         """Bytes of `value` at the largest shape."""
-        t: TensorType = self.lowered.types[value]
+        t = self.types[value]
         return 0 if t.dtype.kind == "s" else bounds(t.nbytes, self.lowered.ranges)[1]
 
     def planned(self, value: str) -> int | None:
         """See `planned_bytes`."""
-        t: TensorType = self.lowered.types[value]
+        t = self.types[value]
         return 0 if t.dtype.kind == "s" else planned_bytes(t.nbytes, self.lowered.ranges)
 
 
@@ -72,7 +73,7 @@ def assign(lowered: Lowered, workspace: Mapping[int, int]) -> tuple[Storage, dic
     Returns the storage and the workspaces' arena offsets. Outputs that are inputs, constants, parts of a value or
     views shared with another output get a copy at the end (`storage.items` holds it).
     """
-    storage = Storage(lowered, lowered.items)
+    storage = Storage(lowered, lowered.items, dict(lowered.types))
     for item in lowered.items:
         if isinstance(item, AliasItem):
             storage.roots[item.value] = item.source
@@ -104,7 +105,7 @@ def _bind_io(storage: Storage) -> None:
         whole = lowered.types[root].numel == lowered.types[name].numel  # else what writes the root needs more room
         if root in storage.space or root in inside or not whole:
             target = f"{name} (output {number})"
-            lowered.types[target] = lowered.types[name]  # type: ignore[index]
+            storage.types[target] = lowered.types[name]
             copies.append(CopyItem(target, name))
             root = target
         storage.space[root], storage.offset[root] = "output", number
@@ -139,7 +140,7 @@ def _intervals(storage: Storage) -> list[Interval]:
         for view in views.get(root, ()):
             own = storage.planned(view)
             nbytes = _larger(nbytes, None if own is None else storage.shift(view) + own)
-        if nbytes is None or storage.lowered.types[root].dtype.kind == "s":
+        if nbytes is None or storage.types[root].dtype.kind == "s":
             storage.space[root], storage.offset[root] = "dynamic", storage.dynamic
             storage.dynamic += 1
         else:
