@@ -222,7 +222,8 @@ def _element(request: Request, number: int) -> DType:
 def cuda_target(arch: str | None = None, folder: Path | None = None) -> CudaTarget:
     """The target of an architecture ("sm_90"), or of this machine's first GPU.
 
-    Where this machine's GPU has that architecture, its own name and limits are used. BuildError for an unknown
+    Where this machine's GPU has that architecture, its own name and limits are used; but a GPU that ARCHS knows is the
+    same target with and without one at hand, so that timings and engines are too. BuildError for an unknown
     architecture, DeviceError where none was named and there is no GPU."""
     if arch is not None and arch not in ARCHS:
         raise BuildError(f"unknown GPU architecture {arch!r}", fix=f"use one of {', '.join(ARCHS)}")
@@ -238,6 +239,8 @@ def cuda_target(arch: str | None = None, folder: Path | None = None) -> CudaTarg
             f"{present.name} has the architecture {present.arch}, which is not supported",
             fix=f"use a GPU of {', '.join(ARCHS)}",
         )
+    if (present.name, present.sms) == (base.name, base.sms):
+        return CudaTarget(present.arch, base, folder=folder)
     own = Gpu(
         present.name, present.sms, present.shared_bytes, present.l2_bytes, base.mflops, base.mbytes_per_s,
         base.registers, base.threads,
