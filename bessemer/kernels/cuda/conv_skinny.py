@@ -57,7 +57,7 @@ def _rows(problem: Problem) -> Rows | Reason:
     if not isinstance(height, int) or not isinstance(width, int):
         return Reason(f"needs a filter of fixed size, not {problem.operands[1].type}")
     if (height, width, *win.strides[1:], *win.pads[1:]) == (1, 1, 1, 1, 0, 0) and not any(problem.attr("pads")):
-        return Rows("rows_matmul.cuh", win.pixels, n, c, "taps", {}, {})
+        return Rows("rows_matmul.cuh", win.pixels, n, c, "taps", {}, {"OWN_TOKENS": 0})
     sizes = dict(zip(("height", "width", "out_height", "out_width", "pad_h", "pad_w"),
                      (*win.input[1:], *win.output[1:], *win.pads[1:])))  # fmt: skip
     constants = {"C": c, "KERNEL_W": width} | dict(

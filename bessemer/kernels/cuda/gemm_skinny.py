@@ -11,10 +11,12 @@ from bessemer.kernels.triton.product import product_of
 
 
 class GemmSkinny:
-    """matmul in f16 and bf16 with a constant b, a stored row-major, k and n multiples of 8."""
+    """matmul in f16 and bf16 with a constant b, a stored row-major, k and n multiples of 8.
+
+    b [k, n], or a batch of them that share a or have their own."""
 
     name = "cuda_gemm_skinny"
-    version = 1
+    version = 2
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
@@ -44,11 +46,15 @@ def _rows(problem: Problem) -> Rows | Reason:
     view = product_of(problem)
     if isinstance(view, Reason):
         return view
-    if view.batches or view.a_t:
-        return Reason("multiplies one batch, with a stored row-major")
+    if view.a_t:
+        return Reason("takes a stored row-major")
     if not isinstance(view.n, int) or not isinstance(view.k, int) or view.k % 8:
         return Reason(f"takes weights of fixed sizes and rows of whole 16 bytes, not {view.k} x {view.n}")
-    return Rows("rows_matmul.cuh", view.m, view.n, view.k, "nk" if view.b_t else "kn", {}, {})
+    batches, a_stride, b_stride = view.batches[0] if view.batches else (1, 0, view.k * view.n)
+    if len(view.batches) > 1 or b_stride != view.k * view.n or not isinstance(batches, int):
+        return Reason("of batches, takes those along one axis where each has its weights")
+    order, constants = "nk" if view.b_t else "kn", {"OWN_TOKENS": int(a_stride != 0)}
+    return Rows("rows_matmul.cuh", view.m, view.n, view.k, order, {}, constants, batches)
 
 
 register(GemmSkinny())

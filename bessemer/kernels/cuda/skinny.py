@@ -19,7 +19,7 @@ TOKENS = (16, 32, 64, 128)
 CLUSTERS = (1, 2, 4, 8)
 WARPGROUPS = ((1, 1), (1, 2), (2, 1), (3, 1))  # blocks of 64 channels, and slices of the sum
 STEPS = (1, 2, 4)  # chunks of 64 elements that are waited for together
-MOST_GRID = 65535  # of the second dim
+MOST_GRID = 65535  # of the second and third dim
 ROW = 128  # bytes of a chunk of one token or channel
 FIXED_US, WAVE_US, CLUSTER_US, STEP_US = 0.3, 1.0, 1.17, 0.01  # a launch, CTAs that run at once, their clusters, a step
 WEIGHT_BYTES_PER_US = 4_270_000.0  # from device memory
@@ -74,6 +74,12 @@ class Rows:
     order: str  # of the weights, see swizzled_blocks
     sizes: Mapping[str, Dim]
     constants: Mapping[str, int]
+    batches: int = 1  # of the weights; the output has `tokens` rows of each
+
+    @property
+    def gathers(self) -> bool:
+        """Whether a token's row is put together from several places."""
+        return bool(self.sizes)
 
 
 def ceildiv_int(a: int, b: int) -> int:
@@ -91,8 +97,8 @@ def reason(problem: Problem, target: Limits, rows: Rows) -> Reason | None:
         return Reason("packs its weights ahead, and these are not constant")
     if rows.channels % 8:
         return Reason(f"stores rows of whole 16 bytes, not of {rows.channels} channels")
-    if upper(problem, rows.tokens) > MOST_GRID * TOKENS[0]:
-        return Reason(f"takes at most {MOST_GRID * TOKENS[0]} tokens")
+    if rows.batches > MOST_GRID or upper(problem, rows.tokens) > MOST_GRID * TOKENS[0]:
+        return Reason(f"takes at most {MOST_GRID * TOKENS[0]} tokens and {MOST_GRID} batches")
     missing = supported(problem)
     if missing is not None:
         return Reason(missing)
@@ -128,15 +134,15 @@ def microseconds(problem: Problem, target: Limits, rows: Rows, config: Config) -
     """The time of a launch in a chain of such launches: a fit to 590 configurations of 17 shapes on an H200."""
     t, count = tile(rows, config), sms(target)
     across, down = ceildiv_int(rows.channels, BLOCK * t.blocks), ceildiv_int(problem.typical(rows.tokens), t.tokens)
-    ctas = across * down * t.cluster
+    ctas = across * down * t.cluster * rows.batches
     resident = max(1, min(64 // t.warps, shared_bytes(target) // (t.shared + 1024)))
     waves, per_sm = ceildiv_int(ctas, count * resident), ceildiv_int(ctas, count)
     slabs = t.chunks * (t.blocks * BLOCK + t.tokens) * ROW
     sums = t.slices * t.tokens * t.blocks * BLOCK * 4
     return (
         FIXED_US + waves * (WAVE_US + (CLUSTER_US if t.cluster > 1 else 0.0)) + STEP_US * t.steps
-        + rows.channels * rows.k * 2 / WEIGHT_BYTES_PER_US + per_sm * sums / SUM_BYTES_PER_US
-        + ctas * slabs / (GATHER_BYTES_PER_US if rows.constants else COPY_BYTES_PER_US)
+        + rows.batches * rows.channels * rows.k * 2 / WEIGHT_BYTES_PER_US + per_sm * sums / SUM_BYTES_PER_US
+        + ctas * slabs / (GATHER_BYTES_PER_US if rows.gathers else COPY_BYTES_PER_US)
     )  # fmt: skip
 
 
@@ -161,9 +167,9 @@ def code(problem: Problem, rows: Rows, config: Config) -> KernelCode:
     across = ceildiv_int(rows.channels, BLOCK * t.blocks)
     sizes = [Int(d, 32) for d in (rows.tokens, rows.channels, *rows.sizes.values())]
     options = (("warps", t.warps), ("shared", t.shared), ("cluster", t.cluster), ("pdl", True))
-    grid = (t.cluster * across, ceildiv(rows.tokens, t.tokens))
+    grid = (t.cluster * across, ceildiv(rows.tokens, t.tokens), rows.batches)
     launch = Launch("kernel", grid, (Ptr(0), Ptr(1), *sizes, *module.args), options)
-    packed = TensorType(problem.operands[1].type.dtype, (across * t.blocks, t.all_chunks, BLOCK, BLOCK))
+    packed = TensorType(problem.operands[1].type.dtype, (rows.batches * across * t.blocks, t.all_chunks, BLOCK, BLOCK))
     pack = Pack(1, "swizzled_blocks", (rows.order, across * t.blocks, t.all_chunks), packed)
     return KernelCode("cuda", module.text, (launch,), (pack,))
 

@@ -14,17 +14,17 @@ UNIT = 8  # elements of 16 bytes
 
 @transform("swizzled_blocks")
 def swizzled_blocks(w: np.ndarray, order: str, rows: int, chunks: int) -> np.ndarray:
-    """Weights of `order` as [rows, chunks, 64, 64]: blocks of 64 channels and 64 elements of the sum, zero-padded.
+    """Weights of `order` in blocks of 64 channels and 64 elements of the sum, zero-padded: each [rows, chunks, 64, 64].
 
     Unit u (8 elements) of row r of a block lies at place u ^ (r % 8), as warpgroup products read it. `order` is "nk"
-    or "kn" for a matrix (after leading ones), "taps" for a filter [N, C, *kernel], whose sum runs over taps and then
+    or "kn" for matrices (one behind another), "taps" for a filter [N, C, *kernel], whose sum runs over taps and then
     channels."""
     if order == "taps":
         w = np.moveaxis(w.reshape(*w.shape[:2], -1), 1, 2)
-    matrix: np.ndarray[Any, Any] = w.reshape(w.shape[0], -1) if order == "taps" else w.reshape(w.shape[-2:])
-    matrix = matrix.T if order == "kn" else matrix
-    n, k = matrix.shape
-    padded = np.pad(matrix, ((0, rows * BLOCK - n), (0, chunks * BLOCK - k)))
-    blocks = padded.reshape(rows, BLOCK, chunks, BLOCK // UNIT, UNIT).transpose(0, 2, 1, 3, 4)
+    matrices: np.ndarray[Any, Any] = w.reshape(1, w.shape[0], -1) if order == "taps" else w.reshape(-1, *w.shape[-2:])
+    matrices = matrices.swapaxes(1, 2) if order == "kn" else matrices
+    batches, n, k = matrices.shape
+    padded = np.pad(matrices, ((0, 0), (0, rows * BLOCK - n), (0, chunks * BLOCK - k)))
+    blocks = padded.reshape(batches * rows, BLOCK, chunks, BLOCK // UNIT, UNIT).transpose(0, 2, 1, 3, 4)
     row, unit = np.arange(BLOCK)[:, None], np.arange(BLOCK // UNIT)[None]
-    return np.ascontiguousarray(blocks[:, :, row, unit ^ row % UNIT]).reshape(rows, chunks, BLOCK, BLOCK)
+    return np.ascontiguousarray(blocks[:, :, row, unit ^ row % UNIT]).reshape(-1, chunks, BLOCK, BLOCK)

@@ -1,23 +1,28 @@
 // A GPU in ordinary C++: every thread of a cluster is a thread, and templates/ptx.cuh's instructions are functions.
 //
-// Addresses of shared memory are rank << 18 | offset. Copies happen when they are waited for, so that a missing wait
-// shows; products read their operands as the hardware does, by descriptor; a read of inputs before `wait_for_inputs`, a
-// store that is outside any buffer, or a barrier that expects other bytes than come, ends the process with a message.
+// Addresses of shared memory are rank << 18 | offset. Copies of 16 bytes happen when they are waited for, so that a
+// missing wait shows; barriers have phases, and products read their operands by descriptor, as the hardware does; a read of
+// inputs before `wait_for_inputs`, a store that is outside any buffer, or a barrier that waits for ever, ends the process
+// with a message.
 
 #include <barrier>
+#include <chrono>
 #include <cmath>
+#include <condition_variable>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <thread>
 #include <vector>
 
 #define __global__
-#define __launch_bounds__(threads)
+#define __grid_constant__
+#define __launch_bounds__(...)
 #define __cluster_dims__(x, y, z)
 
 struct Dim3 {
@@ -36,8 +41,22 @@ constexpr uint32_t OFFSET = (1u << ADDRESS_BITS) - 1;
     _Exit(3);
 }
 
-struct Transfer {
-    int64_t expected = 0, arrived = 0;
+struct Barrier {
+    int64_t count, pending, bytes = 0;  // arrivals of a phase, those that lack, and bytes that are expected and lack
+    uint32_t phase = 0;
+    std::mutex mutex;
+    std::condition_variable done;
+
+    void change(int64_t arrivals, int64_t nbytes) {
+        std::lock_guard lock(mutex);
+        pending -= arrivals, bytes += nbytes;
+        if (pending < 0)
+            fail("more arrivals than a barrier counts");
+        if (pending == 0 && bytes == 0) {
+            pending = count, phase++;
+            done.notify_all();
+        }
+    }
 };
 
 struct Block {
@@ -55,6 +74,7 @@ struct Copy {
 
 static std::vector<Block> blocks;  // of the cluster that runs
 static std::unique_ptr<std::barrier<>> cluster_barrier;
+static Dim3 gridDim;
 static thread_local Dim3 threadIdx, blockIdx;
 static thread_local Block *own;
 static thread_local int own_rank;
@@ -63,6 +83,8 @@ static thread_local std::vector<std::vector<Copy>> copies;  // committed groups,
 static thread_local std::optional<std::barrier<>::arrival_token> arrival;
 
 inline unsigned char *memory_of(uint32_t address) { return blocks[address >> ADDRESS_BITS].memory + (address & OFFSET); }
+
+inline void __syncwarp() {}
 
 inline void __syncthreads() { own->barrier->arrive_and_wait(); }
 
@@ -101,28 +123,88 @@ inline void launch_dependents() {}
 
 inline void wait_for_inputs() { inputs_are_there = true; }
 
-inline Transfer &transfer(uint32_t barrier) { return *reinterpret_cast<Transfer **>(memory_of(barrier))[0]; }
+inline Barrier &barrier_at(uint32_t address) { return *reinterpret_cast<Barrier **>(memory_of(address))[0]; }
 
-inline void barrier_init(uint32_t barrier, uint32_t arrivals) {
-    if (arrivals != 1 || barrier % 8)
-        fail("a barrier that the emulator does not know");
-    *reinterpret_cast<Transfer **>(memory_of(barrier)) = new Transfer;
+inline void barrier_init(uint32_t address, uint32_t arrivals) {
+    if (address % 8)
+        fail("a barrier that is not aligned");
+    auto &barrier = *reinterpret_cast<Barrier **>(memory_of(address)) = new Barrier;
+    barrier->count = barrier->pending = arrivals;
 }
 
 inline void fence_barrier_init() {}
 
-inline void barrier_expect(uint32_t barrier, uint32_t nbytes) { transfer(barrier).expected += nbytes; }
+inline void barrier_expect(uint32_t barrier, uint32_t nbytes) { barrier_at(barrier).change(1, nbytes); }
 
-inline void barrier_wait(uint32_t barrier, uint32_t phase) {
-    if (phase != 0 || transfer(barrier).expected != transfer(barrier).arrived || !transfer(barrier).expected)
-        fail("a barrier waits for bytes that nobody copies");
+inline void barrier_arrive(uint32_t barrier) { barrier_at(barrier).change(1, 0); }
+
+inline void barrier_wait(uint32_t address, uint32_t parity) {
+    Barrier &barrier = barrier_at(address);
+    std::unique_lock lock(barrier.mutex);
+    if (!barrier.done.wait_for(lock, std::chrono::seconds(30), [&] { return barrier.phase % 2 != parity; }))
+        fail("a barrier waits for what nobody does");
 }
 
 inline void copy_bulk(uint32_t target, const void *source, uint32_t nbytes, uint32_t barrier) {
     if (nbytes % 16 || target % 16 || reinterpret_cast<uintptr_t>(source) % 16)
         fail("a bulk copy that is not aligned");
     memcpy(memory_of(target), source, nbytes);
-    transfer(barrier).arrived += nbytes;
+    barrier_at(barrier).change(0, -static_cast<int64_t>(nbytes));
+}
+
+// What the driver's 128 bytes say, in words of two bytes each, innermost dim first.
+struct TensorMap {
+    const uint16_t *elements;
+    int64_t rank, sizes[4], strides[4], box[2], lower[2], upper[2], steps[2];  // strides in bytes, of sizes[1] on
+
+    uint16_t at(const int64_t (&index)[4]) const {
+        int64_t offset = index[0] * 2;
+        for (int k = 0; k < rank; k++) {
+            if (index[k] < 0 || index[k] >= sizes[k])
+                return 0;
+            offset += k ? index[k] * strides[k - 1] : 0;
+        }
+        return elements[offset / 2];
+    }
+};
+
+// Writes element `unit` of row `row` of a copy to `target`, as hardware swizzles rows of 128 bytes.
+inline void put(uint32_t target, int64_t row, int64_t unit, uint16_t value) {
+    const uint32_t at = target + row * 128 + unit * 2;
+    memcpy(memory_of(at ^ (at >> 7 & 7) << 4), &value, 2);
+}
+
+inline void check_copy(uint32_t target, const TensorMap *map, int64_t rank) {
+    if (!inputs_are_there || target % 1024 || map->rank != rank || map->box[0] != 64)
+        fail("a tensor copy that is early, not aligned, or of another map");
+}
+
+inline void copy_tile(uint32_t target, const TensorMap *map, int column, int row, uint32_t barrier) {
+    check_copy(target, map, 2);
+    for (int64_t r = 0; r < map->box[1]; r++)
+        for (int64_t c = 0; c < 64; c++)
+            put(target, r, c, map->at({column + c, row + r, 0, 0}));
+    barrier_at(barrier).change(0, -map->box[1] * 128);
+}
+
+struct Corner {
+    int x, y, image;
+};
+
+inline void copy_window(uint32_t target, const TensorMap *map, int channel, Corner at, uint16_t dx, uint16_t dy,
+                        uint32_t barrier) {
+    check_copy(target, map, 4);
+    for (int64_t pixel = 0; pixel < map->box[1]; pixel++) {
+        for (int64_t c = 0; c < 64; c++)
+            put(target, pixel, c, map->at({channel + c, at.x + dx, at.y + dy, at.image}));
+        if ((at.x += map->steps[0]) < map->sizes[1] + map->upper[0])
+            continue;
+        at.x = map->lower[0];
+        if ((at.y += map->steps[1]) < map->sizes[2] + map->upper[1])
+            continue;
+        at.y = map->lower[1], at.image++;
+    }
+    barrier_at(barrier).change(0, -map->box[1] * 128);
 }
 
 inline void copy_16(uint32_t target, const void *source, uint32_t nbytes) {
@@ -160,6 +242,8 @@ inline uint32_t address_in(uint32_t address, uint32_t rank) { return rank << ADD
 
 inline void store_remote(uint32_t address, float value) { memcpy(memory_of(address), &value, 4); }
 
+inline void store_remote(uint32_t address, const float *four) { memcpy(memory_of(address), four, 16); }
+
 inline void store_shared(uint32_t address, float value) { memcpy(memory_of(address), &value, 4); }
 
 inline uint64_t operand(uint32_t address) { return (address & OFFSET) >> 4; }
@@ -171,6 +255,12 @@ inline void products_begin() {}
 inline void products_commit() {}
 
 inline void products_wait() {}
+
+inline void products_wait_for_others() {}
+
+template <int COUNT> inline void registers_keep() {}
+
+template <int COUNT> inline void registers_take() {}
 
 template <class T> struct alignas(sizeof(T) * 8 < 16 ? sizeof(T) * 8 : 16) Run {
     T v[8];
@@ -197,10 +287,12 @@ inline uint16_t element(uint64_t descriptor, int row, int k) {
 }
 
 // The share of one thread in a [64, 16] times b [2 COUNT, 16] transposed.
-template <int COUNT, class Read> inline void product_by_thread(float (&sums)[COUNT], uint64_t a, uint64_t b, Read read) {
+template <int COUNT, class Read>
+inline void product_by_thread(float (&sums)[COUNT], uint64_t a, uint64_t b, bool keep, Read read) {
     own->warpgroups[threadIdx.x / 128]->arrive_and_wait();
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
     for (int e = 0; e < COUNT; e++) {
+        sums[e] = keep ? sums[e] : 0.0f;
         const int row = 16 * warp + lane / 4 + (e & 2 ? 8 : 0), column = e / 4 * 8 + lane % 4 * 2 + e % 2;
         for (int k = 0; k < 16; k++)
             sums[e] += read(element(a, row, k)) * read(element(b, column, k));
@@ -209,26 +301,26 @@ template <int COUNT, class Read> inline void product_by_thread(float (&sums)[COU
 
 // Runs `kernel` for every block of the grid, a cluster at a time.
 static void launch(Dim3 grid, int cluster, int threads, const std::function<void()> &kernel) {
-    for (unsigned y = 0; y < grid.y; y++)
-        for (unsigned x = 0; x < grid.x; x += cluster) {
-            blocks = std::vector<Block>(cluster);
-            cluster_barrier = std::make_unique<std::barrier<>>(cluster * threads);
-            std::vector<std::thread> pool;
-            for (int rank = 0; rank < cluster; rank++) {
-                blocks[rank].barrier = std::make_unique<std::barrier<>>(threads);
-                for (int g = 0; g < threads / 128; g++)
-                    blocks[rank].warpgroups.push_back(std::make_unique<std::barrier<>>(128));
-                for (int t = 0; t < threads; t++)
-                    pool.emplace_back([=, &kernel] {
-                        threadIdx = {static_cast<unsigned>(t), 0, 0};
-                        blockIdx = {x + rank, y, 0};
-                        own = &blocks[rank];
-                        own_rank = rank;
-                        inputs_are_there = false;
-                        kernel();
-                    });
-            }
-            for (std::thread &t : pool)
-                t.join();
+    gridDim = grid;
+    for (unsigned number = 0; number < grid.x * grid.y * grid.z; number += cluster) {
+        blocks = std::vector<Block>(cluster);
+        cluster_barrier = std::make_unique<std::barrier<>>(cluster * threads);
+        std::vector<std::thread> pool;
+        for (int rank = 0; rank < cluster; rank++) {
+            blocks[rank].barrier = std::make_unique<std::barrier<>>(threads);
+            for (int g = 0; g < threads / 128; g++)
+                blocks[rank].warpgroups.push_back(std::make_unique<std::barrier<>>(128));
+            for (int t = 0; t < threads; t++)
+                pool.emplace_back([=, &kernel] {
+                    threadIdx = {static_cast<unsigned>(t), 0, 0};
+                    blockIdx = {number % grid.x + rank, number / grid.x % grid.y, number / grid.x / grid.y};
+                    own = &blocks[rank];
+                    own_rank = rank;
+                    inputs_are_there = false;
+                    kernel();
+                });
         }
+        for (std::thread &t : pool)
+            t.join();
+    }
 }

@@ -49,6 +49,12 @@ def test_stored_transposed_over_batches(tmp_path: Path) -> None:
     check(GemmSkinny(), with_bias_relu(matmul((3, 7, 64), (64, 40), dt.f16, tb=True), -1), config(16), tmp_path)
 
 
+@pytest.mark.parametrize("a", [(1, 21, 200), (21, 200), (3, 21, 200)], ids=str)
+@pytest.mark.parametrize("tb", [False, True])
+def test_weights_of_several_batches(a: tuple[int, ...], tb: bool, tmp_path: Path) -> None:
+    check(GemmSkinny(), with_bias_relu(matmul(a, (3, 200, 72), dt.f16, tb=tb), -1), config(16, 1, 1, 2, 2), tmp_path)
+
+
 def test_symbolic_tokens(tmp_path: Path) -> None:
     rows = sym("n")
     c = symbolic(matmul((21, 128), (128, 64), dt.f16), {0: (rows, 128)}, (rows, 64), {"n": Range(1, 500, 64)})
@@ -92,6 +98,7 @@ def test_reasons() -> None:
     assert "f16 and bf16" in reason(GemmSkinny(), matmul((8, 64), (64, 64)).problem)
     assert "16 bytes" in reason(GemmSkinny(), matmul((8, 60), (60, 64), dt.f16).problem)
     assert "16 bytes" in reason(GemmSkinny(), matmul((8, 64), (64, 60), dt.f16).problem)
+    assert "along one axis" in reason(GemmSkinny(), matmul((2, 1, 8, 64), (2, 3, 64, 64), dt.f16).problem)
     assert "whole slab" in reason(GemmSkinny(), matmul((8, 32768), (32768, 64), dt.f16).problem)
     assert "of 12 channels" in reason(ConvSkinny(), conv((1, 12, 5, 5), (16, 12, 3, 3), dt.f16).problem)
 

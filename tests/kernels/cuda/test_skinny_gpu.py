@@ -71,6 +71,11 @@ def test_gelu_over_batches(tb: bool) -> None:
     check(GemmSkinny(), with_gelu(matmul((3, 40, 256), (256, 192), dt.f16, tb=tb)))
 
 
+@pytest.mark.parametrize("a", [(1, 128, 768), (3, 128, 768)], ids=str)
+def test_weights_of_several_batches(a: tuple[int, ...]) -> None:
+    check(GemmSkinny(), with_bias_relu(matmul(a, (3, 768, 768), dt.f16), -1))
+
+
 def test_symbolic_tokens() -> None:
     rows = sym("n")
     c = symbolic(matmul((21, 512), (512, 320), dt.f16), {0: (rows, 512)}, (rows, 320), {"n": Range(1, 500, 64)})

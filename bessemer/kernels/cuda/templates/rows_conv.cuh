@@ -7,7 +7,7 @@ struct Rows {
     int top[ROWS], left[ROWS];
     int height, width;
 
-    Rows(const uint16_t *x, int first, const Shape &shape) : height(shape.height), width(shape.width) {
+    Rows(const uint16_t *x, int first, const Shape &shape, int) : height(shape.height), width(shape.width) {
         const int pixels = shape.out_height * shape.out_width;
 #pragma unroll
         for (int i = 0; i < ROWS; i++) {

@@ -1,9 +1,11 @@
-// The tokens of a product: row t of x [tokens, K].
+// The tokens of a product: row t of x [tokens, K], of a batch's own x where OWN_TOKENS.
 struct Rows {
     const uint16_t *row[ROWS];
     int end[ROWS];  // elements of the row; 0 beyond the last token
 
-    Rows(const uint16_t *x, int first, const Shape &shape) {
+    Rows(const uint16_t *x, int first, const Shape &shape, int batch) {
+        if constexpr (OWN_TOKENS)
+            x += static_cast<int64_t>(batch) * shape.tokens * K;
 #pragma unroll
         for (int i = 0; i < ROWS; i++) {
             const int t = first + i * ROW_STEP;

@@ -1,4 +1,5 @@
-// Products of few tokens: y[t][n] = sum over k of x[t][k] w[n][k], finished by the problem's epilogue.
+// Products of few tokens: y[t][n] = sum over k of x[t][k] w[n][k], finished by the problem's epilogue. Batches of
+// weights have their own tokens, or share them; the output has the tokens of one batch after the other's.
 //
 // A CTA sums over KS = 64 CHUNKS elements of k, for BT tokens and BN = 64 NB channels; the CL CTAs of a cluster share
 // the sum of one tile. Both its slabs lie in shared memory as a whole, in blocks of 64 (BT) rows of 128 bytes that
@@ -122,18 +123,19 @@ kernel(const uint16_t *x, const uint16_t *w, @SHAPE@@EPILOGUE_PARAMETERS@) {
     extern __shared__ __align__(1024) unsigned char memory[];
     const uint32_t shared = shared_address(memory);
     const int group = threadIdx.x / 128, block = group % NB, slice = group / NB;
-    const int rank = blockIdx.x % CL, tile = blockIdx.x / CL, first_token = blockIdx.y * BT;
+    const int rank = blockIdx.x % CL, tile = blockIdx.x / CL, first_token = blockIdx.y * BT, batch = blockIdx.z;
     if (threadIdx.x == 0)
-        copy_weights(shared, w, tile * NB, rank);
+        copy_weights(shared, w, (batch * (gridDim.x / CL) + tile) * NB, rank);
     if constexpr (CL > 1)
         cluster_arrive();  // the others may write here once all CTAs have come this far
     launch_dependents();
     const Shape shape{@SHAPE_NAMES@};
-    const Rows rows(x, first_token + threadIdx.x / UNITS, shape);
+    const Rows rows(x, first_token + threadIdx.x / UNITS, shape, batch);
     const int line = threadIdx.x / RUNS, run = threadIdx.x % RUNS * 8;
-    const int column = tile * BN + run, token = first_token + rank * OWN + line;
-    // Tokens that this thread finishes: all but those beyond the tile's share or the last token.
-    const int end = column < shape.channels ? min(shape.tokens, first_token + (rank + 1) * OWN) : 0;
+    const int before = batch * shape.tokens;  // rows of the output
+    const int column = tile * BN + run, token = before + first_token + rank * OWN + line;
+    // Rows that this thread finishes: all but those beyond the tile's share or the last token.
+    const int end = column < shape.channels ? before + min(shape.tokens, first_token + (rank + 1) * OWN) : 0;
     Columns columns;
     if (token < end)
         load_constant_columns(columns, column@EPILOGUE_NAMES@);
