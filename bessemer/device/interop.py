@@ -61,14 +61,14 @@ class View:
 def view_of(array: Any, stream: int | None = None) -> View:
     """The View of any array. InputError says what the object lacks.
 
-    `stream` is the CUDA stream (an integer handle) that will use the memory: its producer then makes earlier work on
-    the array visible there."""
+    `stream` is the CUDA stream (an integer handle) that will use the memory. By DLPack, which comes first for that, the
+    array's library lets that stream wait for its own work on the array; otherwise `producer` is left to wait for."""
     if isinstance(array, np.ndarray):
         return _numpy(array)
-    if hasattr(array, "__cuda_array_interface__"):
-        return _cuda_array(array)
     if hasattr(array, "__dlpack__") and hasattr(array, "__dlpack_device__"):
         return _dlpack(array, stream)
+    if hasattr(array, "__cuda_array_interface__"):
+        return _cuda_array(array)
     if hasattr(array, "__array_interface__"):
         return _numpy(np.asarray(array))
     raise InputError(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from bessemer.core.errors import InputError
+from bessemer.core.errors import DeviceError, InputError
+from bessemer.device.cpu import empty_array
 from bessemer.device.cuda import Stream
 from bessemer.device.interop import View, view_of
 from bessemer.engine.engine import Engine
@@ -18,7 +21,18 @@ from bessemer.engine.program import Step, Tensor
 from bessemer.runtime.bindings import as_array, check_out
 from bessemer.runtime.cuda_context import CudaContext, CudaEngine, State
 from bessemer.runtime.cuda_profile import step_times
-from bessemer.runtime.session import Feeds, Session
+from bessemer.runtime.session import CLOSED, Feeds, Session
+
+MAX_STREAMS = 16  # streams of callers that keep a context; the least recently used goes first
+
+
+@dataclass
+class _Queue:
+    """The context of one of the caller's streams: what is queued there runs in order, so one is enough."""
+
+    context: CudaContext
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    users: int = 0  # threads that have it, or wait for it
 
 
 class CudaSession(Session):
@@ -26,69 +40,89 @@ class CudaSession(Session):
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
-        self._shared = CudaEngine(engine)
+        self._shared: CudaEngine | None = CudaEngine(engine)
         self._free: list[CudaContext] = []
+        self._queues: dict[int, _Queue] = {}  # by stream
         self._lock = threading.Lock()
 
     def run(self, feeds: Feeds, *, out: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Run once and wait. Outputs without a buffer in `out` are new numpy arrays; see Session.run."""
+        out = out or {}
+        self._check_out(out)
         with self._context() as context:
-            results = self._run(context, feeds, out, context.stream)
+            views = self._views(feeds, context.stream, host=True)  # they keep the arrays until the run is over
+            context.run(self._prepare(context, views, out, context.stream), context.stream)
             context.stream.synchronize()
-            return {name: self._fetch(context, k, value) for k, (name, value) in enumerate(results.items())}
+            return {name: self._fetch(context, k, out.get(name)) for k, name in enumerate(self._names)}
 
     def run_async(self, feeds: Feeds, *, stream: Any, out: Mapping[str, Any]) -> dict[str, Any]:
         """Queue one run on the caller's stream (an integer handle, or an object with `cuda_stream` or `ptr`).
 
-        Inputs and `out` are arrays on the GPU; nothing waits. InputError for host arrays, or where an output has no
-        buffer. The context used belongs to that stream from then on.
+        Inputs and `out` are arrays on the GPU that stay as they are until the run is over; nothing waits but host
+        steps, which `inspect` lists. Runs may be queued from several threads, on one stream or on many. InputError for
+        host arrays, for an output without a buffer, and for one whose size depends on data.
         """
         handle = int(getattr(stream, "cuda_stream", getattr(stream, "ptr", stream)))
+        self._check_out(out)
         missing = [n for n in self._names if n not in out]
         if missing:
             raise InputError(f"run_async needs a buffer on the GPU for {', '.join(missing)}")
-        with self._lock:
-            context = self._of_stream.get(handle)
-        if context is None:
-            context = CudaContext(self._shared)
-            with self._lock:
-                self._of_stream[handle] = context
-        self._shared.device.activate()
-        return self._run(context, feeds, out, self._shared.device.foreign_stream(handle), host=False)
+        device = self._open().device
+        device.activate()
+        foreign = device.foreign_stream(handle)
+        views = self._views(feeds, foreign, host=False)
+        with self._queue(handle) as context:
+            context.run(self._prepare(context, views, out, foreign), foreign)
+        return {name: out[name] for name in self._names}
 
-    @property
-    def _of_stream(self) -> dict[int, CudaContext]:
-        return self.__dict__.setdefault("_streams", {})  # type: ignore[no-any-return]
+    @contextmanager
+    def _queue(self, handle: int) -> Iterator[CudaContext]:
+        """The context of a stream, for one thread at a time."""
+        with self._lock:
+            queue = self._queues.pop(handle, None) or _Queue(CudaContext(self._open()))
+            self._queues[handle] = queue
+            queue.users += 1
+            idle = next((h for h, q in self._queues.items() if not q.users), None)
+            if len(self._queues) > MAX_STREAMS and idle is not None:
+                self._queues.pop(idle).context.close()
+        try:
+            with queue.lock:
+                yield queue.context
+        finally:
+            with self._lock:
+                queue.users -= 1
 
     @contextmanager
     def _context(self) -> Iterator[CudaContext]:
         with self._lock:
+            shared = self._open()
             context = self._free.pop() if self._free else None
-        self._shared.device.activate()
-        context = context or CudaContext(self._shared)
+        shared.device.activate()
+        context = context or CudaContext(shared)
         try:
             yield context
         finally:
             with self._lock:
                 self._free.append(context)
 
-    def _run(
-        self, context: CudaContext, feeds: Feeds, out: Mapping[str, Any] | None, stream: Stream, host: bool = True
-    ) -> dict[str, Any]:
-        state = self._prepare(context, feeds, out or {}, stream, host)
-        context.run(state, stream)
-        return {name: (out or {}).get(name) for name in self._names}
+    def _open(self) -> CudaEngine:
+        if self._shared is None:
+            raise InputError(CLOSED, fix="load the engine again")
+        return self._shared
 
-    def _prepare(
-        self, context: CudaContext, feeds: Feeds, out: Mapping[str, Any], stream: Stream, host: bool
-    ) -> State:
-        views = [self._view(k, a, host) for k, a in enumerate(self.signature.ordered(feeds))]
+    def _views(self, feeds: Feeds, stream: Stream, host: bool) -> list[View]:
+        """The inputs, in signature order; on the host only where that is allowed."""
+        return [self._view(k, a, stream, host) for k, a in enumerate(self.signature.ordered(feeds))]
+
+    def _prepare(self, context: CudaContext, views: Sequence[View], out: Mapping[str, Any], stream: Stream) -> State:
+        """Bind the inputs' shapes and all addresses; `stream` waits for whoever made the arrays on the GPU."""
         shapes = tuple(v.shape for v in views)
         state = context.bind(shapes) or context.bind(shapes, self.signature.bind(shapes))
         assert state is not None
         for k, v in enumerate(views):
             key = ("input", k)
             if v.device == "cuda":
+                self._wait_for(context, v, stream)
                 context.addresses[key] = v.address
             else:
                 context.addresses[key] = context.buffer(key, v.nbytes)
@@ -96,12 +130,22 @@ class CudaSession(Session):
         context.output_shapes(state.outputs)
         for k, (t, shape) in enumerate(zip(self.signature.outputs, state.outputs)):
             if shape is not None:
-                context.addresses[("output", k)] = self._output_address(context, k, t, shape, out.get(t.name))
+                address = self._output_address(context, k, t, shape, out.get(t.name), stream)
+                context.addresses[("output", k)] = address
         return state
 
-    def _view(self, k: int, value: Any, host: bool) -> View:
-        view = view_of(value if hasattr(value, "__cuda_array_interface__") or hasattr(value, "__dlpack__")
-                       else as_array(value))  # fmt: skip
+    def _wait_for(self, context: CudaContext, view: View, stream: Stream) -> None:
+        if view.ordinal != context.device.info.ordinal:
+            raise InputError(
+                f"an array is on GPU {view.ordinal}, the session runs on GPU {context.device.info.ordinal}",
+                fix="copy it there",
+            )
+        if view.producer is not None and view.producer != int(stream.handle):
+            context.wait_for(view.producer, stream)
+
+    def _view(self, k: int, value: Any, stream: Stream, host: bool) -> View:
+        foreign = hasattr(value, "__cuda_array_interface__") or hasattr(value, "__dlpack__")
+        view = view_of(value, int(stream.handle)) if foreign else view_of(as_array(value))
         if view.device != "cuda":
             if not host:
                 raise InputError(f"input {self.signature.inputs[k].name} of run_async is not on the GPU")
@@ -112,35 +156,57 @@ class CudaSession(Session):
             self.signature.check_dtype(k, view.dtype.numpy)
         return view
 
-    def _output_address(self, context: CudaContext, k: int, t: Tensor, shape: tuple[int, ...], out: Any) -> int:
+    def _output_address(
+        self, context: CudaContext, k: int, t: Tensor, shape: tuple[int, ...], out: Any, stream: Stream
+    ) -> int:
         nbytes = t.dtype.itemsize * math.prod(shape)
         if out is None or isinstance(out, np.ndarray):
             if out is not None:
                 check_out(out, t, shape)
             return context.buffer(("output", k), nbytes)
-        view = view_of(out)
-        if view.device != "cuda" or view.shape != shape or not view.contiguous or view.nbytes != nbytes:
-            raise InputError(f"out buffer for {t.name} must be a C-contiguous {t.dtype} {list(shape)} on the GPU")
+        view = view_of(out, int(stream.handle))
+        fits = view.shape == shape and view.contiguous and view.dtype.numpy == t.dtype.numpy and view.writable
+        if view.device != "cuda" or not fits:
+            raise InputError(
+                f"out buffer for {t.name} is {view.dtype} {list(view.shape)} ({view.device}), needed is a writable, "
+                f"C-contiguous {t.dtype} {list(shape)} on the GPU"
+            )
+        self._wait_for(context, view, stream)
         return view.address
 
     def _fetch(self, context: CudaContext, k: int, given: Any) -> Any:
         if given is not None and not isinstance(given, np.ndarray):
             return given
         t = self.signature.outputs[k]
-        array = given if given is not None else np.empty(context.known_shape(k), t.dtype.numpy)
+        array = given if given is not None else empty_array(context.known_shape(k), t.dtype.numpy)
         context.device.download(array.ctypes.data, context.addresses[("output", k)], array.nbytes)
         return array
+
+    def close(self) -> None:
+        """See Session.close; waits for what is queued."""
+        with self._lock:
+            contexts = [*self._free, *(q.context for q in self._queues.values())]
+            shared, self._shared, self._free, self._queues = self._shared, None, [], {}
+        if shared is not None:
+            for context in contexts:
+                context.close()
+            shared.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_shared", None) is not None and not sys.is_finalizing():
+            with suppress(DeviceError):  # after a fault nothing can be freed
+                self.close()
 
     def trace(self, feeds: Feeds) -> dict[str, np.ndarray]:
         """See Session.trace."""
         with self._context() as context:
-            state = self._prepare(context, feeds, {}, context.stream, host=True)
+            state = self._prepare(context, self._views(feeds, context.stream, host=True), {}, context.stream)
             return {self.engine.program.tensors[n].name: value for n, value in context.trace(state)}
 
     def profile(self, feeds: Feeds, runs: int = 20) -> list[tuple[Step, float]]:
         """See Session.profile; device time in the captured sequence, see cuda_profile."""
         with self._context() as context:
-            state = self._prepare(context, feeds, {}, context.stream, host=True)
+            state = self._prepare(context, self._views(feeds, context.stream, host=True), {}, context.stream)
             return list(zip(self.engine.program.steps, step_times(context, state, runs)))
 
     def device_ms(self, feeds: Feeds, runs: int = 100) -> list[float]:
@@ -148,7 +214,7 @@ class CudaSession(Session):
 
         Another run goes ahead of each, so that the launch of the one that is timed is not waited for."""
         with self._context() as context:
-            state = self._prepare(context, feeds, {}, context.stream, host=True)
+            state = self._prepare(context, self._views(feeds, context.stream, host=True), {}, context.stream)
             start, end = context.device.event(timing=True), context.device.event(timing=True)
             times = []
             for k in range(runs + 5):

@@ -15,7 +15,7 @@ import numpy as np
 
 from bessemer.core.dim import Dim, evaluate, symbols
 from bessemer.core.errors import DeviceError, EngineMismatchError
-from bessemer.device.cuda import Arguments, Device, Kernel, Stream
+from bessemer.device.cuda import Arguments, Device, Event, Kernel, Stream
 from bessemer.device.cuda_graph import Capture
 from bessemer.device.tensor_map import EncodedMap
 from bessemer.engine.engine import Engine
@@ -46,6 +46,14 @@ class CudaEngine:
             self.device.upload(self.weights, host.ctypes.data, host.nbytes)
         self.hosts = {k: HostStep(s) for k, s in enumerate(self.program.steps) if s.kind == "host"}
 
+    def close(self) -> None:
+        """Unload the kernels and free the weights; every context must be closed before."""
+        self.device.activate()
+        for module in self.modules.values():
+            module.close()
+        self.device.free(self.weights)
+        self.device.close()
+
 
 @dataclass
 class Launch:
@@ -66,6 +74,14 @@ class State:
     launches: dict[int, Launch] = field(default_factory=dict)  # by step
     graphs: dict[int, Capture] = field(default_factory=dict)  # by the segment's first step
     captured: dict[int, dict[tuple[str, int], int]] = field(default_factory=dict)  # addresses a graph was made with
+    later: dict[int, bool] = field(default_factory=dict)  # whether a segment's sizes depend on data
+
+    def forget_graphs(self) -> None:
+        """Destroy them; the next run launches the kernels one by one and captures them again."""
+        for graph in self.graphs.values():
+            graph.close()
+        self.graphs.clear()
+        self.captured.clear()
 
 
 class CudaContext:
@@ -78,12 +94,12 @@ class CudaContext:
         self.arena = self.device.alloc(self.program.arena_bytes)
         self.addresses: dict[tuple[str, int], int] = {}  # of inputs, outputs and dynamic tensors
         self._buffers: dict[tuple[str, int], tuple[int, int]] = {}  # own device buffers for host arrays
-        self._scratch: dict[tuple[int, int], tuple[int, int]] = {}
+        self._scratch: dict[tuple[int, int], tuple[int, int]] = {}  # of kernels, by step and number
+        self._produced: Event | None = None
         self._states: dict[tuple[tuple[int, ...], ...], State] = {}
         self._unplanned = [t for t in self.program.tensors if t.space in ("dynamic", "output") and t.dtype.kind != "s"]
         self._env: dict[str, int] = {}
         self._outputs: list[tuple[int, ...] | None] = []
-        self._after: dict[int, int] = {}
         self.segments = self._segments()
         self._starts = {first: n for n, (_, first, _) in enumerate(self.segments)}
 
@@ -110,9 +126,7 @@ class CudaContext:
                 return None
             state = State(env, tuple(shape_of(self.program.tensors[n], env) for n in self.program.outputs))
             if len(self._states) >= MAX_SHAPES:
-                oldest = self._states.pop(next(iter(self._states)))
-                for graph in oldest.graphs.values():
-                    graph.close()
+                self._states.pop(next(iter(self._states))).forget_graphs()
         self._states[shapes] = state
         self._env = dict(state.env)
         return state
@@ -160,8 +174,40 @@ class CudaContext:
         args = kernel.arguments(values)
         for number, nbytes in enumerate(kernel.scratch_bytes(grid)):
             if nbytes:
-                args.scratch(number, self.buffer((f"scratch {k}", number), nbytes))
+                args.scratch(number, self._scratch_address((k, number), nbytes))
         return Launch(kernel, grid, args, patches)
+
+    def _scratch_address(self, key: tuple[int, int], nbytes: int) -> int:
+        """A kernel's hidden scratch memory. Graphs hold its address: where it moves, all are captured again."""
+        address, size = self._scratch.get(key, (0, -1))
+        if size < nbytes:
+            if address:
+                for state in self._states.values():
+                    state.forget_graphs()
+                self.device.free(address)
+            address = self.device.alloc(nbytes)
+            self._scratch[key] = (address, nbytes)
+        return address
+
+    def wait_for(self, producer: int, stream: Stream) -> None:
+        """Let `stream` wait for what is queued on another library's stream now."""
+        if self._produced is None:
+            self._produced = self.device.event()
+        self._produced.record(self.device.foreign_stream(producer))
+        stream.wait(self._produced)
+
+    def close(self) -> None:
+        """Free all of it, once the device is done with it."""
+        self.device.activate()
+        self.device.synchronize()
+        for state in self._states.values():
+            state.forget_graphs()
+        blocks = [address for address, _ in (*self._buffers.values(), *self._scratch.values())]
+        for address in (self.arena, *blocks):
+            self.device.free(address)
+        if self._produced is not None:
+            self._produced.close()
+        self.stream.close()
 
     # -- running --------------------------------------------------------------------------------------------------
 
@@ -183,9 +229,12 @@ class CudaContext:
         return position + 1
 
     def _run_graph(self, state: State, first: int, last: int, stream: Stream) -> None:
-        later = any(not symbols(d) <= state.env.keys() for k in range(first, last) for d in self._dims(k))
         graph = state.graphs.get(first)
-        if later or graph is None:
+        if graph is None:
+            later = state.later.get(first)
+            if later is None:
+                later = any(not symbols(d) <= state.env.keys() for k in range(first, last) for d in self._dims(k))
+                state.later[first] = later
             self._queue_first(state, first, last, stream, keep=not later)
             return
         captured = state.captured[first]

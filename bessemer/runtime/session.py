@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from bessemer.runtime.cpu import CpuContext, CpuEngine
 from bessemer.runtime.machine import check_machine
 
 Feeds = Mapping[str, Any] | Sequence[Any]
+CLOSED = "the session is closed"
 
 
 def load(source: str | Path | bytes | Engine, *, threads: int | None = None) -> Session:
@@ -78,6 +79,31 @@ class Session(ABC):
         """
 
     @abstractmethod
+    def close(self) -> None:
+        """Free memory, threads and code now; no run may be going on, and none works afterwards. A session that is no
+        longer used frees them too, when it is collected."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _check_out(self, out: Mapping[str, Any]) -> None:
+        """InputError for buffers of unknown outputs, and of those whose size only a run can tell."""
+        unknown = [n for n in out if n not in self._names]
+        if unknown:
+            names = ", ".join(self._names)
+            raise InputError(f"unknown outputs in out: {', '.join(map(str, unknown))}", fix=f"the outputs are {names}")
+        inputs = {name for name, symbol in self.signature.symbols.items() if symbol.input >= 0}
+        for t in self.signature.outputs:
+            if t.name in out and any(not symbols(d) <= inputs for d in t.shape):
+                raise InputError(
+                    f"output {t.name} takes no buffer: its size depends on the data",
+                    fix="leave it out of `out`; run() gives a new array",
+                )
+
+    @abstractmethod
     def trace(self, feeds: Feeds) -> dict[str, np.ndarray]:
         """Run once and return every tensor that the engine stores, by its value's name; nothing is fused otherwise."""
 
@@ -106,6 +132,14 @@ class CpuSession(Session):
         self._shared = CpuEngine(engine)
         self._free: list[CpuContext] = []
         self._lock = threading.Lock()
+        self._closed = False
+
+    def close(self) -> None:
+        """See Session.close."""
+        with self._lock:
+            contexts, self._free, self._closed = self._free, [], True
+        for context in contexts:
+            context.close()
 
     def run(self, feeds: Feeds, *, out: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
         """See Session.run."""
@@ -144,10 +178,7 @@ class CpuSession(Session):
         self, shapes: Sequence[tuple[int, ...] | None], out: Mapping[str, np.ndarray] | None
     ) -> list[np.ndarray | None]:
         if out:
-            unknown = [n for n in out if n not in self._names]
-            if unknown:
-                names = ", ".join(self._names)
-                raise InputError(f"unknown outputs in out: {', '.join(unknown)}", fix=f"the outputs are {names}")
+            self._check_out(out)
         arrays: list[np.ndarray | None] = []
         for t, shape in zip(self.signature.outputs, shapes):
             if shape is None:
@@ -160,6 +191,8 @@ class CpuSession(Session):
 
     def _acquire(self) -> CpuContext:
         with self._lock:
+            if self._closed:
+                raise InputError(CLOSED, fix="load the engine again")
             if self._free:
                 return self._free.pop()
         return CpuContext(self._shared, self.threads)

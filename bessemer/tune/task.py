@@ -80,7 +80,8 @@ class Task:
 def _ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
     """The first few of each tactic ahead of all others, otherwise in the same order."""
     seen: Counter[str] = Counter()
-    first, rest = [], []
+    first: list[Candidate] = []
+    rest: list[Candidate] = []
     for c in candidates:
         (first if seen[c.tactic.name] < EACH else rest).append(c)
         seen[c.tactic.name] += 1

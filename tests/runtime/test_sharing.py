@@ -121,3 +121,31 @@ def test_host_steps_run_in_threads_too() -> None:
             np.testing.assert_array_equal(session.run([x])["y"], np.array(np.nonzero(x), np.float32))
 
     in_threads(4, work)
+
+
+def test_a_closed_session_says_so(session: CpuSession) -> None:
+    x = np.ones((3, WIDTH), np.float32)
+    threads = threading.active_count()
+    with session as same:
+        assert same is session
+        session.run([x])
+    session.close()
+    assert threading.active_count() == threads and not session._free
+    with pytest.raises(InputError, match="the session is closed") as caught:
+        session.run([x])
+    assert caught.value.fix == "load the engine again"
+
+
+def test_outputs_whose_size_depends_on_data_take_no_buffer() -> None:
+    from onnx import TensorProto, helper
+
+    model = as_model(
+        [helper.make_node("NonZero", ["x"], ["n"]), helper.make_node("Cast", ["n"], ["y"], to=TensorProto.FLOAT)],
+        {"x": [3, 4]}, {"y": [None, None]},
+    )  # fmt: skip
+    session = load(built(model))
+    with pytest.raises(InputError, match="output y takes no buffer: its size depends on the data"):
+        session.run([np.ones((3, 4), np.float32)], out={"y": np.empty((2, 12), np.float32)})
+    with pytest.raises(InputError, match="unknown outputs in out: z") as caught:
+        session.run([np.ones((3, 4), np.float32)], out={"z": np.empty((2, 12), np.float32)})
+    assert caught.value.fix == "the outputs are y"
