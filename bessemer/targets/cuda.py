@@ -29,7 +29,7 @@ from bessemer.targets.base import Placement
 from bessemer.targets.compile_pool import TIMEOUT, Job
 
 ALIGN = 16  # of every pointer, in bytes: what the planner and the device's allocator give, and run() checks
-COMPILE_OPTIONS = ("num_warps", "num_stages", "num_ctas", "maxnreg", "launch_pdl")
+COMPILE_OPTIONS = ("num_warps", "num_stages", "num_ctas", "maxnreg")
 TRITON_TYPES = {
     "f64": "fp64", "f32": "fp32", "f16": "fp16", "bf16": "bf16", "i64": "i64", "i32": "i32", "i16": "i16", "i8": "i8",
     "u64": "u64", "u32": "u32", "u16": "u16", "u8": "u8", "bool": "i8",
@@ -118,6 +118,11 @@ class CudaTarget:
             "mbytes_per_s": self.gpu.mbytes_per_s,
         }  # fmt: skip
 
+    @property
+    def pdl(self) -> bool:
+        """Whether a kernel may start before the one ahead of it ends (programmatic dependent launch)."""
+        return int(self.arch.removeprefix("sm_")) >= 90
+
     def fingerprint(self) -> Mapping[str, Any]:
         """What a time depends on: the GPU, and the compiler of the kernel's language."""
         return {
@@ -170,6 +175,9 @@ class CudaTarget:
         known = COMPILE_OPTIONS if language == "triton" else nvrtc_compile.LAUNCH_OPTIONS
         options = [(k, v) for k, v in launch.options if k in known]
         constants = [(k, v) for k, v in launch.options if k not in known]
+        if language == "triton":
+            options.append(("launch_pdl", self.pdl))
+            constants.append(("PDL", self.pdl))
         divisors = tuple(d for _, d in typed) if language == "triton" else ()
         return Job(
             request.code.text, launch.entry, self.arch, tuple(t for t, _ in typed), divisors,

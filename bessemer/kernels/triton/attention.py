@@ -37,7 +37,7 @@ class Attention:
     """attention with symbolic lengths, an additive or bool mask, causality, and fewer heads of k and v."""
 
     name = "triton_attention"
-    version = 1
+    version = 2
     language = "triton"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:

@@ -219,6 +219,7 @@ class Body:
         text = f"{self.params.operand(e.operand)} + {offset.text}"
         if deps != offset.deps:  # the addresses must be as wide as their mask
             text = f"{self.params.operand(e.operand)} + tl.where({' & '.join(conds)}, {offset.text}, 0)"
+        self.touch(e.operand)
         load = f"tl.load({text}, mask={' & '.join(tests)}, other=0)" if tests else f"tl.load({text})"
         kind = scalar.kind_of(t.dtype)
         if t.dtype in (dt.f16, dt.bf16):
@@ -226,6 +227,9 @@ class Body:
         elif t.dtype == dt.bool_:
             load = f"({load} != 0)"
         return self.let(load, kind, deps)
+
+    def touch(self, number: int) -> None:
+        """Called ahead of every load of an operand and every store of an output, with its number."""
 
     def tests(self, deps: frozenset[str]) -> list[str]:
         """The bounds tests of what depends on the groups `deps`."""
@@ -312,4 +316,5 @@ class Body:
         stored = self.typed(value)
         text = scalar.converted(stored.text, stored.kind, target) if stored.kind != target else stored.text
         suffix = f", mask={mask}" if mask else ""
+        self.touch(number)
         self.line(f"tl.store({self.params.operand(number)} + {offset.text}, {text}{suffix})")

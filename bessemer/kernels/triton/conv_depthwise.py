@@ -30,7 +30,7 @@ class ConvDepthwise:
     """conv with one input channel per group and as many outputs, channels last."""
 
     name = "triton_conv_depthwise"
-    version = 1
+    version = 2
     language = "triton"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:

@@ -21,7 +21,7 @@ from bessemer.kernels.base import (
     register,
 )
 from bessemer.kernels.triton import emit
-from bessemer.kernels.triton.shapes import Tiling, element_types, precision, shared_bytes, sizes
+from bessemer.kernels.triton.shapes import Tiling, element_types, precision, prefetched, shared_bytes, sizes
 from bessemer.kernels.triton.window import Window, window_of
 
 # (BM, BN, BK, stages, warps) for 2-byte elements
@@ -43,7 +43,7 @@ class ConvIgemm:
     """conv of any rank, stride, dilation, padding and number of groups; fastest channels last."""
 
     name = "triton_conv_igemm"
-    version = 1
+    version = 2
     language = "triton"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
@@ -59,7 +59,7 @@ class ConvIgemm:
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         code = conv_module(problem)
-        launch, packs = conv_launch(problem, config, code.args, Ptr(0))
+        launch, packs = conv_launch(problem, target, config, code.args, Ptr(0))
         return KernelCode("triton", code.text, (launch,), packs)
 
 
@@ -154,7 +154,7 @@ def conv_candidates(problem: Problem, target: Limits, splits: Sequence[int]) -> 
 
 
 def conv_launch(
-    problem: Problem, config: Config, epilogue: tuple[Arg, ...], partial: Ptr
+    problem: Problem, target: Limits, config: Config, epilogue: tuple[Arg, ...], partial: Ptr
 ) -> tuple[Launch, tuple[Pack, ...]]:
     """The launch of the template's `kernel`, and the filter's pack."""
     t, win = conv_tiling(problem, config), window(problem)
@@ -174,6 +174,7 @@ def conv_launch(
         ("GROUPS", groups), ("IC", ic), *zip(("KD", "KH", "KW"), win.kernel), *zip(("SD", "SH", "SW"), win.strides),
         *zip(("DD", "DH", "DW"), win.dilations), ("LAST", win.last), ("CHUNKED", chunked(ic)), ("PACKED", constant),
         ("SWAP", bool(config["swap"])), ("PRECISION", precision(problem)),
+        ("PREFETCH", prefetched(t, target) if constant else 0),
     )  # fmt: skip
     grid = (ceildiv(win.pixels, t.bm) * ceildiv(oc // groups, t.bn), t.split, groups)
     return Launch("kernel", grid, args, options), packs

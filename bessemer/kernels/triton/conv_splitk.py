@@ -25,7 +25,7 @@ class ConvSplitK:
     """As triton_conv_igemm, channels last, for convolutions whose tiles are fewer than the multiprocessors."""
 
     name = "triton_conv_splitk"
-    version = 1
+    version = 2
     language = "triton"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
@@ -52,7 +52,7 @@ class ConvSplitK:
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         code = conv_module(problem)
-        first, packs = conv_launch(problem, config, code.args, Ptr(WORKSPACE))
+        first, packs = conv_launch(problem, target, config, code.args, Ptr(WORKSPACE))
         pixels, oc, split = window(problem).pixels, filter_sizes(problem)[0], int(config["split"])
         second = reduce_launch(problem, pixels, oc, split, code.args, target)
         return KernelCode("triton", code.text, (first, second), packs, split * pixels * oc * 4)

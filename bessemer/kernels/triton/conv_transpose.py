@@ -25,7 +25,7 @@ class ConvTranspose:
     """conv_transpose with a constant filter, either layout, any stride, dilation and number of groups."""
 
     name = "triton_conv_transpose"
-    version = 1
+    version = 2
     language = "triton"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:

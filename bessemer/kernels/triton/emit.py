@@ -5,7 +5,10 @@ A template is a file of `templates/`, valid Python that is only ever read as tex
 - the bare parameter name `EPILOGUE`, in a kernel's parameters and in calls of `epilogue_store`, stands for the
   parameters that the epilogue needs; `Module.args` are the launch's arguments at that position;
 - `epilogue_store(acc, rows, cols, mask, EPILOGUE)` applies the problem's epilogue to a tile and stores it as output 0;
-- functions of templates/functions.py (exp, tanh, sigmoid, ...) can be called by name.
+- `epilogue_prefetch(cols, EPILOGUE)` fetches to L2 what the epilogue reads of constants at these columns (channels);
+- functions of templates/launch.py and functions.py (begin, wait, exp, tanh, ...) can be called by name.
+
+Every kernel has a constexpr parameter PDL, which the target gives: see templates/launch.py.
 
 `epilogue_store` sees output 0 as row-major [rows, cols]: `cols` runs along the last axis, `rows` over all others. Both
 are integer tensors of any width that broadcast to the shape of `acc` ([BM, 1] and [1, BN] are the natural ones); `acc`
@@ -33,7 +36,12 @@ from bessemer.kernels.triton.body import Body
 from bessemer.kernels.triton.params import Group, Params, Value, intern
 
 TEMPLATES = Path(__file__).parent / "templates"
-HEADER = "import triton\nimport triton.language as tl\n"
+SHARED = ("launch", "functions")  # templates whose functions all modules can call
+HEADER = """\
+import triton
+import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+"""
 
 
 @dataclass(frozen=True)
@@ -52,19 +60,44 @@ def module(template: str, problem: Problem, splits: Sequence[int] | None = None)
     source = _template(template)
     if "EPILOGUE" not in source:
         return Module(assemble(source), ())
-    text, params, helpers = epilogue(problem, splits)
-    source = re.sub(r"\bEPILOGUE\b", ", ".join(params.args), source)
-    return Module(assemble(f"{text}\n\n{source}", helpers), tuple(params.args.values()))
+    params, ahead = Params(problem, bake=False), ""
+    if "epilogue_prefetch" in _names(source):
+        ahead = _prefetch(problem, splits, params)
+    text, helpers = epilogue(problem, splits, params)
+    text = re.sub(r"\bEPILOGUE\b", ", ".join(params.args), "\n\n".join((ahead, text, source)))
+    return Module(assemble(text, helpers), tuple(params.args.values()))
 
 
-def epilogue(problem: Problem, splits: Sequence[int] | None = None) -> tuple[str, Params, tuple[str, ...]]:
-    """The text of `epilogue_store`, its parameters, and the functions that it calls."""
-    out, number = problem.outputs[0], len(problem.operands)
+def _groups(problem: Problem, splits: Sequence[int] | None) -> tuple[tuple[str, ...], list[Group]]:
+    """The parts of output 0's coordinates by name."""
+    out = problem.outputs[0]
     cuts = [0, *(splits if splits is not None else [max(0, out.rank - 1)]), out.rank]
     names = ("rows", "cols") if len(cuts) == 3 else tuple(f"part{k}" for k in range(len(cuts) - 1))
     axes = [(f"i{k}", size) for k, size in enumerate(out.shape)]
-    groups = [Group(name, tuple(axes[a:b]), k) for k, (name, a, b) in enumerate(zip(names, cuts, cuts[1:]))]
-    params = Params(problem, bake=False)
+    return names, [Group(name, tuple(axes[a:b]), k) for k, (name, a, b) in enumerate(zip(names, cuts, cuts[1:]))]
+
+
+def _prefetch(problem: Problem, splits: Sequence[int] | None, params: Params) -> str:
+    """The text of `epilogue_prefetch`: what the epilogue reads at the second part of the coordinates alone."""
+    names, groups = _groups(problem, splits)
+    others = {axis for group in groups if group.var != names[1] for axis, _ in group.axes}
+    body = Body(problem, params, [groups[1]], ())
+    loads = [n for n in ex.walk(intern(problem.epilogue)) if isinstance(n, ex.Load)] if problem.epilogue else []
+    for load in loads:
+        operand = problem.operands[load.operand]
+        inner = [n for index in load.index for n in ex.walk(index)]
+        moving = any(isinstance(n, (ex.Load, ex.Reduce)) or isinstance(n, ex.Axis) and n.name in others for n in inner)
+        if operand.constant and not moving and body.safe(load):
+            offset = body.offset(operand.type.shape, load.index)
+            body.line(f"prefetch({params.operand(load.operand)} + {offset.text})")
+    head = f"@triton.jit\ndef epilogue_prefetch({names[1]}, EPILOGUE):\n"
+    return head + "\n".join(body.lines or ["    pass"]) + "\n"
+
+
+def epilogue(problem: Problem, splits: Sequence[int] | None, params: Params) -> tuple[str, tuple[str, ...]]:
+    """The text of `epilogue_store`, whose parameters are put in `params`, and the functions that it calls."""
+    out, number = problem.outputs[0], len(problem.operands)
+    names, groups = _groups(problem, splits)
     body = Body(problem, params, groups, names, "mask")
     for group in body.groups.values():
         if group.axes:
@@ -78,8 +111,8 @@ def epilogue(problem: Problem, splits: Sequence[int] | None = None) -> tuple[str
             body.results[id(node)] = (node, acc)
     value = body.value(expr)
     body.store(number, out.dtype, _over_tile(body, body.offset(out.shape, ex.out_axes(out.rank))), value, "mask")
-    head = f"@triton.jit\ndef epilogue_store(acc, {', '.join(names)}, mask, {', '.join(params.args)}):\n"
-    return head + "\n".join(body.lines) + "\n", params, tuple(body.helpers)
+    head = f"@triton.jit\ndef epilogue_store(acc, {', '.join(names)}, mask, EPILOGUE):\n"
+    return head + "\n".join(body.lines) + "\n", tuple(body.helpers)
 
 
 def _over_tile(body: Body, offset: Value) -> Value:
@@ -123,12 +156,13 @@ def _template(name: str) -> str:
 
 @cache
 def _functions() -> dict[str, str]:
-    """The functions of templates/functions.py by name, decorator and all, in the order of the file."""
-    source = (TEMPLATES / "functions.py").read_text()
-    lines = source.splitlines(keepends=True)
+    """The functions of the SHARED templates by name, decorator and all, in the order of the files."""
     out = {}
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.FunctionDef):
-            first = min(d.lineno for d in node.decorator_list) - 1
-            out[node.name] = "".join(lines[first : node.end_lineno]).strip() + "\n"
+    for name in SHARED:
+        source = (TEMPLATES / f"{name}.py").read_text()
+        lines = source.splitlines(keepends=True)
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.FunctionDef):
+                first = min(d.lineno for d in node.decorator_list) - 1
+                out[node.name] = "".join(lines[first : node.end_lineno]).strip() + "\n"
     return out

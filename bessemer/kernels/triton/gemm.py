@@ -8,7 +8,7 @@ from bessemer.core.dim import Dim, ceildiv
 from bessemer.kernels.base import Arg, Config, Int, KernelCode, Launch, Limits, Pack, Problem, Ptr, Reason, register
 from bessemer.kernels.triton import emit
 from bessemer.kernels.triton.product import Product, pack_b, product_of
-from bessemer.kernels.triton.shapes import Tiling, divides, precision, shared_bytes, sizes
+from bessemer.kernels.triton.shapes import Tiling, divides, precision, prefetched, shared_bytes, sizes
 
 # (BM, BN, BK, stages, warps) for 2-byte elements
 TILES = (
@@ -29,7 +29,7 @@ class Gemm:
     """matmul, and 1x1 convolution channels last; any batch, either side stored transposed."""
 
     name = "triton_gemm"
-    version = 1
+    version = 2
     language = "triton"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
@@ -48,7 +48,7 @@ class Gemm:
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         view = _view(problem)
         code = emit.module("gemm", problem)
-        launch, packs = product_launch(problem, view, config, code.args, Ptr(0))
+        launch, packs = product_launch(problem, target, view, config, code.args, Ptr(0))
         return KernelCode("triton", code.text, (launch,), packs)
 
 
@@ -99,7 +99,7 @@ def candidates(problem: Problem, target: Limits, view: Product, splits: Sequence
 
 
 def product_launch(
-    problem: Problem, view: Product, config: Config, epilogue: tuple[Arg, ...], partial: Ptr
+    problem: Problem, target: Limits, view: Product, config: Config, epilogue: tuple[Arg, ...], partial: Ptr
 ) -> tuple[Launch, tuple[Pack, ...]]:
     """The launch of the template's `kernel`, and the packs it wants."""
     t = tiling(problem, view, config)
@@ -114,6 +114,7 @@ def product_launch(
         ("num_warps", t.warps), ("num_stages", t.stages), ("BM", t.bm), ("BN", t.bn), ("BK", t.bk), ("GROUP", BAND),
         ("SPLIT", t.split), ("BATCHED", bool(view.batches)), ("A_T", view.a_t), ("B_T", b_t),
         ("EVEN", divides(problem, view.k, t.bk)), ("SWAP", bool(config["swap"])), ("PRECISION", precision(problem)),
+        ("PREFETCH", prefetched(t, target) if view.b_constant else 0),
     )  # fmt: skip
     return Launch("kernel", grid if t.split > 1 else grid[:1], args, options), packs
 

@@ -19,7 +19,7 @@ class GemmSplitK:
     """As triton_gemm, for products whose tiles are fewer than the multiprocessors."""
 
     name = "triton_gemm_splitk"
-    version = 1
+    version = 2
     language = "triton"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
@@ -45,7 +45,7 @@ class GemmSplitK:
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         view = _view(problem)
         code = emit.module("gemm", problem)
-        first, packs = product_launch(problem, view, config, code.args, Ptr(WORKSPACE))
+        first, packs = product_launch(problem, target, view, config, code.args, Ptr(WORKSPACE))
         rows, split = view.m * view.batch, int(config["split"])
         second = reduce_launch(problem, rows, view.n, split, code.args, target)
         return KernelCode("triton", code.text, (first, second), packs, split * rows * view.n * 4)

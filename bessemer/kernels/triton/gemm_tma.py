@@ -24,7 +24,7 @@ class GemmTma:
     """matmul and 1x1 convolution in f16 and bf16 with rows of whole 16 bytes, no batch, a stored row-major."""
 
     name = "triton_gemm_tma"
-    version = 1
+    version = 2
     language = "triton"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:

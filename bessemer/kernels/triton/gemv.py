@@ -13,6 +13,7 @@ from bessemer.kernels.triton.shapes import (
     FILL_US,
     LATENCY_US,
     MEMORY_BYTES_PER_US,
+    PREFETCHED_BYTES,
     divides,
     power_of_two,
     sizes,
@@ -30,7 +31,7 @@ class Gemv:
     """matmul and 1x1 convolution of at most a few rows, b shared by all of them."""
 
     name = "triton_gemv"
-    version = 1
+    version = 2
     language = "triton"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
@@ -77,9 +78,16 @@ class Gemv:
         options = (
             ("num_warps", int(config["warps"])), ("num_stages", int(config["stages"])), ("ROWS", rows), ("BN", bn),
             ("BK", bk), ("STAGES", int(config["stages"])), ("B_T", b_t), ("EVEN", divides(problem, view.k, bk)),
+            ("PREFETCH", self._prefetched(problem, target, config)),
         )  # fmt: skip
         launch = Launch("kernel", (ceildiv(view.n, bn), ceildiv(view.m, rows)), args, options)
         return KernelCode("triton", code.text, (launch,), packs)
+
+    def _prefetched(self, problem: Problem, target: Limits, config: Config) -> int:
+        """Steps of the sum whose weights a program fetches to L2 ahead, see shapes.prefetched."""
+        view, bn, warps = _view(problem), int(config["bn"]), int(config["warps"])
+        alone = -(-problem.typical(view.n) // bn) <= sms(target) * (64 // warps)
+        return PREFETCHED_BYTES // (bn * view.itemsize) if view.b_constant and alone else 0
 
 
 def _view(problem: Problem) -> Product:

@@ -20,7 +20,7 @@ class Group:
     """The universal kernel: what no template computes, and everything pointwise, injective or reduced."""
 
     name = "triton_group"
-    version = 1
+    version = 2
     language = "triton"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:

@@ -60,11 +60,10 @@ def _output_axes(problem: Problem) -> tuple[tuple[str, Dim], ...]:
     return tuple((f"i{k}", size) for k, size in enumerate(problem.outputs[0].shape))
 
 
-def _code(
-    problem: Problem, body: Reducer, grid: Dim, constants: Sequence[tuple[str, int]], warps: int
-) -> KernelCode:
-    parameters = [*body.params.args, *(f"{name}: tl.constexpr" for name, _ in constants)]
-    text = f"@triton.jit\ndef {ENTRY}({', '.join(parameters)}):\n" + "\n".join(body.lines) + "\n"
+def _code(problem: Problem, body: Reducer, grid: Dim, constants: Sequence[tuple[str, int]], warps: int) -> KernelCode:
+    parameters = [*body.params.args, *(f"{name}: tl.constexpr" for name, _ in constants), "PDL: tl.constexpr"]
+    lines = [f"@triton.jit\ndef {ENTRY}({', '.join(parameters)}):", "    begin(PDL)", *body.lines]
+    text = "\n".join(lines) + "\n"
     options = (("num_warps", warps), *constants)
     launch = Launch(ENTRY, (grid,), tuple(body.params.args.values()), options)
     return KernelCode("triton", assemble(text, body.helpers), (launch,))
@@ -159,15 +158,11 @@ def rows_of(problem: Problem) -> Rows | None:
     return Rows(renamed, kept, free, tuple(spaces), _stages(renamed, spaces))
 
 
-def _renamed(
-    n: ex.Expr, targets: Mapping[tuple[tuple[str, Dim], ...], Mapping[str, str]]
-) -> ex.Expr | None:
+def _renamed(n: ex.Expr, targets: Mapping[tuple[tuple[str, Dim], ...], Mapping[str, str]]) -> ex.Expr | None:
     return ex.rename_axes(n, targets[n.axes]) if isinstance(n, ex.Reduce) and n.axes in targets else None
 
 
-def _stages(
-    e: ex.Expr, spaces: Sequence[tuple[tuple[str, Dim], ...]]
-) -> tuple[tuple[int, tuple[ex.Reduce, ...]], ...]:
+def _stages(e: ex.Expr, spaces: Sequence[tuple[tuple[str, Dim], ...]]) -> tuple[tuple[int, tuple[ex.Reduce, ...]], ...]:
     """The reductions over `spaces`, by depth and then by space."""
     depth: dict[int, int] = {}
     stages: dict[tuple[int, int], list[ex.Reduce]] = {}

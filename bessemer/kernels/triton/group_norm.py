@@ -40,7 +40,7 @@ class GroupNorm:
     """group_norm of either layout, statistics in f32; parts are merged by means and squared deviations."""
 
     name = "triton_group_norm"
-    version = 2
+    version = 3
     language = "triton"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:

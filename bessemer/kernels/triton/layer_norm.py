@@ -16,7 +16,7 @@ class LayerNorm:
     """layer_norm (modes "layer" and "rms"), with or without scale and bias."""
 
     name = "triton_layer_norm"
-    version = 1
+    version = 2
     language = "triton"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
@@ -51,6 +51,7 @@ class LayerNorm:
             ("num_warps", int(config["warps"])), ("num_stages", 1), ("BR", br), ("BN", int(config["bn"])),
             ("WHOLE", bool(config["whole"])), ("EPSILON", float(problem.attr("epsilon"))),
             ("CENTER", problem.attr("mode") == "layer"), ("SCALE", scale), ("BIAS", bias),
+            ("CONSTANT", all(o.constant for o in problem.operands[1 : problem.anchors])),
         )  # fmt: skip
         args = (
             Ptr(0), Ptr(int(scale)), Ptr(int(scale) + int(bias)), *sizes(problem, (lines, length)), *code.args,

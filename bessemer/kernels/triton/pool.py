@@ -30,7 +30,7 @@ class Pool:
     """pool of kinds max, avg and lp, either layout, one to three spatial axes."""
 
     name = "triton_pool"
-    version = 1
+    version = 2
     language = "triton"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:

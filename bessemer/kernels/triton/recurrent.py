@@ -57,7 +57,7 @@ class Recurrent:
 
     name: str
     op: str
-    version: int = 1
+    version: int = 2
     language: str = "triton"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bessemer.core import dtype as dt
@@ -61,7 +62,29 @@ def kind_of(e: ex.Reduce) -> str:
 
 
 class Reducer(Body):
-    """A Body that also writes reductions: as loops over scalars where they are met, or along a tile's dimension."""
+    """A Body of a whole kernel, with reductions: as loops over scalars where they are met, or along a tile's dimension.
+
+    The kernel waits for those ahead of it before it first touches what is not constant, outside of all loops."""
+
+    _outermost: int | None = None  # the line of the block that is being written
+    _waits = False
+
+    @contextmanager
+    def block(self, head: str) -> Iterator[None]:
+        outermost = self.indent == 1
+        if outermost:
+            self._outermost = len(self.lines)
+        with super().block(head):
+            yield
+        if outermost:
+            self._outermost = None
+
+    def touch(self, number: int) -> None:
+        operands = self.problem.operands
+        if self._waits or (number < len(operands) and operands[number].constant):
+            return
+        self._waits = True
+        self.lines.insert(len(self.lines) if self._outermost is None else self._outermost, "    wait(PDL)")
 
     def shape(self, deps: frozenset[str]) -> str:
         """The shape of a tile that depends on the groups `deps`."""

@@ -19,6 +19,7 @@ LATENCY_US = 0.7  # a load from device memory
 STEP_US = 0.03  # one step of a sum: barriers and addresses, hidden by other programs
 SM_BYTES_PER_US = 42_000.0  # what one multiprocessor draws from L2
 MEMORY_BYTES_PER_US = 4_200_000.0
+PREFETCHED_BYTES = 128 << 10  # of weights by one program
 TENSOR_FLOP_PER_US = {2: 5_500_000.0, 4: 200_000.0}  # of one multiprocessor, by bytes per element
 
 
@@ -72,6 +73,14 @@ def shared_bytes(target: Limits) -> int:
     return target.limits.get("shared_bytes", SHARED_BYTES)
 
 
+def prefetched(tiling: Tiling, target: Limits) -> int:
+    """Steps of the sum whose constant b a program fetches to L2 while it waits for the kernels ahead: none where not
+    all programs run at once, for then most would wait for no kernel, and ask for all that they read twice."""
+    if tiling.programs > sms(target) * tiling.resident(target):
+        return 0
+    return PREFETCHED_BYTES // (tiling.bn * tiling.itemsize)
+
+
 @dataclass(frozen=True)
 class Tiling:
     """A tiled product at the opt shape: `batch` times [m, k] x [k, n], and one way to cut it."""
@@ -97,11 +106,18 @@ class Tiling:
         """Shared memory: the stages, or the tile on its way to the store."""
         return max(self.stages * self.stage_bytes, self.bm * self.bn * 4)
 
+    @property
+    def programs(self) -> int:
+        return -(-self.m // self.bm) * -(-self.n // self.bn) * self.batch * self.split
+
+    def resident(self, target: Limits) -> int:
+        """Programs that one multiprocessor runs at a time."""
+        return max(1, min(shared_bytes(target) // max(1, self.shared), 48 // self.warps, 512 // self._registers))
+
     def microseconds(self, target: Limits) -> float:
         """A roofline with latency: tensor cores, L2, device memory, and bytes in flight, the slowest of them."""
         count = sms(target)
-        programs = -(-self.m // self.bm) * -(-self.n // self.bn) * self.batch * self.split
-        resident = max(1, min(shared_bytes(target) // max(1, self.shared), 48 // self.warps, 512 // self._registers))
+        programs, resident = self.programs, self.resident(target)
         per_sm = -(-programs // count)
         steps = -(-self.k // (self.bk * self.split))
         rate = TENSOR_FLOP_PER_US[4 if self.itemsize == 4 else 2] * self._tensor_share()

@@ -15,7 +15,7 @@ class Softmax:
     """softmax of f16, bf16 and f32, computed in f32."""
 
     name = "triton_softmax"
-    version = 1
+    version = 2
     language = "triton"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:

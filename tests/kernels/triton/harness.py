@@ -21,8 +21,9 @@ from bessemer.core import dtype as dt
 from bessemer.core.dim import evaluate
 from bessemer.core.dtype import DType
 from bessemer.device.cuda import Device
+from bessemer.device.tensor_map import EncodedMap
 from bessemer.ir.graph import TensorType
-from bessemer.kernels.base import TRANSFORMS, WORKSPACE, Int, KernelCode, Launch, Problem
+from bessemer.kernels.base import TRANSFORMS, WORKSPACE, Arg, Int, KernelCode, Launch, Map, Problem
 from bessemer.targets.cuda import ARCHS, CompiledKernel, CudaTarget, Request
 
 TORCH = {"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16", "i64": "int64", "i32": "int32",
@@ -126,9 +127,7 @@ def run_on_gpu(
         loaded = device.load(kernel.cubin)
         runnable = loaded.kernel(kernel.symbol, kernel.abi)
         grid = [evaluate(d, env) for d in launch.grid]
-        args = runnable.arguments(
-            [evaluate(a.value, env) if isinstance(a, Int) else addresses[a.operand] for a in launch.args]
-        )
+        args = runnable.arguments([_argument(device, problem, a, addresses, env) for a in launch.args])
         for number, nbytes in enumerate(runnable.scratch_bytes(grid)):
             if nbytes:
                 args.scratch(number, device.alloc(nbytes))
@@ -145,6 +144,16 @@ def run_on_gpu(
     stream.close()
     count = len(operands)
     return [array_of(results[count + j][len(GUARD) : -len(GUARD)], t, env) for j, t in enumerate(problem.outputs)]
+
+
+def _argument(
+    device: Device, problem: Problem, arg: Arg, addresses: Mapping[int, int], env: Mapping[str, int]
+) -> int | EncodedMap:
+    if isinstance(arg, Int):
+        return evaluate(arg.value, env)
+    if isinstance(arg, Map):
+        return device.tensor_map(problem.operands[arg.operand].type.dtype, addresses[arg.operand], arg.map.at(env))
+    return addresses[arg.operand]
 
 
 def _fetched(device: Device, address: int, nbytes: int) -> bytes:
@@ -172,7 +181,7 @@ def _launch(launch: Launch, env: Mapping[str, int]) -> tuple[Any, ...]:
     grid = tuple(evaluate(d, env) for d in launch.grid)
     args = [("int", evaluate(a.value, env)) if isinstance(a, Int) else ("ptr", a.operand) for a in launch.args]
     options = {k: v for k, v in launch.options if k not in NOT_CONSTEXPR}
-    return launch.entry, (*grid, 1, 1)[:3], args, options
+    return launch.entry, (*grid, 1, 1)[:3], args, {**options, "PDL": False}
 
 
 def compile_for(

@@ -166,7 +166,7 @@ def test_linking_gives_blobs_and_placements(tmp_path: Path) -> None:
 
 
 HEAD = "import triton\nimport triton.language as tl\n\n\n"
-BROKEN = HEAD + "@triton.jit\ndef k(x):\n    tl.store(x, tl.load(x) + missing)\n"
+BROKEN = HEAD + "@triton.jit\ndef k(x, PDL: tl.constexpr):\n    tl.store(x, tl.load(x) + missing)\n"
 
 
 def test_a_kernel_that_does_not_compile_is_named(tmp_path: Path) -> None:

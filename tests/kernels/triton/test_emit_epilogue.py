@@ -18,6 +18,7 @@ from bessemer.ir import scalar as oracle
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Int, KernelCode, Launch, Operand, Problem, Ptr
 from bessemer.kernels.triton import emit
+from bessemer.kernels.triton.params import Params
 from tests.kernels.triton.cases import ulps, values
 from tests.kernels.triton.harness import interpret
 
@@ -30,7 +31,7 @@ import triton.language as tl
 
 
 @triton.jit
-def kernel(a_ptr, M, N, EPILOGUE, BM: tl.constexpr, BN: tl.constexpr):
+def kernel(a_ptr, M, N, EPILOGUE, BM: tl.constexpr, BN: tl.constexpr, PDL: tl.constexpr):
     rows = tl.program_id(0) * BM + tl.arange(0, BM)[:, None]
     cols = tl.program_id(1) * BN + tl.arange(0, BN)[None, :]
     mask = (rows < M) & (cols < N)
@@ -44,8 +45,8 @@ AXES = ex.out_axes(3)
 
 @pytest.fixture(autouse=True)
 def template(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    functions = (emit.TEMPLATES / "functions.py").read_text()
-    (tmp_path / "functions.py").write_text(functions)
+    for name in emit.SHARED:
+        (tmp_path / f"{name}.py").write_text((emit.TEMPLATES / f"{name}.py").read_text())
     (tmp_path / "store.py").write_text(TEMPLATE)
     monkeypatch.setattr(emit, "TEMPLATES", tmp_path)
     emit._template.cache_clear()
@@ -130,7 +131,8 @@ def test_an_index_that_is_data_never_leaves_its_operand() -> None:
 
 def test_parts_of_the_coordinates() -> None:
     p = problem(ex.call("add", ACC, ex.load(1, (AXES[1],), dt.f16)), [(dt.f16, (S,))], dt.f16)
-    text, params, _ = emit.epilogue(p, splits=(1, 2))
+    params = Params(p, bake=False)
+    text, _ = emit.epilogue(p, (1, 2), params)
     assert "def epilogue_store(acc, part0, part1, part2, mask" in text
     assert "//" not in text and list(params.args.values()).count(Ptr(1)) == 1
 
@@ -150,6 +152,8 @@ def test_large_tensors_are_addressed_in_64_bits() -> None:
     shape = (70_000, 40_000)
     t = TensorType(dt.f16, shape)
     e = ex.call("add", ACC, ex.load(1, ex.out_axes(2), dt.f16))
-    text, params, _ = emit.epilogue(Problem("matmul", (Operand(t), Operand(t)), (t,), anchors=1, result=t, epilogue=e))
+    p = Problem("matmul", (Operand(t), Operand(t)), (t,), anchors=1, result=t, epilogue=e)
+    params = Params(p, bake=False)
+    text, _ = emit.epilogue(p, None, params)
     assert "rows.to(tl.int64)" in text
     assert Int(40_000, 32) in params.args.values()

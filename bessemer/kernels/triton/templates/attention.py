@@ -7,7 +7,7 @@ def kernel(
     q_ptr, k_ptr, v_ptr, mask_ptr, S, T, H, mask_b, mask_h, mask_s, EPILOGUE,
     BM: tl.constexpr, BN: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, DV: tl.constexpr, DVP: tl.constexpr,
     REPEAT: tl.constexpr, SCALE: tl.constexpr, CAUSAL: tl.constexpr, MASK: tl.constexpr, MASK_T: tl.constexpr,
-    HEADS_INSIDE: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr,
+    HEADS_INSIDE: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """softmax(q k^T * SCALE + mask) v, one program per BM queries of one head, keys in steps of BN.
 
@@ -15,6 +15,7 @@ def kernel(
     "none", "add" or "keep" (a bool); its element is at b * mask_b + h * mask_h + s * mask_s + t * MASK_T. DP and DVP
     are D and DV raised to powers of two. A row that is masked entirely gives 0. Grid: (tiles of S) * B * H.
     """
+    begin(PDL)
     tiles = tl.cdiv(S, BM)
     s = (tl.program_id(0) % tiles) * BM + tl.arange(0, BM)
     head = tl.program_id(0) // tiles
@@ -40,6 +41,7 @@ def kernel(
     dv = tl.arange(0, DVP)
     lane = tl.arange(0, BN)
     at = q_ptr + tl.minimum(s, S - 1)[:, None] * q_step + d[None, :]
+    wait(PDL)
     if D == DP:
         q = tl.load(at)
     else:
@@ -85,4 +87,4 @@ def kernel(
         v = tl.load(v_at) if DV == DVP else tl.load(v_at, mask=(dv < DV)[None, :], other=0.0)
         acc = tl.dot(p.to(v.dtype), v, acc * keep[:, None], input_precision=PRECISION)
     acc = acc / tl.where(total == 0.0, 1.0, total)[:, None]
-    epilogue_store(acc, rows[:, None], dv[None, :], (s < S)[:, None] & (dv < DV)[None, :], EPILOGUE)  # noqa: F821
+    epilogue_store(acc, rows[:, None], dv[None, :], (s < S)[:, None] & (dv < DV)[None, :], EPILOGUE)

@@ -6,9 +6,12 @@ import triton.language as tl
 def kernel(
     x_ptr, w_ptr, P, C, ID, IH, IW, OD, OH, OW, PD, PH, PW, EPILOGUE,
     BM: tl.constexpr, BN: tl.constexpr, KD: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, SD: tl.constexpr,
-    SH: tl.constexpr, SW: tl.constexpr, DD: tl.constexpr, DH: tl.constexpr, DW: tl.constexpr,
+    SH: tl.constexpr, SW: tl.constexpr, DD: tl.constexpr, DH: tl.constexpr, DW: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """Depthwise convolution: x [N, spatial, C], w [taps, C]. One program: BM output pixels of BN channels."""
+    """Depthwise convolution: x [N, spatial, C], w [taps, C]. One program: BM output pixels of BN channels.
+
+    The filter is constant: it and what the epilogue needs are fetched to L2 ahead."""
+    begin(PDL)
     tiles_n = tl.cdiv(C, BN)
     p = (tl.program_id(0) // tiles_n) * BM + tl.arange(0, BM)
     c = (tl.program_id(0) % tiles_n) * BN + tl.arange(0, BN)
@@ -23,6 +26,12 @@ def kernel(
     at = x_ptr + (base[:, None] + c[None, :])
     live = p < P
     whole = (c < C)[None, :]
+    if PDL:
+        inner = tl.minimum(c, C - 1)
+        for tap in tl.static_range(KD * KH * KW):
+            prefetch(w_ptr + tap * C + inner)
+        epilogue_prefetch(inner, EPILOGUE)
+    wait(PDL)
     acc = tl.zeros((BM, BN), tl.float32)
     for kd in tl.static_range(KD):
         for kh in tl.static_range(KH):
@@ -35,4 +44,4 @@ def kernel(
                 x = tl.load(at + offset, mask=inside[:, None] & whole, other=0.0)
                 f = tl.load(w_ptr + ((kd * KH + kh) * KW + kw) * C + c[None, :], mask=whole, other=0.0)
                 acc += x.to(tl.float32) * f.to(tl.float32)
-    epilogue_store(acc, p[:, None], c[None, :], live[:, None] & whole, EPILOGUE)  # noqa: F821
+    epilogue_store(acc, p[:, None], c[None, :], live[:, None] & whole, EPILOGUE)

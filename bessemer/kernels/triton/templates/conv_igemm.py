@@ -8,14 +8,16 @@ def kernel(
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, GROUPS: tl.constexpr, IC: tl.constexpr,
     KD: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, SD: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
     DD: tl.constexpr, DH: tl.constexpr, DW: tl.constexpr, LAST: tl.constexpr, CHUNKED: tl.constexpr,
-    PACKED: tl.constexpr, SWAP: tl.constexpr, PRECISION: tl.constexpr,
+    PACKED: tl.constexpr, SWAP: tl.constexpr, PRECISION: tl.constexpr, PREFETCH: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Convolution as a product [P, taps * IC] x [taps * IC, OC]; P counts output pixels, OC and IC are of one group.
 
     x is [N, spatial, GROUPS * IC], channels first unless LAST. A packed w is [GROUPS * OC, K], K running over taps and,
     inside a tap, over channels; where CHUNKED each tap is padded to whole BK steps, so that a step stays inside one
     tap. Grid (tiles, SPLIT, GROUPS). With SPLIT > 1 part s goes to partial[s, P, GROUPS * OC] (f32) for `reduce`.
+    Of a packed w, up to PREFETCH steps of the sum are fetched to L2 ahead.
     """
+    begin(PDL)
     TAPS: tl.constexpr = KD * KH * KW
     CHUNKS: tl.constexpr = (IC + BK - 1) // BK
     STEPS: tl.constexpr = TAPS * CHUNKS if CHUNKED else (TAPS * IC + BK - 1) // BK
@@ -48,6 +50,14 @@ def kernel(
     first = tl.program_id(1) * SHARE
     last = tl.minimum(first + SHARE, STEPS)
     lane = tl.arange(0, BK)
+    if PDL and PREFETCH > 0:
+        ahead = tl.minimum((last - first) * BK, PREFETCH)
+        oc0 = (pid % tiles_n) * BN
+        own = w_ptr + (group * OC + oc0) * (STEPS * BK) + first * BK
+        prefetch_matrix(own, STEPS * BK, tl.minimum(BN, OC - oc0), ahead, BN)
+        epilogue_prefetch(group * OC + tl.minimum(oc, OC - 1), EPILOGUE)
+    wait(PDL)
+
     acc = tl.zeros((BN, BM) if SWAP else (BM, BN), tl.float32)
     for step in range(first, last):
         if CHUNKED:
@@ -98,23 +108,25 @@ def kernel(
         slab = tl.program_id(1).to(tl.int64) * P + p[:, None]
         tl.store(partial_ptr + slab * (OC * GROUPS) + channel, acc, mask=mask)
     elif LAST:
-        epilogue_store(acc, p[:, None], channel, mask, EPILOGUE)  # noqa: F821
+        epilogue_store(acc, p[:, None], channel, mask, EPILOGUE)
     else:
         pixel = (od * OH + oh) * OW + ow
-        epilogue_store(acc, n[:, None], channel, pixel[:, None], mask, EPILOGUE)  # noqa: F821
+        epilogue_store(acc, n[:, None], channel, pixel[:, None], mask, EPILOGUE)
 
 
 @triton.jit
 def reduce(
-    partial_ptr, M, N, EPILOGUE, BM: tl.constexpr, BN: tl.constexpr, SPLIT: tl.constexpr
+    partial_ptr, M, N, EPILOGUE, BM: tl.constexpr, BN: tl.constexpr, SPLIT: tl.constexpr, PDL: tl.constexpr
 ):  # fmt: skip
     """Sums partial[SPLIT, M, N] in order, and stores. Grid (tiles of N, tiles of M)."""
+    begin(PDL)
     rows = tl.program_id(1) * BM + tl.arange(0, BM)
     cols = tl.program_id(0) * BN + tl.arange(0, BN)
     mask = (rows[:, None] < M) & (cols[None, :] < N)
     at = partial_ptr + rows[:, None].to(tl.int64) * N + cols[None, :]
     step = M.to(tl.int64) * N
+    wait(PDL)
     acc = tl.zeros((BM, BN), tl.float32)
     for s in tl.static_range(SPLIT):
         acc += tl.load(at + s * step, mask=mask, other=0.0)
-    epilogue_store(acc, rows[:, None], cols[None, :], mask, EPILOGUE)  # noqa: F821
+    epilogue_store(acc, rows[:, None], cols[None, :], mask, EPILOGUE)

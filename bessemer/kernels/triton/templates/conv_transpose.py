@@ -8,7 +8,7 @@ def kernel(
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUPS: tl.constexpr, IC: tl.constexpr,
     KD: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, SD: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
     DD: tl.constexpr, DH: tl.constexpr, DW: tl.constexpr, LAST: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Transposed convolution, gathered: output o reads input i through tap k where o + P = i * S + k * D.
 
@@ -16,6 +16,7 @@ def kernel(
     a phase. x is [N, spatial, GROUPS * IC], channels first unless LAST; w is [GROUPS * OC, taps * ICP], ICP the
     channels of a group padded to whole BK steps. P counts the pixels of the largest phase, over all images.
     """
+    begin(PDL)
     CHUNKS: tl.constexpr = (IC + BK - 1) // BK
     STEPS: tl.constexpr = KD * KH * KW * CHUNKS
     group = tl.program_id(2)
@@ -45,6 +46,7 @@ def kernel(
         base = (n * GROUPS + group) * IC * across
     row = (group * OC + tl.minimum(oc, OC - 1)) * (STEPS * BK)
     lane = tl.arange(0, BK)
+    wait(PDL)
     acc = tl.zeros((BM, BN), tl.float32)
     for kd in tl.static_range(KD):
         for kh in tl.static_range(KH):
@@ -72,6 +74,6 @@ def kernel(
     channel = (group * OC + oc)[None, :]
     pixel = (od * OH + oh) * OW + ow
     if LAST:
-        epilogue_store(acc, (n * OD * OH * OW + pixel)[:, None], channel, mask, EPILOGUE)  # noqa: F821
+        epilogue_store(acc, (n * OD * OH * OW + pixel)[:, None], channel, mask, EPILOGUE)
     else:
-        epilogue_store(acc, n[:, None], channel, pixel[:, None], mask, EPILOGUE)  # noqa: F821
+        epilogue_store(acc, n[:, None], channel, pixel[:, None], mask, EPILOGUE)

@@ -30,13 +30,15 @@ def kernel(
     a_ptr, b_ptr, partial_ptr, M, N, K, inner, a_outer, a_inner, b_outer, b_inner, EPILOGUE,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, SPLIT: tl.constexpr,
     BATCHED: tl.constexpr, A_T: tl.constexpr, B_T: tl.constexpr, EVEN: tl.constexpr, SWAP: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, PREFETCH: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """C = A B. A is [M, K] ([K, M] where A_T), B is [K, N] ([N, K] where B_T).
 
     Grid (tiles * batch, SPLIT). With SPLIT > 1 part s goes to partial[s, batch, M, N] (f32), which `reduce` sums.
-    SWAP computes the transposed tile: N on the tensor core's long side, for few rows.
+    SWAP computes the transposed tile: N on the tensor core's long side, for few rows. Where B is constant, up to
+    PREFETCH steps of the sum are fetched to L2 ahead.
     """
+    begin(PDL)
     tiles_m = tl.cdiv(M, BM)
     tiles_n = tl.cdiv(N, BN)
     pid = tl.program_id(0)
@@ -68,6 +70,16 @@ def kernel(
     else:
         b_ptr += first.to(tl.int64) * N + n0 if SPLIT > 1 else n0
 
+    cols = n0 + tl.arange(0, BN)
+    if PDL and PREFETCH > 0:
+        depth = tl.minimum(last - first, PREFETCH)
+        if B_T:
+            prefetch_matrix(b_ptr, K, tl.minimum(BN, N - n0), depth, BN)
+        else:
+            prefetch_matrix(b_ptr, N, depth, tl.minimum(BN, N - n0), 128 if BN <= 64 else 8192 // BN)
+        epilogue_prefetch(tl.minimum(cols, N - 1), EPILOGUE)
+    wait(PDL)
+
     acc = tl.zeros((BN, BM) if SWAP else (BM, BN), tl.float32)
     for k in range(first, last, BK):
         if A_T:
@@ -90,7 +102,6 @@ def kernel(
         acc = tl.trans(acc)
 
     rows = m0 + tl.arange(0, BM)
-    cols = n0 + tl.arange(0, BN)
     mask = (rows[:, None] < M) & (cols[None, :] < N)
     if SPLIT > 1:
         slab = tl.program_id(1).to(tl.int64) * (tl.num_programs(0) // (tiles_m * tiles_n)) + batch
@@ -99,20 +110,22 @@ def kernel(
     else:
         if BATCHED:
             rows = rows + batch.to(tl.int64) * M
-        epilogue_store(acc, rows[:, None], cols[None, :], mask, EPILOGUE)  # noqa: F821
+        epilogue_store(acc, rows[:, None], cols[None, :], mask, EPILOGUE)
 
 
 @triton.jit
 def reduce(
-    partial_ptr, M, N, EPILOGUE, BM: tl.constexpr, BN: tl.constexpr, SPLIT: tl.constexpr
+    partial_ptr, M, N, EPILOGUE, BM: tl.constexpr, BN: tl.constexpr, SPLIT: tl.constexpr, PDL: tl.constexpr
 ):  # fmt: skip
     """Sums partial[SPLIT, M, N] in order, and stores; M is over all batches. Grid (tiles of N, tiles of M)."""
+    begin(PDL)
     rows = tl.program_id(1) * BM + tl.arange(0, BM)
     cols = tl.program_id(0) * BN + tl.arange(0, BN)
     mask = (rows[:, None] < M) & (cols[None, :] < N)
     at = partial_ptr + rows[:, None].to(tl.int64) * N + cols[None, :]
     step = M.to(tl.int64) * N
+    wait(PDL)
     acc = tl.zeros((BM, BN), tl.float32)
     for s in tl.static_range(SPLIT):
         acc += tl.load(at + s * step, mask=mask, other=0.0)
-    epilogue_store(acc, rows[:, None], cols[None, :], mask, EPILOGUE)  # noqa: F821
+    epilogue_store(acc, rows[:, None], cols[None, :], mask, EPILOGUE)

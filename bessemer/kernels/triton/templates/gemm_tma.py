@@ -6,13 +6,15 @@ import triton.language as tl
 def kernel(
     a_ptr, b_ptr, M, N, K, EPILOGUE,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, B_T: tl.constexpr, SWAP: tl.constexpr,
-    PRECISION: tl.constexpr, FLATTEN: tl.constexpr,
+    PRECISION: tl.constexpr, FLATTEN: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """C = A B with tiles fetched by the copy engine: A is [M, K], B is [K, N] ([N, K] where B_T).
 
     Every program walks tiles in bands of GROUP rows, num_programs apart, so that the loads of the next tile run under
     the stores of the last one (FLATTEN makes one loop of tiles and steps). What lies outside a matrix reads as 0.
     """
+    begin(PDL)
+    wait(PDL)  # the descriptors lie in memory that an earlier launch may be reading
     a = tl.make_tensor_descriptor(a_ptr, [M, K], [K, 1], [BM, BK])
     if B_T:
         b = tl.make_tensor_descriptor(b_ptr, [N, K], [K, 1], [BN, BK])
@@ -44,4 +46,4 @@ def kernel(
         rows = m0 + tl.arange(0, BM)
         cols = n0 + tl.arange(0, BN)
         mask = (rows[:, None] < M) & (cols[None, :] < N)
-        epilogue_store(out, rows[:, None], cols[None, :], mask, EPILOGUE)  # noqa: F821
+        epilogue_store(out, rows[:, None], cols[None, :], mask, EPILOGUE)

@@ -5,7 +5,7 @@ import triton.language as tl
 @triton.jit
 def stats(
     x_ptr, partial_ptr, S, G, C, share,
-    BP: tl.constexpr, BC: tl.constexpr, CHUNKS: tl.constexpr, LAST: tl.constexpr,
+    BP: tl.constexpr, BC: tl.constexpr, CHUNKS: tl.constexpr, LAST: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Mean and sum of squared deviations of `share` pixels of a group, to partial[N, G, CHUNKS, 2] (f32).
 
@@ -13,6 +13,7 @@ def stats(
 
     x is [N, S, G * C] (LAST) or [N, G * C, S]. Grid (N * G, CHUNKS).
     """
+    begin(PDL)
     n = (tl.program_id(0) // G).to(tl.int64)
     g = tl.program_id(0) % G
     first = tl.program_id(1) * share
@@ -25,6 +26,7 @@ def stats(
     else:
         at = x_ptr + (n * G + g) * C * S + lane[:, None] + (c * S)[None, :]
         step = 1
+    wait(PDL)
     pivot = tl.load(x_ptr + (n * S * G * C + g * C if LAST else (n * G + g) * C * S)).to(tl.float32)
     count = 0.0
     mean = 0.0
@@ -49,13 +51,16 @@ def stats(
 def kernel(
     x_ptr, scale_ptr, bias_ptr, partial_ptr, S, G, C, share, EPILOGUE,
     BP: tl.constexpr, BC: tl.constexpr, CHUNKS: tl.constexpr, LAST: tl.constexpr, EPSILON: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """Adds the parts of `stats` in order, then normalises, scales and stores the same pixels. Grid (N * G, CHUNKS)."""
+    begin(PDL)
     n = (tl.program_id(0) // G).to(tl.int64)
     g = tl.program_id(0) % G
     part = tl.arange(0, CHUNKS)
     counts = (tl.maximum(tl.minimum(share, S - part * share), 0) * C).to(tl.float32)
     at = partial_ptr + (tl.program_id(0) * CHUNKS + part) * 2
+    wait(PDL)
     means = tl.load(at)
     total = (S * C).to(tl.float32)
     mean = tl.sum(means * counts, 0) / total
@@ -82,7 +87,7 @@ def kernel(
         x = tl.load(at + p0 * step, mask=inside, other=0.0).to(tl.float32)
         y = (x - pivot - mean) * scale[None, :] + bias[None, :]
         if LAST:
-            epilogue_store(y, (n * S + p)[:, None], (g * C + c)[None, :], inside, EPILOGUE)  # noqa: F821
+            epilogue_store(y, (n * S + p)[:, None], (g * C + c)[None, :], inside, EPILOGUE)
         else:
             row = tl.zeros((BP,), tl.int64) + n
-            epilogue_store(y, row[:, None], (g * C + c)[None, :], p[:, None], inside, EPILOGUE)  # noqa: F821
+            epilogue_store(y, row[:, None], (g * C + c)[None, :], p[:, None], inside, EPILOGUE)

@@ -8,11 +8,13 @@ def kernel(
     BM: tl.constexpr, BN: tl.constexpr, KD: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, SD: tl.constexpr,
     SH: tl.constexpr, SW: tl.constexpr, DD: tl.constexpr, DH: tl.constexpr, DW: tl.constexpr, LAST: tl.constexpr,
     KIND: tl.constexpr, INCLUDE_PAD: tl.constexpr, POWER: tl.constexpr, WIDE: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """Pools x [N, spatial, C] over windows: KIND "max", "avg" or "lp". P counts output pixels of all images.
 
     Channels first is N * C images of one channel: C = 1, and LAST is false. Q is the padding at the end.
     """
+    begin(PDL)
     tiles_n = tl.cdiv(C, BN)
     p = (tl.program_id(0) // tiles_n) * BM + tl.arange(0, BM)
     c = (tl.program_id(0) % tiles_n) * BN + tl.arange(0, BN)
@@ -31,6 +33,7 @@ def kernel(
     whole = (c < C)[None, :]
     acc = tl.full((BM, BN), float("-inf") if KIND == "max" else 0.0, tl.float32)
     count = tl.zeros((BM,), tl.float32)
+    wait(PDL)
     for kd in tl.static_range(KD):
         for kh in tl.static_range(KH):
             for kw in tl.static_range(KW):
@@ -64,6 +67,6 @@ def kernel(
         elif POWER != 1:
             acc = tl.where(acc == 0.0, 0.0, tl.exp2(tl.log2(acc) / POWER))
     if LAST:
-        epilogue_store(acc, p[:, None], c[None, :], live[:, None] & whole, EPILOGUE)  # noqa: F821
+        epilogue_store(acc, p[:, None], c[None, :], live[:, None] & whole, EPILOGUE)
     else:
-        epilogue_store(acc, p[:, None], live[:, None] & whole, EPILOGUE)  # noqa: F821
+        epilogue_store(acc, p[:, None], live[:, None] & whole, EPILOGUE)

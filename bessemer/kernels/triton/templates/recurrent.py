@@ -6,11 +6,13 @@ import triton.language as tl
 def inputs(
     x_ptr, w_ptr, bias_ptr, pre_ptr, R, I, N, biased,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BIAS: tl.constexpr, PRECISION: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """pre[d] = x w[d]^T + both biases, for all steps at once: x [R, I], w [D, N, I], bias [D, 2 * N], pre [D, R, N].
 
     The recurrent bias is added to the first `biased` columns only. Grid (tiles, D).
     """
+    begin(PDL)
     d = tl.program_id(1)
     tiles_n = tl.cdiv(N, BN)
     m = (tl.program_id(0) // tiles_n) * BM + tl.arange(0, BM)
@@ -18,6 +20,7 @@ def inputs(
     k = tl.arange(0, BK)
     x_at = x_ptr + tl.minimum(m, R - 1).to(tl.int64)[:, None] * I + k[None, :]
     w_at = w_ptr + (d * N + tl.minimum(n, N - 1)).to(tl.int64)[:, None] * I + k[None, :]
+    wait(PDL)
     acc = tl.zeros((BM, BN), tl.float32)
     for k0 in range(0, I, BK):
         inside = (k < I - k0)[None, :]
@@ -87,13 +90,15 @@ def gates(
 def lstm(
     r_ptr, h0_ptr, c0_ptr, pre_ptr, y_ptr, yh_ptr, yc_ptr, T, B, H,
     BB: tl.constexpr, BH: tl.constexpr, BK: tl.constexpr, HAS_H: tl.constexpr, HAS_C: tl.constexpr,
-    REVERSE: tl.constexpr, PRECISION: tl.constexpr,
+    REVERSE: tl.constexpr, PRECISION: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """All steps of BB sequences in one direction; gates i, o, f, c. Grid (D, tiles of B).
 
     pre is [D, T, B, 4 * H]; behind it lie two [D, B, H] buffers of h, read and written in turn, and one of c. REVERSE
     numbers the first direction that runs backwards.
     """
+    begin(PDL)
+    wait(PDL)
     d = tl.program_id(0)
     b = tl.program_id(1) * BB + tl.arange(0, BB)
     directions = tl.num_programs(0)
@@ -120,8 +125,8 @@ def lstm(
             g += tl.load(at + 3 * H, mask=mask, other=0.0)
             cell = (d * B + b)[:, None] * H + j[None, :]
             c = tl.load(c_ptr + cell, mask=mask, other=0.0)
-            c = sigmoid(f) * c + sigmoid(i) * tanh(g)  # noqa: F821
-            h = sigmoid(o) * tanh(c)  # noqa: F821
+            c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+            h = sigmoid(o) * tanh(c)
             tl.store(c_ptr + cell, c, mask=mask)
             tl.store(new + cell, h, mask=mask)
             y_at = y_ptr + (t.to(tl.int64) * state + cell)
@@ -136,13 +141,15 @@ def lstm(
 def gru(
     r_ptr, bias_ptr, h0_ptr, pre_ptr, y_ptr, yh_ptr, T, B, H,
     BB: tl.constexpr, BH: tl.constexpr, BK: tl.constexpr, BIAS: tl.constexpr, HAS_H: tl.constexpr,
-    LINEAR: tl.constexpr, REVERSE: tl.constexpr, PRECISION: tl.constexpr,
+    LINEAR: tl.constexpr, REVERSE: tl.constexpr, PRECISION: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """All steps of BB sequences in one direction; gates z, r, h. Grid (D, tiles of B).
 
     pre is [D, T, B, 3 * H]; behind it lie two [D, B, H] buffers of h, read and written in turn, and one of r * h.
     LINEAR applies r after the recurrent product (linear_before_reset).
     """
+    begin(PDL)
+    wait(PDL)
     d = tl.program_id(0)
     b = tl.program_id(1) * BB + tl.arange(0, BB)
     directions = tl.num_programs(0)
@@ -167,7 +174,7 @@ def gru(
                 r, _, _, _ = gates(mine, r_at + H * H, b, j, B, H, 1, BB, BH, BK, PRECISION)
                 r += tl.load(at + H, mask=mask, other=0.0)
                 h = tl.load(old + cell, mask=mask, other=0.0)
-                tl.store(reset_ptr + cell, sigmoid(r) * h, mask=mask)  # noqa: F821
+                tl.store(reset_ptr + cell, sigmoid(r) * h, mask=mask)
             tl.debug_barrier()
         for j0 in range(0, H, BH):
             j = j0 + tl.arange(0, BH)
@@ -179,12 +186,12 @@ def gru(
                 r += tl.load(at + H, mask=mask, other=0.0)
                 if BIAS:
                     n += tl.load(bias_ptr + d * 6 * H + 5 * H + j, mask=j < H, other=0.0).to(tl.float32)[None, :]
-                n = sigmoid(r) * n  # noqa: F821
+                n = sigmoid(r) * n
             else:
                 z, _, _, _ = gates(mine, r_at, b, j, B, H, 1, BB, BH, BK, PRECISION)
                 n, _, _, _ = gates(reset_ptr + d * B * H, r_at + 2 * H * H, b, j, B, H, 1, BB, BH, BK, PRECISION)
-            n = tanh(n + tl.load(at + 2 * H, mask=mask, other=0.0))  # noqa: F821
-            z = sigmoid(z + tl.load(at, mask=mask, other=0.0))  # noqa: F821
+            n = tanh(n + tl.load(at + 2 * H, mask=mask, other=0.0))
+            z = sigmoid(z + tl.load(at, mask=mask, other=0.0))
             h = (1.0 - z) * n + z * tl.load(old + cell, mask=mask, other=0.0)
             tl.store(new + cell, h, mask=mask)
             tl.store(y_ptr + (t.to(tl.int64) * state + cell), h.to(y_ptr.dtype.element_ty), mask=mask)

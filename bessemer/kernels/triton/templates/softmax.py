@@ -6,11 +6,13 @@ import triton.language as tl
 def kernel(
     x_ptr, R, N, inner, EPILOGUE,
     BR: tl.constexpr, BN: tl.constexpr, WHOLE: tl.constexpr, LAST: tl.constexpr, LOG: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """Softmax along the middle axis of x [outer, N, inner]; R = outer * inner. One program: BR such lines.
 
     WHOLE keeps a line in registers (BN >= N), else it is read twice in steps of BN. LAST says that inner is 1.
     """
+    begin(PDL)
     r = tl.program_id(0) * BR + tl.arange(0, BR)
     k = tl.arange(0, BN)
     if LAST:
@@ -23,6 +25,7 @@ def kernel(
         base = outer.to(tl.int64) * N * inner + i
     at = x_ptr + base[:, None] + (k * (1 if LAST else inner))[None, :]
     live = (r < R)[:, None]
+    wait(PDL)
     if WHOLE:
         mask = live & (k < N)[None, :]
         x = tl.load(at, mask=mask, other=float("-inf")).to(tl.float32)
@@ -33,9 +36,9 @@ def kernel(
         else:
             y = tl.exp(x) / total[:, None]
         if LAST:
-            epilogue_store(y, outer[:, None], k[None, :], mask, EPILOGUE)  # noqa: F821
+            epilogue_store(y, outer[:, None], k[None, :], mask, EPILOGUE)
         else:
-            epilogue_store(y, outer[:, None], k[None, :], i[:, None], mask, EPILOGUE)  # noqa: F821
+            epilogue_store(y, outer[:, None], k[None, :], i[:, None], mask, EPILOGUE)
     else:
         step = BN if LAST else inner * BN
         top = tl.full((BR,), float("-inf"), tl.float32)
@@ -57,7 +60,7 @@ def kernel(
             else:
                 y = tl.exp(x) / total[:, None]
             if LAST:
-                epilogue_store(y, outer[:, None], (k0 + k)[None, :], mask, EPILOGUE)  # noqa: F821
+                epilogue_store(y, outer[:, None], (k0 + k)[None, :], mask, EPILOGUE)
             else:
-                epilogue_store(y, outer[:, None], (k0 + k)[None, :], i[:, None], mask, EPILOGUE)  # noqa: F821
+                epilogue_store(y, outer[:, None], (k0 + k)[None, :], i[:, None], mask, EPILOGUE)
             at += step
