@@ -15,7 +15,7 @@ import numpy as np
 
 from bessemer.core.dim import Dim, evaluate, symbols
 from bessemer.core.errors import DeviceError, EngineMismatchError
-from bessemer.device.cuda import Arguments, Device, Event, Kernel, Stream
+from bessemer.device.cuda import Arguments, Device, Event, Kernel, Module, Stream
 from bessemer.device.cuda_graph import Capture
 from bessemer.device.tensor_map import EncodedMap
 from bessemer.engine.engine import Engine
@@ -32,18 +32,29 @@ class CudaEngine:
         self.program, self.device = engine.program, Device()
         wanted, found = engine.manifest["target"]["arch"], self.device.info
         if found.arch != wanted:
+            self.device.close()
             raise EngineMismatchError(
                 f"the engine is for GPUs of architecture {wanted}, this one is {found.name} ({found.arch})",
                 fix=f"build it with --target cuda:{found.arch}",
             )
-        used = sorted({k.blob for k in self.program.kernels})
-        self.modules = {n: self.device.load(engine.blobs[n]) for n in used}
+        self.modules: dict[int, Module] = {}
+        self.weights = 0
+        try:
+            self._load(engine)
+        except BaseException:  # too little memory, perhaps: what was taken is given back
+            self.close()
+            raise
+
+    def _load(self, engine: Engine) -> None:
+        for n in sorted({k.blob for k in self.program.kernels}):
+            self.modules[n] = self.device.load(engine.blobs[n])
         self.kernels = [self.modules[k.blob].kernel(k.entry, k.abi) for k in self.program.kernels]
         self.weights = self.device.alloc(engine.weights.nbytes)
-        host = np.empty(engine.weights.nbytes, np.uint8)
-        if engine.weights.nbytes:
-            engine.weights.fill(host)
-            self.device.upload(self.weights, host.ctypes.data, host.nbytes)
+        position = self.weights
+        for chunk in engine.weights.chunks():
+            part = np.frombuffer(chunk, np.uint8)
+            self.device.upload(position, part.ctypes.data, part.nbytes)
+            position += part.nbytes
         self.hosts = {k: HostStep(s) for k, s in enumerate(self.program.steps) if s.kind == "host"}
 
     def close(self) -> None:
@@ -51,7 +62,8 @@ class CudaEngine:
         self.device.activate()
         for module in self.modules.values():
             module.close()
-        self.device.free(self.weights)
+        if self.weights:
+            self.device.free(self.weights)
         self.device.close()
 
 
