@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, register
+from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, other_op, register
 from bessemer.kernels.cuda import skinny
 from bessemer.kernels.cuda.skinny import Rows
 from bessemer.kernels.triton.shapes import element_types
@@ -40,8 +40,9 @@ def _known(problem: Problem) -> Rows:
 
 
 def _rows(problem: Problem) -> Rows | Reason:
-    if problem.op != "conv":
-        return Reason(f"computes conv, not {problem.op}")
+    other = other_op(problem, ("conv",))
+    if other is not None:
+        return other
     dtype = element_types(problem, 2)
     if isinstance(dtype, Reason):
         return dtype

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, register
+from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, other_op, register
 from bessemer.kernels.cuda import skinny
 from bessemer.kernels.cuda.skinny import Rows
 from bessemer.kernels.triton.product import product_of
@@ -41,8 +41,9 @@ def _known(problem: Problem) -> Rows:
 
 
 def _rows(problem: Problem) -> Rows | Reason:
-    if problem.op != "matmul":
-        return Reason(f"computes matmul, not {problem.op}")
+    other = other_op(problem, ("matmul",))
+    if other is not None:
+        return other
     view = product_of(problem)
     if isinstance(view, Reason):
         return view
