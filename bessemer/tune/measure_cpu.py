@@ -22,7 +22,7 @@ from bessemer.kernels.base import Problem
 from bessemer.targets.base import Target
 from bessemer.targets.c_compiler import Source, compile_objects, link_objects
 from bessemer.targets.cpu import interpreter, source_of
-from bessemer.tune import oracle
+from bessemer.tune.case import Case, case_of
 from bessemer.tune.guarded_cpu import Guarded, guard
 from bessemer.tune.task import Candidate, Measured
 
@@ -92,10 +92,8 @@ class CpuMeasurer:
         return self.batch
 
     def measure(self, problem: Problem, candidates: Sequence[Candidate]) -> Sequence[Measured]:
-        env = oracle.typical_env(problem)
-        inputs = oracle.random_inputs(problem, env, self.rng)
         try:
-            wanted = oracle.answer(problem, inputs, env)
+            case = case_of(problem, self.rng)
         except (MemoryError, ValueError, TypeError) as error:
             return [Measured(None, f"the oracle failed: {error!r}")] * len(candidates)
         batch = self._compiled(candidates)
@@ -103,9 +101,9 @@ class CpuMeasurer:
         results = [Measured(None, error[:500]) if error else None for error in broken]
         ready = [k for k, error in enumerate(broken) if not error]
         codes = {k: candidates[k].code for k in ready}
-        guarded = guard(problem, codes, batch.library, inputs, env, self.target.limits["threads"])
+        guarded = guard(problem, codes, batch.library, case.inputs, case.env, self.target.limits["threads"])
         try:
-            failed = {**guarded.failed, **_screen(guarded, problem, wanted)}
+            failed = {**guarded.failed, **_screen(guarded, case)}
             times = _time(guarded, [k for k in guarded.steps if k not in failed])
         finally:
             guarded.table.close()
@@ -114,20 +112,18 @@ class CpuMeasurer:
         return [r for r in results if r is not None]
 
 
-def _screen(guarded: Guarded, problem: Problem, wanted: Sequence[np.ndarray]) -> dict[int, str]:
+def _screen(guarded: Guarded, case: Case) -> dict[int, str]:
     """Run each candidate once in a child; what went wrong with those that did not end in time with the right answer."""
     out: dict[int, str] = {}
     waiting = list(guarded.steps)
     while waiting:
-        verdicts = _screen_from(waiting, guarded, problem, wanted)
+        verdicts = _screen_from(waiting, guarded, case)
         out.update((k, verdict) for k, verdict in zip(waiting, verdicts) if verdict is not None)
         waiting = waiting[len(verdicts) :]
     return out
 
 
-def _screen_from(
-    numbers: Sequence[int], guarded: Guarded, problem: Problem, wanted: Sequence[np.ndarray]
-) -> list[str | None]:
+def _screen_from(numbers: Sequence[int], guarded: Guarded, case: Case) -> list[str | None]:
     """The verdicts on these candidates, up to one that ends the child."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -138,7 +134,7 @@ def _screen_from(
             guarded.table.single()
             for k in numbers:
                 try:
-                    message = _verdict(k, guarded, problem, wanted) or "ok"
+                    message = _verdict(k, guarded, case) or "ok"
                 except BaseException as error:
                     message = f"{type(error).__name__}: {error}"
                 os.write(writer, " ".join(message.split())[:1000].encode() + b"\n")
@@ -165,14 +161,12 @@ def _screen_from(
     return verdicts
 
 
-def _verdict(k: int, guarded: Guarded, problem: Problem, wanted: Sequence[np.ndarray]) -> str | None:
+def _verdict(k: int, guarded: Guarded, case: Case) -> str | None:
     guarded.poison()
     guarded.run(k)
-    for number, (got, want, t) in enumerate(zip(guarded.outputs, wanted, problem.outputs)):
-        error = oracle.error_of(got, want, t.dtype)
-        limit = oracle.TOLERANCE.get(t.dtype.name, 0.0)
-        if not error <= limit:
-            return f"wrong result: relative error {error:.2e} of output {number}, allowed {limit:g}"
+    for number, got in enumerate(guarded.outputs):
+        if why := case.wrong(number, got):
+            return why
     return None if guarded.unharmed(k) else "wrote outside its buffers"
 
 

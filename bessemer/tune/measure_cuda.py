@@ -20,7 +20,7 @@ from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import TRANSFORMS, WORKSPACE, Arg, Int, Map, Problem
 from bessemer.targets.compile_pool import Job
 from bessemer.targets.cuda import CompiledKernel, CudaTarget, Request
-from bessemer.tune import oracle
+from bessemer.tune.case import Case, case_of
 from bessemer.tune.task import Candidate, Measured
 
 GUARD = 4096
@@ -64,14 +64,12 @@ class CudaMeasurer:
         return all(self.target.job(Request(problem, candidate.code, launch)) in self.compiled for launch in launches)
 
     def measure(self, problem: Problem, candidates: Sequence[Candidate]) -> Sequence[Measured]:
-        env = oracle.typical_env(problem)
-        inputs = oracle.random_inputs(problem, env, self.rng)
         try:
-            wanted = oracle.answer(problem, inputs, env)
+            case = case_of(problem, self.rng)
         except (MemoryError, ValueError, TypeError) as failure:
             return [Measured(None, f"the oracle failed: {failure!r}")] * len(candidates)
         compiled = self._compile(problem, candidates)
-        shared = [self._upload(a) for a in inputs]
+        shared = [self._upload(a) for a in case.inputs]
         results: list[Measured | None] = [None] * len(candidates)
         ready: dict[int, _Prepared] = {}
         for k, candidate in enumerate(candidates):
@@ -80,8 +78,8 @@ class CudaMeasurer:
                 results[k] = Measured(None, kernels[:500])
                 continue
             try:
-                prepared = self._prepare(problem, candidate, kernels, shared, inputs, env)
-                error = self._screen(prepared, problem, wanted)
+                prepared = self._prepare(problem, candidate, kernels, shared, case.inputs, case.env)
+                error = self._screen(prepared, problem, case)
                 if error is None:
                     self._capture(prepared)
                     ready[k] = prepared
@@ -121,7 +119,7 @@ class CudaMeasurer:
 
     def _prepare(
         self, problem: Problem, candidate: Candidate, kernels: Sequence[CompiledKernel], shared: Sequence[int],
-        inputs: Sequence[np.ndarray], env: dict[str, int],
+        inputs: Sequence[np.ndarray], env: Mapping[str, int],
     ) -> _Prepared:  # fmt: skip
         code, memory, addresses = candidate.code, [], list(shared)
         for pack in code.packs:
@@ -156,7 +154,7 @@ class CudaMeasurer:
         return out
 
     def _value(
-        self, arg: Arg, env: dict[str, int], places: Mapping[int, int], types: Sequence[TensorType]
+        self, arg: Arg, env: Mapping[str, int], places: Mapping[int, int], types: Sequence[TensorType]
     ) -> int | EncodedMap:
         if isinstance(arg, Int):
             return evaluate(arg.value, env)
@@ -168,22 +166,20 @@ class CudaMeasurer:
         for kernel, grid, args in prepared.launches:
             kernel.launch(grid, args, self.stream)
 
-    def _screen(self, prepared: _Prepared, problem: Problem, wanted: Sequence[np.ndarray]) -> str | None:
+    def _screen(self, prepared: _Prepared, problem: Problem, case: Case) -> str | None:
         for block, nbytes in prepared.outputs:
             self.device.fill(block, POISON, nbytes + 2 * GUARD)
         self.device.fill(prepared.workspace[0], POISON, prepared.workspace[1])
         self._queue(prepared)
         self.device.synchronize()
-        for k, ((block, nbytes), want, t) in enumerate(zip(prepared.outputs, wanted, problem.outputs)):
+        for k, ((block, nbytes), t) in enumerate(zip(prepared.outputs, problem.outputs)):
             host = np.empty(nbytes + 2 * GUARD, np.uint8)
             self.device.download(host.ctypes.data, block, host.nbytes)
             if not ((host[:GUARD] == POISON).all() and (host[GUARD + nbytes :] == POISON).all()):
                 return f"wrote outside output {k}"
-            got = host[GUARD : GUARD + nbytes].view(t.dtype.numpy).reshape(want.shape)
-            error = oracle.error_of(got, want, t.dtype)
-            limit = oracle.TOLERANCE.get(t.dtype.name, 0.0)
-            if not error <= limit:
-                return f"wrong result: relative error {error:.2e} of output {k}, allowed {limit:g}"
+            shape = [evaluate(d, case.env) for d in t.shape]
+            if why := case.wrong(k, host[GUARD : GUARD + nbytes].view(t.dtype.numpy).reshape(shape)):
+                return why
         return None
 
     def _capture(self, prepared: _Prepared) -> None:

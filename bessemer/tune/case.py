@@ -1,0 +1,157 @@
+"""A problem with inputs and the answer: what candidate kernels are screened with.
+
+The answer is numpy's, which would take minutes at large batches. So where one axis only numbers independent parts (the
+images of a batch, the rows of a product), the inputs repeat along it, with an odd period that no tile has: the answer
+is computed for one period. A kernel's output is compared with it there, and with itself everywhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bessemer.core.dim import evaluate
+from bessemer.core.dtype import DType
+from bessemer.ir import expr as ex
+from bessemer.ir.graph import TensorType
+from bessemer.kernels.base import Problem
+from bessemer.tune import oracle
+from bessemer.tune.model import flops
+
+FLOPS, ELEMENTS = 5e8, 2e6  # an answer that takes more, or is larger, is computed for one period
+LEAST = 3  # parts of a period
+Reads = Mapping[int, int]  # operand -> its axis that goes along
+
+
+@dataclass(frozen=True)
+class Case:
+    """Inputs as stored, and the outputs of one period along `axis` as numbers (`period` None: all of them)."""
+
+    env: Mapping[str, int]
+    inputs: Sequence[np.ndarray]
+    wanted: Sequence[np.ndarray]
+    dtypes: Sequence[DType]  # of the outputs
+    axis: int = 0
+    period: int | None = None
+
+    def wrong(self, k: int, got: np.ndarray) -> str | None:
+        """What is wrong with output `k` (as stored); None where it is within the tolerance of its dtype."""
+        error, limit = self.error(k, got), oracle.TOLERANCE.get(self.dtypes[k].name, 0.0)
+        if error <= limit:
+            return None
+        return f"wrong result: relative error {error:.2e} of output {k}, allowed {limit:g}"
+
+    def error(self, k: int, got: np.ndarray) -> float:
+        """How far output `k` (as stored) is off, see oracle.error_of."""
+        want, dtype = self.wanted[k], self.dtypes[k]
+        if self.period is None:
+            return oracle.error_of(got, want, dtype)
+        parts = np.moveaxis(got, self.axis, 0)
+        if _repeats(parts.view(f"u{got.dtype.itemsize}"), self.period):
+            return oracle.error_of(parts[: self.period], np.moveaxis(want, self.axis, 0), dtype)
+        return oracle.error_of(got, _repeated(want, self.axis, parts.shape[0]), dtype)
+
+
+def case_of(problem: Problem, rng: np.random.Generator) -> Case:
+    """Fresh random inputs at the opt shape, and the answer; ValueError, TypeError, MemoryError where there is none."""
+    env = oracle.typical_env(problem)
+    found = _independent(problem)
+    dtypes = [t.dtype for t in problem.outputs]
+    size = problem.typical(problem.outputs[0].shape[found[0]]) if found is not None else 0
+    share = min(FLOPS / max(1, flops(problem)), ELEMENTS / max(1, problem.typical(problem.outputs[0].numel)))
+    period = max(LEAST, int(size * share)) | 1
+    if found is None or 2 * period > size:
+        inputs = oracle.random_inputs(problem, env, rng)
+        return Case(env, inputs, oracle.answer(problem, inputs, env), dtypes)
+    axis, reads = found
+    small = _shortened(problem, axis, reads, period)
+    inputs = oracle.random_inputs(small, env, rng)
+    wanted = oracle.answer(small, inputs, env)
+    for k, along in reads.items():
+        inputs[k] = _repeated(inputs[k], along, evaluate(problem.operands[k].type.shape[along], env))
+    return Case(env, inputs, wanted, dtypes, axis, period)
+
+
+def _repeats(parts: np.ndarray, period: int) -> bool:
+    """Whether all that follows the first period is the same again, bit by bit."""
+    return all(
+        np.array_equal(parts[k : k + period], parts[: min(period, len(parts) - k)])
+        for k in range(period, len(parts), period)
+    )
+
+
+def _repeated(array: np.ndarray, axis: int, size: int) -> np.ndarray:
+    return np.asarray(np.take(array, np.arange(size) % array.shape[axis], axis))
+
+
+def _independent(problem: Problem) -> tuple[int, Reads] | None:
+    """An axis of the output whose parts do not depend on each other, and the operands that go along with it."""
+    if problem.body is not None:
+        for axis in range(len(problem.body.shape)):
+            reads = _direct(problem.body.expr, axis)
+            if reads is not None:
+                return axis, reads
+        return None
+    found = _of_anchor(problem)
+    if found is None or problem.epilogue is None:
+        return found
+    axis, reads = found
+    more = _direct(problem.epilogue, axis)
+    return None if more is None or reads.keys() & more.keys() else (axis, {**reads, **more})
+
+
+def _of_anchor(problem: Problem) -> tuple[int, Reads] | None:
+    """The axis along which the anchor works part by part; None for ops that are not known to."""
+    if len(problem.outputs) != 1:
+        return None
+    shapes, out = [o.type.shape for o in problem.operands[: problem.anchors]], problem.outputs[0].shape
+    match problem.op:
+        case "conv" | "conv_transpose" | "pool":
+            return 0, {0: 0}
+        case "matmul" if len(shapes[0]) >= 2:
+            return len(out) - 2, {0: len(shapes[0]) - (1 if problem.attr("transpose_a") else 2)}
+        case "layer_norm" if problem.attr("mode") == "layer" and problem.attr("axis") > 0:
+            return 0, {0: 0}
+        case "softmax" if problem.attr("axis") > 0:
+            return 0, {0: 0}
+        case "attention" if all(s[0] in (out[0], 1) for s in shapes):
+            return 0, {k: 0 for k, s in enumerate(shapes) if s[0] != 1}
+    return None
+
+
+def _direct(e: ex.Expr, axis: int) -> Reads | None:
+    """The operands that are loaded at the output's coordinate `axis`, with the place of that index; None where the
+    coordinate is used for anything else, or an operand is read both along with it and otherwise."""
+    here = ex.Axis(f"i{axis}")
+    if e == here:
+        return None
+    places: dict[int, set[int | None]] = {}
+    for node in ex.walk(e):
+        if isinstance(node, ex.Load):
+            at = [k for k, index in enumerate(node.index) if index == here]
+            places.setdefault(node.operand, set()).update(at or [None])
+        elif here in ex.children(node):
+            return None
+    if any(len(seen) > 1 for seen in places.values()):
+        return None
+    return {operand: place for operand, seen in places.items() for place in seen if place is not None}
+
+
+def _shortened(problem: Problem, axis: int, reads: Reads, period: int) -> Problem:
+    """The problem with `period` parts."""
+
+    def cut(t: TensorType, at: int) -> TensorType:
+        return TensorType(t.dtype, (*t.shape[:at], period, *t.shape[at + 1 :]))
+
+    body, result = problem.body, problem.result
+    return replace(
+        problem,
+        operands=tuple(
+            replace(o, type=cut(o.type, reads[k])) if k in reads else o for k, o in enumerate(problem.operands)
+        ),
+        outputs=tuple(cut(t, axis) for t in problem.outputs),
+        result=None if result is None else cut(result, axis),
+        body=None if body is None else replace(body, shape=(*body.shape[:axis], period, *body.shape[axis + 1 :])),
+    )

@@ -1,0 +1,112 @@
+"""Cases that repeat along an axis: the same answers as the whole, and kernels that err anywhere are caught."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bessemer.core import dtype as dt
+from bessemer.ir import expr as ex
+from bessemer.ir.graph import TensorType
+from bessemer.kernels.base import Operand, Problem
+from bessemer.tune import case as case_module
+from bessemer.tune import oracle
+from bessemer.tune.case import Case, case_of
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(case_module, "FLOPS", 1.0)
+
+
+def made(
+    op: str, shapes: list[tuple[int, ...]], out: tuple[int, ...], attrs: Mapping[str, Any], epilogue: ex.Expr | None,
+    anchors: int | None = None, body: ex.ComputeDef | None = None,
+) -> Problem:  # fmt: skip
+    result = TensorType(dt.f32, out)
+    return Problem(
+        op, tuple(Operand(TensorType(dt.f32, s)) for s in shapes), (result,), tuple(attrs.items()),
+        len(shapes) if anchors is None else anchors, result, epilogue, body,
+    )  # fmt: skip
+
+
+def loaded(operand: int, *index: str | int) -> ex.Expr:
+    return ex.load(operand, tuple(ex.Axis(i) if isinstance(i, str) else ex.idx(i) for i in index), dt.f32)
+
+
+def plus(e: ex.Expr) -> ex.Expr:
+    return ex.call("add", ex.Acc(dt.f32), e)
+
+
+MATMUL = {"transpose_a": False, "transpose_b": False}
+CONV = {"layout": "NHWC", "strides": (1, 1), "dilations": (1, 1), "pads": (1, 1, 1, 1), "groups": 1}
+ATTENTION = {"layout": "BSHD", "causal": False, "has_mask": False, "scale": 0.5}
+X, Y = loaded(0, "i0", "i1"), loaded(1, "i1")
+PROBLEMS = {
+    "rows": (made("matmul", [(40, 8), (8, 6), (40, 6)], (40, 6), MATMUL, plus(loaded(2, "i0", "i1")), 2), 0, {0, 2}),
+    "columns": (made("matmul", [(8, 40), (8, 6)], (40, 6), {**MATMUL, "transpose_a": True}, None), 0, {0}),
+    "stack": (made("matmul", [(1, 40, 8), (3, 8, 6)], (3, 40, 6), MATMUL, None), 1, {0}),
+    "bias": (made("conv", [(20, 5, 5, 4), (6, 4, 3, 3), (6,)], (20, 5, 5, 6), CONV, plus(loaded(2, "i3")), 2), 0, {0}),
+    "attention": (made("attention", [(20, 4, 2, 8)] * 3, (20, 4, 2, 8), ATTENTION, None), 0, {0, 1, 2}),
+    "group": (made("group", [(40, 6), (6,)], (40, 6), {}, None, 0,
+                   ex.ComputeDef((40, 6), dt.f32, ex.call("mul", X, Y))), 0, {0}),
+    "turned": (made("group", [(40, 6)], (6, 40), {}, None, 0,
+                    ex.ComputeDef((6, 40), dt.f32, loaded(0, "i1", "i0"))), 0, {0}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_the_answer_of_a_period_is_that_of_the_whole(name: str) -> None:
+    p, axis, along = PROBLEMS[name]
+    found = case_of(p, RNG)
+    assert (found.axis, case_module._independent(p)) == (axis, (axis, pytest.approx(dict.fromkeys(along, 0), abs=9)))
+    assert found.period == 3 or (name == "turned" and found.period is None)
+    assert [a.shape for a in found.inputs] == [o.type.shape for o in p.operands]
+    (whole,) = oracle.answer(p, found.inputs, found.env)
+    got = whole.astype(np.float32)
+    assert found.error(0, got) < 1e-6 and found.wrong(0, got) is None
+    if found.period is None:
+        return
+    for at in (0, 3, p.outputs[0].shape[axis] - 1):  # type: ignore[operator]
+        off = got.copy()
+        np.moveaxis(off, axis, 0)[at] += 100
+        assert "wrong result" in str(found.wrong(0, off))
+    noisy = got * np.float32(1 + 1e-6) + np.random.default_rng(1).uniform(0, 1e-7, got.shape).astype(np.float32)
+    assert found.wrong(0, noisy) is None, "other bits in every part, all within the tolerance"
+
+
+@pytest.mark.parametrize("body", [
+    ex.call("add", X, ex.cast(ex.Axis("i0"), dt.f32)),  # tells rows apart
+    ex.call("add", X, loaded(0, "i1", "i0")),  # reads along and across
+    ex.load(0, (ex.call("sub", ex.idx(39), ex.Axis("i0")), ex.Axis("i1")), dt.f32),  # backwards
+])  # fmt: skip
+def test_what_depends_on_the_place_is_computed_whole(body: ex.Expr) -> None:
+    p = made("group", [(40, 40)], (40, 40), {}, None, 0, ex.ComputeDef((40, 40), dt.f32, body))
+    found = case_of(p, RNG)
+    assert found.axis == 1 or found.period is None
+    (whole,) = oracle.answer(p, found.inputs, found.env)
+    assert found.error(0, whole) == 0
+
+
+def test_small_ones_and_unknown_ops_are_computed_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    softmax = made("softmax", [(40, 6)], (40, 6), {"axis": 0, "log": False}, None)
+    assert case_of(softmax, RNG).period is None
+    residual = made("matmul", [(40, 8), (8, 8)], (40, 8), MATMUL, plus(loaded(0, "i0", "i1")))
+    assert case_of(residual, RNG).period is None, "its own operand, in two roles"
+    monkeypatch.setattr(case_module, "FLOPS", 5e8)
+    assert case_of(PROBLEMS["rows"][0], RNG).period is None
+
+
+def test_half_precision_and_integers_repeat_too() -> None:
+    want = np.arange(6.0).reshape(3, 2)
+    for dtype in (dt.f16, dt.bf16, dt.i64, dt.bool_):
+        found = Case({}, [], [want > 0 if dtype == dt.bool_ else want], [dtype], 0, 3)
+        got = np.concatenate([oracle.stored(want.astype(np.float32), dtype)] * 3)[:8]
+        assert found.error(0, got) == 0
+        got[7] = 0
+        assert found.error(0, got) > 0
