@@ -58,9 +58,10 @@ class Tile:
 
     @property
     def shared(self) -> int:
-        """Bytes of shared memory: both slabs, the partial sums, a barrier a step."""
-        slabs = self.chunks * (self.blocks * BLOCK + self.tokens) * ROW
-        return slabs + self.slices * self.tokens * (BLOCK * self.blocks + 4) * 4 + 8 * self.steps
+        """Bytes of shared memory: both slabs, the partial sums, a barrier a step and one for the sums of others."""
+        channels = self.blocks * BLOCK
+        sums = self.slices * channels * (4 * self.tokens + 2 * self.cluster)
+        return self.chunks * (channels + self.tokens) * ROW + sums + 8 * self.steps + 8
 
 
 @dataclass(frozen=True)

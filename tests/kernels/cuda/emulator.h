@@ -240,11 +240,20 @@ inline void cluster_wait() {
 
 inline uint32_t address_in(uint32_t address, uint32_t rank) { return rank << ADDRESS_BITS | (address & OFFSET); }
 
-inline void store_remote(uint32_t address, float value) { memcpy(memory_of(address), &value, 4); }
-
 inline void store_remote(uint32_t address, const float *four) { memcpy(memory_of(address), four, 16); }
 
-inline void store_shared(uint32_t address, float value) { memcpy(memory_of(address), &value, 4); }
+template <int COUNT> inline void store_shared(uint32_t address, const float *values) {
+    if (address % (4 * COUNT) || memory_of(address) < own->memory || memory_of(address) > own->memory + OFFSET)
+        fail("a store to shared memory that is not aligned, or to another CTA's");
+    memcpy(memory_of(address), values, 4 * COUNT);
+}
+
+template <int COUNT> inline void store_async(uint32_t address, const float *values, uint32_t barrier) {
+    if (address % (4 * COUNT) || address >> ADDRESS_BITS != barrier >> ADDRESS_BITS)
+        fail("a store to another CTA that is not aligned, or whose barrier is elsewhere");
+    memcpy(memory_of(address), values, 4 * COUNT);
+    barrier_at(barrier).change(0, -4 * COUNT);
+}
 
 inline uint64_t operand(uint32_t address) { return (address & OFFSET) >> 4; }
 

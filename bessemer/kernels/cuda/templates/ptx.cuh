@@ -56,12 +56,27 @@ inline uint32_t address_in(uint32_t address, uint32_t rank) {
     return remote;
 }
 
-inline void store_remote(uint32_t address, float value) {
-    asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
+// Stores two or four neighbours, here or in another CTA, whose barrier counts the bytes.
+
+template <int COUNT> inline void store_shared(uint32_t address, const float *values) {
+    if constexpr (COUNT == 4)
+        asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(values[0]), "f"(values[1]),
+                     "f"(values[2]), "f"(values[3])
+                     : "memory");
+    else
+        asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(address), "f"(values[0]), "f"(values[1]) : "memory");
 }
 
-inline void store_shared(uint32_t address, float value) {
-    asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
+template <int COUNT> inline void store_async(uint32_t address, const float *values, uint32_t barrier) {
+    if constexpr (COUNT == 4)
+        asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(
+                         address),
+                     "f"(values[0]), "f"(values[1]), "f"(values[2]), "f"(values[3]), "r"(barrier)
+                     : "memory");
+    else
+        asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(address),
+                     "f"(values[0]), "f"(values[1]), "r"(barrier)
+                     : "memory");
 }
 
 // Warpgroup products: operands in shared memory, rows of 128 bytes whose 16-byte units are XORed with the row.

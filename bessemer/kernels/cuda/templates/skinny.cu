@@ -6,6 +6,8 @@
 // warpgroup products read as they are. Weights are packed that way; since nothing before this kernel writes them, their
 // copies start before it waits for the kernels ahead. CTA `rank` of a cluster finishes tokens [rank OWN, (rank + 1) OWN)
 // of the tile: it receives all partial sums of these in its shared memory and adds them up in the order of ranks.
+//
+// The tokens of a slab are permuted (see place_of) so that the sums of a thread are neighbours, stored at once.
 
 constexpr int CHUNK = 64;            // elements of k in a row of 128 bytes
 constexpr int UNITS = 8;             // 16-byte units in such a row, and in 64 channels
@@ -17,14 +19,18 @@ constexpr int KS = CHUNK * CHUNKS;
 constexpr bool WHOLE = KS * CL == K;
 constexpr int OWN = BT / CL;       // tokens that a CTA finishes
 constexpr int PARTS = CL * SLICES;   // partial sums of each
-constexpr int LINE = BN + 4;       // floats of a token's partial sums; the four spread stores over all banks
+constexpr int PERMUTED = BT < 32 ? BT : 32;  // tokens that are permuted among themselves
+constexpr int NEIGHBOURS = PERMUTED / 4;     // tokens of these whose sums a thread holds
+constexpr int WIDTH = OWN < 4 ? OWN : 4;     // sums that are stored at once
+constexpr int PART = BN * OWN + BN / 2;      // floats of a partial sum, see sum_at
 constexpr int ROW_STEP = THREADS / UNITS;                     // rows between those that a thread copies
 constexpr int ROWS = (BT + ROW_STEP - 1) / ROW_STEP;          // rows that a thread copies units of
 constexpr int RUNS = BN / UNITS;                              // runs of 8 channels of a tile
 constexpr int ITEM_STEP = THREADS / RUNS;                     // tokens between those that a thread finishes
 constexpr int ITEMS = (OWN + ITEM_STEP - 1) / ITEM_STEP;      // tokens that a thread finishes
 constexpr int W_AT = 0, X_AT = W_AT + NB * CHUNKS * W_BLOCK, PARTS_AT = X_AT + CHUNKS * X_BLOCK;
-constexpr int BARRIERS_AT = PARTS_AT + PARTS * OWN * LINE * 4;
+constexpr int BARRIERS_AT = PARTS_AT + PARTS * PART * 4, RECEIVED_AT = BARRIERS_AT + 8 * STEPS;
+constexpr int RECEIVED = (CL - 1) * SLICES * BN * OWN * 4;  // bytes of partial sums from other CTAs
 
 struct Shape {
     @SHAPE_FIELDS@
@@ -33,6 +39,16 @@ struct Shape {
 @ROWS@
 
 @PRODUCT@
+
+// The row of a slab that holds token t of the tile: products give a thread columns 2 q and 2 q + 1 of every eight.
+inline constexpr int place_of(int t) {
+    const int j = t % NEIGHBOURS / 2, q = t % PERMUTED / NEIGHBOURS;
+    return t - t % PERMUTED + 8 * j + 2 * q + t % 2;
+}
+
+// Where in a partial sum channel and token of the tile lie: tokens are neighbours, and four floats after every eight
+// channels spread the reads of `gather` over all banks.
+inline constexpr int sum_at(int channel, int t) { return channel * OWN + channel / 8 * 4 + t % OWN; }
 
 // Chunks of step s.
 inline constexpr int chunks_of(int s) { return CHUNKS - s * STEP < STEP ? CHUNKS - s * STEP : STEP; }
@@ -50,7 +66,11 @@ template <int S = 0> inline void wait_for_step(int s) {
 inline void copy_weights(uint32_t shared, const uint16_t *w, int block, int rank) {
     for (int s = 0; s < STEPS; s++)
         barrier_init(shared + BARRIERS_AT + 8 * s, 1);
+    if constexpr (CL > 1)
+        barrier_init(shared + RECEIVED_AT, 1);
     fence_barrier_init();
+    if constexpr (CL > 1)
+        barrier_expect(shared + RECEIVED_AT, RECEIVED);
     for (int s = 0; s < STEPS; s++) {
         const uint32_t barrier = shared + BARRIERS_AT + 8 * s, nbytes = chunks_of(s) * W_BLOCK;
         barrier_expect(barrier, NB * nbytes);
@@ -67,7 +87,7 @@ inline void copy_tokens(uint32_t shared, const Rows &rows, int rank) {
     for (int c = 0; c < CHUNKS; c++) {
 #pragma unroll
         for (int i = 0; i < ROWS; i++) {
-            const int r = first + i * ROW_STEP;
+            const int r = place_of(first + i * ROW_STEP);
             if (BT % ROW_STEP == 0 || r < BT) {
                 int nbytes;
                 const uint16_t *source = rows.at(i, rank * KS + c * CHUNK, unit * 8, nbytes);
@@ -88,34 +108,38 @@ inline void multiply(uint32_t shared, float (&sums)[BT / 2], int c, int block) {
         product(sums, weights + 2 * k, tokens + 2 * k);
 }
 
-// Sends the warpgroup's sums to the CTAs that finish their tokens. A thread holds, of 8 tokens and 64 channels at a
-// time, tokens 2 (lane % 4) + {0, 1} and channels 16 warp + lane / 4 + {0, 8}.
-inline void send(uint32_t shared, const float (&sums)[BT / 2], int part, int block) {
+// Sends the warpgroup's sums to the CTAs that finish their tokens. A thread holds, of 8 columns and 64 channels at a
+// time, columns 2 (lane % 4) + {0, 1} and channels 16 warp + lane / 4 + {0, 8}.
+inline void send(uint32_t shared, const float (&sums)[BT / 2], int rank, int slice, int block) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+    const uint32_t target = shared + PARTS_AT + (rank * SLICES + slice) * PART * 4;
 #pragma unroll
-    for (int e = 0; e < BT / 2; e++) {
-        const int t = e / 4 * 8 + lane % 4 * 2 + e % 2;
-        const int channel = block * 64 + warp * 16 + lane / 4 + e / 2 % 2 * 8;
-        const uint32_t at = shared + PARTS_AT + ((part * OWN + t % OWN) * LINE + channel) * 4;
-        if constexpr (CL > 1)
-            store_remote(address_in(at, t / OWN), sums[e]);
-        else
-            store_shared(at, sums[e]);
-    }
+    for (int half = 0; half < 2; half++)
+#pragma unroll
+        for (int n = 0; n < BT / 4; n += WIDTH) {  // of the thread's tokens
+            const int t = n / NEIGHBOURS * PERMUTED + lane % 4 * NEIGHBOURS + n % NEIGHBOURS;
+            const uint32_t at = target + sum_at(block * 64 + warp * 16 + half * 8 + lane / 4, t) * 4;
+            float values[WIDTH];
+#pragma unroll
+            for (int v = 0; v < WIDTH; v++)
+                values[v] = sums[(n + v) / 2 * 4 + half * 2 + v % 2];
+            if (CL == 1 || t / OWN == rank)
+                store_shared<WIDTH>(at, values);
+            else
+                store_async<WIDTH>(address_in(at, t / OWN), values, address_in(shared + RECEIVED_AT, t / OWN));
+        }
 }
 
 // The sums of 8 channels of one token, parts in their order.
-inline void gather(const float *parts, float (&acc)[8]) {
+inline void gather(const float *parts, int token, int channel, float (&acc)[8]) {
 #pragma unroll
     for (int j = 0; j < 8; j++)
         acc[j] = 0.0f;
 #pragma unroll
-    for (int p = 0; p < PARTS; p++) {
-        const float4 *line = reinterpret_cast<const float4 *>(parts + p * OWN * LINE);
-        const float4 a = line[0], b = line[1];
-        acc[0] += a.x, acc[1] += a.y, acc[2] += a.z, acc[3] += a.w;
-        acc[4] += b.x, acc[5] += b.y, acc[6] += b.z, acc[7] += b.w;
-    }
+    for (int p = 0; p < PARTS; p++)
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+            acc[j] += parts[p * PART + sum_at(channel + j, token)];
 }
 
 extern "C" __global__ void@CLUSTER@ __launch_bounds__(THREADS)
@@ -166,19 +190,16 @@ kernel(const uint16_t *x, const uint16_t *w, @SHAPE@@EPILOGUE_PARAMETERS@) {
 
     if constexpr (CL > 1)
         cluster_wait();
-    send(shared, sums, rank * SLICES + slice, block);
-    if constexpr (CL > 1) {
-        cluster_arrive();
-        cluster_wait();
-    } else {
-        __syncthreads();
-    }
-    const float *parts = reinterpret_cast<const float *>(memory + PARTS_AT) + line * LINE + run;
+    send(shared, sums, rank, slice, block);
+    __syncthreads();
+    if constexpr (CL > 1)
+        barrier_wait(shared + RECEIVED_AT, 0);
+    const float *parts = reinterpret_cast<const float *>(memory + PARTS_AT);
 #pragma unroll
     for (int i = 0; i < ITEMS; i++)
         if (token + i * ITEM_STEP < end) {
             float acc[8];
-            gather(parts + i * ITEM_STEP * LINE, acc);
+            gather(parts, line + i * ITEM_STEP, run, acc);
             finish(acc, columns, cells[i], token + i * ITEM_STEP, column@EPILOGUE_NAMES@);
         }
 }
