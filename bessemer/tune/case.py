@@ -20,7 +20,7 @@ from bessemer.kernels.base import Problem
 from bessemer.tune import oracle
 from bessemer.tune.model import flops
 
-FLOPS, ELEMENTS = 5e8, 2e6  # an answer that takes more, or is larger, is computed for one period
+FLOPS, ELEMENTS = 5e8, 2e6  # what takes more, or has larger tensors, is computed for one period
 LEAST = 3  # parts of a period
 Reads = Mapping[int, int]  # operand -> its axis that goes along
 
@@ -60,7 +60,8 @@ def case_of(problem: Problem, rng: np.random.Generator) -> Case:
     found = _independent(problem)
     dtypes = [t.dtype for t in problem.outputs]
     size = problem.typical(problem.outputs[0].shape[found[0]]) if found is not None else 0
-    share = min(FLOPS / max(1, flops(problem)), ELEMENTS / max(1, problem.typical(problem.outputs[0].numel)))
+    largest = max(problem.typical(t.numel) for t in (*(o.type for o in problem.operands), *problem.outputs))
+    share = min(FLOPS / max(1, flops(problem)), ELEMENTS / max(1, largest))
     period = max(LEAST, int(size * share)) | 1
     if found is None or 2 * period > size:
         inputs = oracle.random_inputs(problem, env, rng)
@@ -89,11 +90,9 @@ def _repeated(array: np.ndarray, axis: int, size: int) -> np.ndarray:
 def _independent(problem: Problem) -> tuple[int, Reads] | None:
     """An axis of the output whose parts do not depend on each other, and the operands that go along with it."""
     if problem.body is not None:
-        for axis in range(len(problem.body.shape)):
-            reads = _direct(problem.body.expr, axis)
-            if reads is not None:
-                return axis, reads
-        return None
+        shape = problem.body.shape
+        axes = {k: reads for k in range(len(shape)) if (reads := _direct(problem.body.expr, k)) is not None}
+        return max(axes.items(), key=lambda item: problem.typical(shape[item[0]]), default=None)
     found = _of_anchor(problem)
     if found is None or problem.epilogue is None:
         return found

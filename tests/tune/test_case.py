@@ -56,7 +56,7 @@ PROBLEMS = {
     "group": (made("group", [(40, 6), (6,)], (40, 6), {}, None, 0,
                    ex.ComputeDef((40, 6), dt.f32, ex.call("mul", X, Y))), 0, {0}),
     "turned": (made("group", [(40, 6)], (6, 40), {}, None, 0,
-                    ex.ComputeDef((6, 40), dt.f32, loaded(0, "i1", "i0"))), 0, {0}),
+                    ex.ComputeDef((6, 40), dt.f32, loaded(0, "i1", "i0"))), 1, {0}),
 }  # fmt: skip
 
 
