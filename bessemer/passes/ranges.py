@@ -25,7 +25,7 @@ OVERFLOW = 65520.0  # the least magnitude that rounds to infinity
 COARSE = 2.0**-8  # of a value's norm, what fp16 may lose: as much as bf16 does
 SMALL = 2.0**-16  # the root mean square above which it cannot lose so much
 CALIBRATED, GENERATED = 2, 8  # times more than what was seen has to fit: real inputs tell more than generated ones
-COSTLY = 1e12  # operations of one run, some ten seconds
+COSTLY = 3e11  # operations of one run, some ten seconds of two cores
 
 
 @dataclass(frozen=True)
