@@ -56,6 +56,20 @@ def warpgroup_product(columns: int, dtype: DType, name: str = "product") -> str:
     )
 
 
+def warpgroup_product_that_starts(columns: int, dtype: DType, name: str = "product") -> str:
+    """The function `name(sums, a, b, keep)`: like `warpgroup_product`, but the sums start anew unless `keep`."""
+    count = columns // 2
+    places = ", ".join(f"%{k}" for k in range(count))
+    outputs = ", ".join(f'"+f"(sums[{k}])' for k in range(count))
+    return (
+        f"inline void {name}(float (&sums)[{count}], uint64_t a, uint64_t b, bool keep) {{\n"
+        f'    asm volatile("{{ .reg .pred keep; setp.ne.b32 keep, %{count + 2}, 0; "\n'
+        f'                 "wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{dtype}.{dtype} "\n'
+        f'                 "{{{places}}}, %{count}, %{count + 1}, keep, 1, 1, 0, 0; }}"\n'
+        f'                 : {outputs} : "l"(a), "l"(b), "r"(static_cast<int>(keep)));\n}}\n'
+    )
+
+
 def warpgroup_product_of_registers(columns: int, dtype: DType, name: str) -> str:
     """The function `name(sums, a, b)`: like `warpgroup_product`, with a's fragment in four registers, and b's rows
     running along the sum ([16, columns] as it lies in memory)."""

@@ -263,9 +263,9 @@ inline void products_begin() {}
 
 inline void products_commit() {}
 
-inline void products_wait() {}
+inline void products_wait() { own->warpgroups[threadIdx.x / 128]->arrive_and_wait(); }
 
-inline void products_wait_for_others() {}
+inline void products_wait_for_others() { products_wait(); }
 
 template <int COUNT> inline void registers_keep() {}
 

@@ -29,10 +29,11 @@ def check(tactic: Tactic, c: Case, configs: int = 4, env: dict[str, int] | None 
     assert tactic.applicable(c.problem, H200) is None
     found = list(tactic.configs(c.problem, H200))
     for config in [*found[:configs], *found[configs :: max(1, len(found) // configs)]]:
-        _check_one(tactic, c, config, env)
+        check_one(tactic, c, config, env)
 
 
-def _check_one(tactic: Tactic, c: Case, config: Config, env: dict[str, int] | None) -> None:
+def check_one(tactic: Tactic, c: Case, config: Config, env: dict[str, int] | None) -> None:
+    """One configuration."""
     got = run_on_gpu(c.problem, tactic.emit(c.problem, H200, config), c.operands, env)
     for values, want, out in zip(got, c.want, c.problem.outputs, strict=True):
         error = np.linalg.norm((values - want).ravel()) / max(1e-30, float(np.linalg.norm(want.ravel())))

@@ -1,0 +1,11 @@
+// The rows of a product: x [tokens, k].
+struct Rows {
+    int row, column;
+
+    Rows(const Shape &, int token, int chunk) : row(token), column(chunk * CHUNK) {}
+
+    void copy_next(uint32_t target, const TensorMap *x, uint32_t barrier) {
+        copy_tile(target, x, column, row, barrier);
+        column += CHUNK;
+    }
+};

@@ -1,0 +1,150 @@
+"""Products of many tokens on the emulator, against float64: tails, walks, shared sums, windows, epilogues."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bessemer.core import dtype as dt
+from bessemer.core.dim import sym
+from bessemer.core.dtype import DType
+from bessemer.core.interval import Range
+from bessemer.kernels.base import Config, Map, Tactic
+from bessemer.kernels.cuda import tiled
+from bessemer.kernels.cuda.conv_tma import ConvTma
+from bessemer.kernels.cuda.gemm_tma import GemmTma
+from bessemer.kernels.cuda.tiled import Tile
+from bessemer.kernels.cuda.weights import swizzled_blocks
+from bessemer.targets.cuda import ARCHS, CudaTarget
+from bessemer.targets.nvrtc_compile import compile_text, version
+from tests.kernels.cuda.emulator import emulate
+from tests.kernels.triton.problems import H200, TOLERANCE, Case, matmul, reason, symbolic, with_bias_relu
+from tests.kernels.triton.test_conv import conv
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+
+SMALL = CudaTarget("sm_90", replace(ARCHS["sm_90"], sms=2))  # so that CTAs walk
+
+
+def config(*tile: int) -> Config:
+    """blocks, groups, columns, stages, resident, split."""
+    t = Tile(*tile)
+    return {f.name: getattr(t, f.name) for f in fields(t)}
+
+
+def check(tactic: Tactic, c: Case, chosen: Config, folder: Path, env: dict[str, int] | None = None) -> None:
+    assert tactic.applicable(c.problem, SMALL) is None
+    (got,) = emulate(c.problem, tactic.emit(c.problem, SMALL, chosen), c.operands, folder, env)
+    error = np.linalg.norm((got - c.want[0]).ravel()) / float(np.linalg.norm(c.want[0].ravel()))
+    assert error < TOLERANCE[c.problem.outputs[0].dtype.name]
+
+
+@pytest.mark.parametrize(
+    "dtype,tile",
+    [(dt.f16, (1, 1, 64, 3, 1)), (dt.bf16, (1, 2, 96, 2, 1)), (dt.bf16, (2, 1, 64, 2, 1)), (dt.f16, (2, 2, 128, 2, 1))],
+    ids=str,
+)
+def test_products(dtype: DType, tile: tuple[int, ...], tmp_path: Path) -> None:
+    check(GemmTma(), with_bias_relu(matmul((270, 200), (200, 136), dtype), -1), config(*tile), tmp_path)
+
+
+@pytest.mark.parametrize("tile", [(1, 2, 64, 2, 1, 2), (1, 1, 192, 2, 1, 2)], ids=str)
+def test_sums_shared_by_a_cluster(tile: tuple[int, ...], tmp_path: Path) -> None:
+    check(GemmTma(), with_bias_relu(matmul((90, 328), (328, 136), dt.f16), -1), config(*tile), tmp_path)
+
+
+def test_stored_transposed_over_batches(tmp_path: Path) -> None:
+    c = with_bias_relu(matmul((3, 30, 64), (64, 40), dt.f16, tb=True), -1)
+    check(GemmTma(), c, config(1, 1, 64, 3, 1), tmp_path)
+
+
+def test_symbolic_tokens(tmp_path: Path) -> None:
+    rows = sym("n")
+    c = symbolic(matmul((210, 128), (128, 64), dt.f16), {0: (rows, 128)}, (rows, 64), {"n": Range(1, 5000, 640)})
+    check(GemmTma(), c, config(1, 1, 64, 2, 1), tmp_path, {"n": 210})
+
+
+@pytest.mark.parametrize("channels,kernel", [(64, (3, 3)), (40, (3, 2)), (72, (5,))], ids=str)
+@pytest.mark.parametrize("step,gap", [(1, 1), (2, 1), (1, 2)])
+def test_windows(channels: int, kernel: tuple[int, ...], step: int, gap: int, tmp_path: Path) -> None:
+    rank = len(kernel)
+    attrs = {"strides": (step,) * rank, "dilations": (gap,) * rank, "pads": (1, 2, 2, 1) if rank == 2 else (2, 1)}
+    c = conv((3, channels, *(11, 9)[:rank]), (16, channels, *kernel), dt.f16, **attrs)
+    check(ConvTma(), with_bias_relu(c, -1), config(1, 1, 64, 3, 1), tmp_path)
+
+
+def test_windows_of_a_symbolic_batch(tmp_path: Path) -> None:
+    n = sym("n")
+    c = conv((3, 64, 7, 7), (24, 64, 3, 3), dt.f16, pads=(1, 1, 1, 1))
+    c = symbolic(c, {0: (n, 7, 7, 64)}, (n, 7, 7, 24), {"n": Range(1, 8, 4)})
+    check(ConvTma(), c, config(1, 1, 64, 3, 1), tmp_path, {"n": 3})
+
+
+def test_pointwise_convolutions_read_rows(tmp_path: Path) -> None:
+    c = with_bias_relu(conv((2, 72, 9, 8), (24, 72, 1, 1), dt.bf16), -1)
+    launch = ConvTma().emit(c.problem, H200, config(1, 1, 64, 3, 1)).launches[0]
+    assert isinstance(launch.args[0], Map) and launch.args[0].map.window is None
+    check(ConvTma(), c, config(1, 1, 64, 3, 1), tmp_path)
+
+
+@pytest.mark.skipif(version() is None, reason="needs NVRTC")
+def test_configurations_compile() -> None:
+    gemm = with_bias_relu(matmul((1024, 768), (768, 768), dt.bf16), -1).problem
+    window = with_bias_relu(conv((1, 256, 14, 14), (256, 256, 3, 3), dt.f16, pads=(1, 1, 1, 1)), -1).problem
+    for tactic, problem in ((GemmTma(), gemm), (ConvTma(), window)):
+        for t in tiled.TILES[::5]:
+            _, log = compile_text(tactic.emit(problem, H200, config(*vars(t).values())).text, "sm_90")
+            assert max(int(b) for b in re.findall(r"(\d+) bytes spill", log)) < 256, f"{t}: {log}"
+            assert "C75" not in log, f"{t}: products wait for each other"
+            assert "warning" not in log, log
+
+
+def test_tiles_fit() -> None:
+    for t in tiled.TILES:
+        assert (t.shared + 1024) * t.resident <= 228 << 10 and t.blocks * t.columns // 32 % t.split == 0
+
+
+def test_reasons() -> None:
+    plain = matmul((1280, 64), (64, 64), dt.f16).problem
+    found = GemmTma().applicable(plain, CudaTarget("sm_80", ARCHS["sm_80"]))
+    assert found is not None and found.text == "needs the warpgroup products of sm_90, not sm_80"
+    assert "not constant" in reason(GemmTma(), matmul((80, 64), (64, 64), dt.f16, constant=False).problem)
+    assert "f16 and bf16" in reason(GemmTma(), matmul((80, 64), (64, 64)).problem)
+    assert "16 bytes" in reason(GemmTma(), matmul((80, 60), (60, 64), dt.f16).problem)
+    assert "16 bytes" in reason(GemmTma(), matmul((80, 64), (64, 60), dt.f16).problem)
+    assert "32 channels, not of 24" in reason(ConvTma(), conv((1, 24, 5, 5), (16, 24, 3, 3), dt.f16).problem)
+    long = conv((1, 32, 300, 3), (16, 32, 3, 1), dt.f16, dilations=(128, 1)).problem
+    assert "reaches over 255 pixels" in reason(ConvTma(), long)
+    wide = conv((1, 32, 30, 30), (16, 32, 3, 3), dt.f16, strides=(9, 1)).problem
+    assert "impossible Window" in reason(ConvTma(), wide)
+
+
+@pytest.mark.parametrize(
+    "m,k,n,measured",
+    [(12288, 1024, 1024, 40.3), (4096, 768, 2304, 24.5), (1024, 3072, 768, 12.0), (25088, 512, 128, 9.1)],
+)
+def test_configurations_are_ordered_by_their_estimate(m: int, k: int, n: int, measured: float) -> None:
+    tactic, problem = GemmTma(), matmul((m, k), (k, n), dt.f16).problem
+    times = [tactic.estimate(problem, H200, c) for c in tactic.configs(problem, H200)]
+    assert times == sorted(times) and 0.8 * measured < times[0] < 1.2 * measured
+
+
+def test_runs_of_weights_are_permuted_rows() -> None:
+    w = np.arange(64 * 64, dtype=np.float32).reshape(64, 64)
+    plain, runs = (swizzled_blocks(w, "nk", 1, 1, r)[0, 0] for r in (False, True))
+    assert [int(r[0]) // 64 for r in runs[[0, 8, 16, 24, 32]]] == [0, 2, 4, 6, 32]
+    j, q, e = 3, 1, 1  # row 8 j + 2 q + e is channel 8 q + 2 j + e, its units at their places of that row
+    unit = np.arange(8)
+    want = w[8 * q + 2 * j + e].reshape(8, 8)[unit ^ (8 * j + 2 * q + e) % 8]
+    assert np.array_equal(runs[8 * j + 2 * q + e].reshape(8, 8), want) and not np.array_equal(plain, runs)
+
+
+def test_taps_of_whole_chunks() -> None:
+    w = np.ones((64, 40, 3), np.float32)
+    packed = swizzled_blocks(w, "whole_taps", 1, 3)
+    assert packed.shape == (1, 3, 64, 64) and packed.sum(axis=(0, 2, 3)).tolist() == [64 * 40] * 3
