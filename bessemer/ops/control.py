@@ -17,7 +17,7 @@ import numpy as np
 
 from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim, maximum, symbols
-from bessemer.core.errors import GraphError
+from bessemer.core.errors import GraphError, InvalidModel
 from bessemer.core.interval import compare
 from bessemer.ir.graph import Attr, Graph, TensorType
 from bessemer.ir.importer import ImportContext, Refusal, Values, onnx_op
@@ -81,7 +81,15 @@ def _if(ctx: ImportContext) -> Values:
     known = ctx.value(cond)
     if known is not None:
         return ctx.inline_subgraph(ctx.attr("then_branch" if bool(known.reshape(-1)[0]) else "else_branch"))
-    branches = {name: ctx.subgraph(name, ()) for name in ("then_branch", "else_branch")}
+    branches: dict[str, Graph] = {}
+    failed: dict[str, InvalidModel] = {}
+    for name in ("then_branch", "else_branch"):
+        try:
+            branches[name] = ctx.subgraph(name, ())
+        except InvalidModel as error:
+            failed[name] = error
+    if failed:
+        return _only_branch(ctx, cond, failed)
     for a, b in zip(*([g.types[o] for o in g.outputs] for g in branches.values())):
         if a.rank != b.rank and _squeezes_or_keeps(ctx.attr("then_branch"), ctx.attr("else_branch")):
             (squeezed,) = ctx.inline_subgraph(ctx.attr("then_branch"))
@@ -92,6 +100,20 @@ def _if(ctx: ImportContext) -> Values:
                 "condition, a fixed size or a narrower profile leaves one branch)"
             )
     return ctx.emit_all("if", cond, **branches)
+
+
+def _only_branch(ctx: ImportContext, cond: str, failed: Mapping[str, InvalidModel]) -> Values:
+    """The branch that the sizes of the inputs allow; taking the other is an error of the run.
+
+    With fixed sizes exporters leave branches behind that fit other sizes only (another sampling rate).
+    """
+    if len(failed) == 2:
+        raise failed["then_branch"]
+    ((name, error),) = failed.items()
+    first, *rest = ctx.inline_subgraph(ctx.attr("else_branch" if name == "then_branch" else "then_branch"))
+    holds = ctx.emit("not", cond) if name == "then_branch" else cond
+    reason = f"{ctx.name} takes its {name}, which does not fit the sizes this engine was built for: {error.what}"
+    return (ctx.emit("require", first, holds, reason=reason), *rest)
 
 
 def _squeezes_or_keeps(then: Any, other: Any) -> bool:

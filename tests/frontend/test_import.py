@@ -7,7 +7,7 @@ import pytest
 from onnx import AttributeProto, helper
 
 from bessemer.core.dim import sym
-from bessemer.core.errors import GraphError, UnsupportedModel
+from bessemer.core.errors import GraphError, InvalidModel, UnsupportedModel
 from bessemer.frontend.onnx import import_model
 from bessemer.ir.interp import run
 from bessemer.ir.verify import verify
@@ -188,6 +188,32 @@ def test_a_squeeze_that_may_not_apply_is_checked_when_it_runs():
         run(graph, {"x": X})
     assert [n.op for n in import_model(proto, shapes={"x": (2, 1)}).nodes] == ["reshape"]
     assert import_model(proto, shapes={"x": (2, 4)}).types["x"].shape == (2, 4)
+
+
+@pytest.mark.parametrize("fits", ["then", "else"])
+def test_a_branch_for_other_sizes_is_left_out_and_taking_it_is_an_error(fits):
+    good = _branch("good", [node("Neg", ["x"], ["g"])], "g")
+    bad = _branch("bad", [node("Add", ["x", "five"], ["b"])], "b")
+    then, other = (good, bad) if fits == "then" else (bad, good)
+    choice = node("If", ["c"], ["y"], name="rate", then_branch=then, else_branch=other)
+    inputs = [value("x", ["n", "m"]), value("c", [], BOOL)]
+    proto = model([choice], inputs, ["y"], [tensor("five", np.zeros(5, np.float32))])
+    graph = import_model(proto, shapes={"x": (2, 4)})
+    verify(graph)
+    assert np.array_equal(run(graph, {"x": X, "c": np.array(fits == "then")})["y"], -X)
+    missing = "else_branch" if fits == "then" else "then_branch"
+    with pytest.raises(GraphError, match=f"rate takes its {missing}, which does not fit the sizes"):
+        run(graph, {"x": X, "c": np.array(fits == "else")})
+
+
+def test_if_no_branch_fits_the_model_is_refused():
+    bad = [_branch(n, [node("Add", ["x", "five"], [n])], n) for n in ("b", "d")]
+    choice = node("If", ["c"], ["y"], then_branch=bad[0], else_branch=bad[1])
+    inputs = [value("x", ["n", "m"]), value("c", [], BOOL)]
+    with pytest.raises(InvalidModel):
+        import_model(
+            model([choice], inputs, ["y"], [tensor("five", np.zeros(5, np.float32))]), shapes={"x": (2, 4)}
+        )
 
 
 def _loop(*, carried_grows: bool = False, stop_early: bool = False):
