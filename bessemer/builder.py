@@ -125,6 +125,16 @@ def build(
 
 def run(model: str | Path | bytes | ModelProto, options: BuildOptions) -> Engine | None:
     """The pipeline; None where `stop_after` ended it early."""
+    try:
+        return _run(model, options)
+    except MemoryError as error:
+        raise BuildError(
+            f"there is too little memory to build this model: {error}",
+            fix="free memory, or build on a machine with about three times the size of the model's weights",
+        ) from error
+
+
+def _run(model: str | Path | bytes | ModelProto, options: BuildOptions) -> Engine | None:
     build_ = _Build(options)
     graph = build_.imported(model)
     if build_.done("import", lambda: text.print_graph(graph)):

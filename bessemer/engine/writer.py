@@ -16,13 +16,18 @@ from bessemer.engine.program import to_json
 
 
 def write(engine: Engine, path: Path) -> Path:
-    """Write the file whole or not at all. BuildError where the disk is full or the place not writable."""
+    """Write the file whole or not at all. BuildError where the disk is full, the place not writable, or memory short:
+    weights are only made here."""
     try:
         with replacing(path) as file:
             write_to(engine, file)
     except OSError as error:
         raise BuildError(
             f"the engine could not be written: {error.strerror}", where=str(path), fix="free space or choose another -o"
+        ) from error
+    except MemoryError as error:
+        raise BuildError(
+            f"there is too little memory to make the engine's weights: {error}", where=str(path), fix="free memory"
         ) from error
     return path
 

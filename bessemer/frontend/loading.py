@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 from dataclasses import dataclass, field
@@ -50,9 +51,8 @@ def _mapped(path: Path) -> memoryview:
             empty = os.fstat(file.fileno()).st_size == 0
             return memoryview(b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except OSError as error:
-        raise ModelError(
-            f"cannot read the model: {error.strerror}", where=str(path), fix="check the path and its permissions"
-        ) from error
+        fix = "free memory" if error.errno == errno.ENOMEM else "check the path and its permissions"
+        raise ModelError(f"cannot read the model: {error.strerror}", where=str(path), fix=fix) from error
 
 
 def _parse(data: memoryview, folder: Path | None, source: str) -> Loaded:

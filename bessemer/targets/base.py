@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from bessemer.core.errors import BuildError
@@ -46,6 +47,14 @@ class Target(Protocol):
 
     def link(self, codes: Iterable[tuple[Problem, KernelCode]]) -> Linked:
         """Compile all launches of these kernels; CompilerError where one does not compile."""
+
+
+def no_room(folder: Path, why: str | None) -> BuildError:
+    """The machine's fault, not a kernel's: a full disk, or a folder that cannot be written."""
+    return BuildError(
+        f"compiled kernels cannot be written: {why}", where=str(folder),
+        fix="free space there, or set BESSEMER_CACHE (and TMPDIR) to a folder with room",
+    )  # fmt: skip
 
 
 def resolve(text: str, threads: int | None = None) -> Target:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import os
@@ -17,9 +18,13 @@ from functools import lru_cache
 from pathlib import Path
 
 from bessemer.core.errors import CompilerError
+from bessemer.targets.base import no_room
 
 TIMEOUT = 120.0  # seconds for one file
 FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-semantic-interposition", "-w")
+FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)) + (
+    "File size limit exceeded",
+)  # fmt: skip
 MARCH = {"avx512": "x86-64-v4", "avx2": "x86-64-v3", "scalar": None}
 
 
@@ -103,8 +108,27 @@ def compile_objects(
         found = _compile(compiler, source, flags, min(timeout, left)) if left > 0 else None
         return None if isinstance(found, str) and time.monotonic() >= end else found
 
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        return list(pool.map(compiled, sources))
+    try:
+        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+            return list(pool.map(compiled, sources))
+    except OSError as error:
+        raise no_room(cache_folder(), error.strerror) from error
+
+
+def _run(command: Sequence[str], folder: str, timeout: float) -> str | None:
+    """What a command of the compiler says where it fails; BuildError where that is for want of room."""
+    environment = {**os.environ, "LC_ALL": "C", "TMPDIR": folder}
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout, env=environment)
+    except OSError as error:
+        what = f"the compiler {command[0]} cannot be started: {error.strerror}"
+        raise CompilerError(what, fix="set CC to a C compiler") from error
+    if not done.returncode:
+        return None
+    full = next((text for text in FULL if text in done.stderr), None)
+    if full is not None:
+        raise no_room(Path(folder).parent, full)
+    return done.stderr.strip()[:4000] or f"the compiler ended with status {done.returncode}"
 
 
 def _compile(compiler: Compiler, source: Source, flags: Sequence[str], timeout: float) -> Path | str:
@@ -119,11 +143,11 @@ def _compile(compiler: Compiler, source: Source, flags: Sequence[str], timeout: 
         file.write_text(source.text, encoding="utf-8")
         command = [*compiler.command, *flags, *defines, "-c", "kernel.c", "-o", "kernel.o"]
         try:
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout)
+            failed = _run(command, folder, timeout)
         except subprocess.TimeoutExpired:
             return f"the compiler did not finish within {timeout:.0f} s"
-        if done.returncode:
-            return done.stderr.strip()[:4000] or f"the compiler ended with status {done.returncode}"
+        if failed is not None:
+            return failed
         os.replace(Path(folder) / "kernel.o", path)
     return path
 
@@ -131,12 +155,15 @@ def _compile(compiler: Compiler, source: Source, flags: Sequence[str], timeout: 
 def link_objects(objects: Sequence[Path]) -> bytes:
     """One shared object; the same objects give the same bytes."""
     compiler = find_compiler()
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "engine.so"
-        listing = Path(folder) / "objects.txt"
-        listing.write_text("\n".join(str(o) for o in objects), encoding="utf-8")
-        command = [*compiler.command, "-shared", "-Wl,--build-id=none", "-s", f"@{listing}", "-o", str(out)]
-        done = subprocess.run([*command, "-lpthread", "-lm"], capture_output=True, text=True, timeout=TIMEOUT)
-        if done.returncode:
-            raise CompilerError(f"the engine's native code could not be linked:\n{done.stderr.strip()[:4000]}")
-        return out.read_bytes()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "engine.so"
+            listing = Path(folder) / "objects.txt"
+            listing.write_text("\n".join(str(o) for o in objects), encoding="utf-8")
+            command = [*compiler.command, "-shared", "-Wl,--build-id=none", "-s", f"@{listing}", "-o", str(out)]
+            failed = _run([*command, "-lpthread", "-lm"], folder, TIMEOUT)
+            if failed is not None:
+                raise CompilerError(f"the engine's native code could not be linked:\n{failed}")
+            return out.read_bytes()
+    except OSError as error:
+        raise no_room(Path(tempfile.gettempdir()), error.strerror) from error

@@ -23,6 +23,7 @@ from typing import Any
 from bessemer.core import canon
 from bessemer.core.errors import CompilerError
 from bessemer.targets import nvrtc_compile, triton_compile
+from bessemer.targets.base import no_room
 
 TIMEOUT = 180.0  # seconds for one kernel
 WORKERS = 16  # processes at most, of up to half a gigabyte each
@@ -159,7 +160,8 @@ def compile_all(
 
     At most `workers` processes (by default as many as there are cores, and no more than WORKERS) share the jobs that
     `folder` does not hold, the first ones first. `done(finished, all)` is called as they finish. After `seconds` what
-    is still being compiled is given up; such jobs, and those that nobody began, are None."""
+    is still being compiled is given up; such jobs, and those that nobody began, are None. BuildError where `folder`
+    cannot be written."""
     where = folder or cache_folder()
     end = float("inf") if seconds is None else time.monotonic() + seconds
     missing = {job.key: job for job in jobs if _stored(where, job.key) is None}
@@ -168,14 +170,17 @@ def compile_all(
     for item in missing.items():
         work.put(item)
     finished = [0]
+    full: list[str] = []
 
     def run() -> None:
         process: _Process | None = None
         with contextlib.suppress(queue.Empty):
-            while (left := end - time.monotonic()) > 0:
+            while (left := end - time.monotonic()) > 0 and not full:
                 key, job = work.get_nowait()
                 process = process or _take()
                 found = process.answer({**job.payload(), "out": str(where / key[:2] / key)}, min(timeout, left))
+                if "room" in found:
+                    full.append(found["room"])
                 if "error" in found and time.monotonic() < end:
                     errors[key] = found["error"]
                 if not process.alive:
@@ -193,6 +198,8 @@ def compile_all(
         thread.start()
     for thread in threads:
         thread.join()
+    if full:
+        raise no_room(where, full[0])
     return [_stored(where, job.key) or errors.get(job.key, "the compiler left no result") for job in jobs]
 
 

@@ -6,6 +6,7 @@ the job's folder, or {"error": text}.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -17,15 +18,24 @@ from typing import Any
 
 from bessemer.targets import nvrtc_compile, triton_compile
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
 
 def answer(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Compile one job and keep the result; whatever fails is this job's failure, not the process's."""
+    """Compile one job and keep the result; whatever fails is this job's failure, not the process's.
+
+    For want of room on a disk nothing can be said of the job: {"room": text}."""
     try:
         cuda = job["language"] == "cuda"
         found = nvrtc_compile.compile_job(job) if cuda else triton_compile.compile_job(job, folder)
-        keep(Path(job["out"]), *found)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            return {"room": error.strerror}
         return {"error": f"{type(error).__name__}: {error}"}
+    try:
+        keep(Path(job["out"]), *found)
+    except OSError as error:
+        return {"room": error.strerror}
     return {"ok": True}
 
 
