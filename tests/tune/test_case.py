@@ -64,7 +64,8 @@ PROBLEMS = {
 def test_the_answer_of_a_period_is_that_of_the_whole(name: str) -> None:
     p, axis, along = PROBLEMS[name]
     found = case_of(p, RNG)
-    assert (found.axis, case_module._independent(p)) == (axis, (axis, pytest.approx(dict.fromkeys(along, 0), abs=9)))
+    found_axis, reads = case_module._independent(p) or (-1, {})
+    assert (found.axis, found_axis, set(reads)) == (axis, axis, along)
     assert found.period == 3 or (name == "turned" and found.period is None)
     assert [a.shape for a in found.inputs] == [o.type.shape for o in p.operands]
     (whole,) = oracle.answer(p, found.inputs, found.env)
@@ -72,7 +73,7 @@ def test_the_answer_of_a_period_is_that_of_the_whole(name: str) -> None:
     assert found.error(0, got) < 1e-6 and found.wrong(0, got) is None
     if found.period is None:
         return
-    for at in (0, 3, p.outputs[0].shape[axis] - 1):  # type: ignore[operator]
+    for at in (0, 3, got.shape[axis] - 1):
         off = got.copy()
         np.moveaxis(off, axis, 0)[at] += 100
         assert "wrong result" in str(found.wrong(0, off))

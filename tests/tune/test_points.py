@@ -1,0 +1,88 @@
+"""Points of a dynamic problem: they cover the range, and boxes take every shape exactly once."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bessemer.core.dim import evaluate, sym
+from bessemer.core.dimtext import parse
+from bessemer.core.interval import INF, UNBOUNDED, Range
+from bessemer.kernels.base import Problem
+from bessemer.tune.points import Box, inside, merged, points_of
+from tests.tune.fakes import problem
+
+B, S = Range(1, 32, 8), Range(16, 512, 128, 8)
+
+
+def _two() -> Problem:
+    return problem(sym("b") * sym("s"), b=B, s=S)
+
+
+def test_static_problems_and_symbols_that_no_input_binds_have_one_point() -> None:
+    assert [(p.problem, p.box) for p in points_of(problem(), {"b"}, 9)] == [(problem(), ())]
+    assert len(points_of(_two(), set(), 9)) == 1
+    assert len(points_of(_two(), {"b", "s"}, 1)) == 1
+
+
+def test_two_symbols_share_the_limit_and_the_opt_shape_is_a_point() -> None:
+    found = points_of(_two(), {"b", "s"}, 9)
+    assert [tuple(r.opt for _, r in p.problem.ranges) for p in found] == list(
+        itertools.product((1, 8, 32), (16, 128, 512))
+    )
+    assert found[4].problem is not None and found[4].problem.key == _two().key
+    assert found[0].box == (("b", 1, 2), ("s", 16, 45)) and found[8].box == (("b", 17, 32), ("s", 257, 512))
+
+
+def test_middles_are_multiples_and_near_values_are_not_split() -> None:
+    one = problem(sym("s"), s=Range(16, 4096, 64, 16))
+    values = [dict(p.problem.ranges)["s"].opt for p in points_of(one, {"s"}, 9)]
+    assert values == sorted(set(values)) and {16, 64, 4096} <= set(values)  # type: ignore[type-var]
+    assert all(v is not None and v % 16 == 0 for v in values) and len(values) < 9
+    assert [dict(p.problem.ranges)["s"].opt for p in points_of(problem(sym("s"), s=Range(4, 6, 5)), {"s"}, 9)] == [
+        4, 5, 6]  # fmt: skip
+
+
+@pytest.mark.parametrize("r", [Range(1, UNBOUNDED), Range(1, UNBOUNDED, 100), Range(0, INF), Range(0, 7, 0)])
+def test_open_and_empty_ends(r: Range) -> None:
+    found = points_of(problem(sym("s"), s=r), {"s"}, 4)
+    assert found[0].box[0][1] == r.lo and found[-1].box[0][2] == r.hi
+    assert all((dict(p.problem.ranges)["s"].opt or 0) <= max(8 * r.typical, 7) for p in found)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.data())
+def test_boxes_take_every_shape_once_merged_or_not(data: st.DataObject) -> None:
+    def range_() -> Range:
+        lo = data.draw(st.integers(0, 9))
+        hi = lo + data.draw(st.integers(0, 24))
+        return Range(lo, hi, data.draw(st.integers(lo, hi)))
+
+    ranges = {"b": range_(), "s": range_()}
+    found = points_of(
+        problem(sym("b") * sym("s"), b=ranges["b"], s=ranges["s"]), set(ranges), data.draw(st.integers(1, 17))
+    )
+    boxes: dict[Box, int] = {p.box: data.draw(st.integers(0, 2)) for p in found}
+    larger = merged(boxes)
+    assert len(larger) <= len(boxes)
+    for b, s in itertools.product(*(range(r.lo, r.hi + 1) for r in ranges.values())):
+        env = {"b": b, "s": s}
+        taken = [v for box, v in boxes.items() if evaluate(inside(box, ranges), env)]
+        assert taken == [v for box, v in larger if evaluate(inside(box, ranges), env)] and len(taken) == 1
+
+
+def test_equal_neighbours_become_one_box() -> None:
+    boxes = {p.box: 1 for p in points_of(_two(), {"b", "s"}, 9)}
+    assert merged(boxes) == [((("b", 1, 32), ("s", 16, 512)), 1)]
+    assert inside(merged(boxes)[0][0], {"b": B, "s": S}) == 1
+    odd = {**boxes, min(boxes): 2}
+    assert sorted(v for _, v in merged(odd)) == [1, 1, 2]
+
+
+def test_the_dim_survives_being_written() -> None:
+    when = inside((("b", 3, 16), ("s", 16, 45)), {"b": B, "s": S}) * sym("b")
+    assert parse(str(when)) == when
+    assert [evaluate(when, {"b": b, "s": 16}) for b in (2, 3, 16, 17)] == [0, 3, 16, 0]
