@@ -33,7 +33,7 @@ from bessemer.plan.plan import plan
 from bessemer.plan.unbounded import unbounded_notes
 from bessemer.targets.base import Target, resolve
 from bessemer.tune.cache import TimingCache, shipped
-from bessemer.tune.choice import Choice
+from bessemer.tune.choice import Variant
 from bessemer.tune.measure import measurer_for
 from bessemer.tune.tuner import MODES, Tuner
 
@@ -156,7 +156,7 @@ def _run(model: str | Path | bytes | ModelProto, options: BuildOptions) -> Engin
         return None
     problems = [i.problem for i in lowered.items if isinstance(i, KernelItem)]
     tuner.budget = build_.seconds_to_tune()
-    choices = tuner.choose(problems)
+    choices = tuner.choose(problems, lowered.bound_symbols)
     build_.finish_tuning(tuner)
     if build_.done("tune", lambda: _choices_text(choices)):
         return None
@@ -238,9 +238,9 @@ class _Build:
         if tuner.left is not None:
             self.notes.append(f"{tuner.left}; build again with the same timing cache to go on")
 
-    def assembled(self, graph: Graph, lowered: Lowered, choices: Mapping[Problem, Choice]) -> Engine:
+    def assembled(self, graph: Graph, lowered: Lowered, choices: Mapping[Problem, Sequence[Variant]]) -> Engine:
         self.tell("plan", 0, 1)
-        compiled = self.target.link((problem, choice.code) for problem, choice in choices.items())
+        compiled = self.target.link((problem, v.choice.code) for problem, found in choices.items() for v in found)
         program, parts = plan(lowered, choices, compiled.placement)
         weights = Weights(program.weights_bytes, parts=parts)
         verify_program(program, len(compiled.blobs), weights.nbytes)
@@ -277,13 +277,14 @@ def _lowered_text(lowered: Lowered) -> str:
     return "\n".join(lines)
 
 
-def _choices_text(choices: Mapping[Problem, Choice]) -> str:
+def _choices_text(choices: Mapping[Problem, Sequence[Variant]]) -> str:
     def typical(problem: Problem) -> str:
         env = {k: r.typical for k, r in problem.ranges}
         return ", ".join(f"{o.type.dtype}{[substitute(d, env) for d in o.type.shape]}" for o in problem.operands)
 
     lines = []
-    for problem, choice in choices.items():
+    for problem, choice, shapes in ((p, v.choice, v.shapes) for p, found in choices.items() for v in found):
         time = "not timed" if choice.time_us is None else f"{choice.time_us:.2f} us"
-        lines.append(f"{problem.op}({typical(problem)}): {choice.tactic} {dict(choice.config)} {time}")
+        where = f" at {shapes}" if shapes else ""
+        lines.append(f"{problem.op}({typical(problem)}): {choice.tactic} {dict(choice.config)} {time}{where}")
     return "\n".join(sorted(lines))

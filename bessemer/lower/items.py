@@ -97,6 +97,11 @@ class Lowered:
     metadata: Mapping[str, str]
     output_names: tuple[str, ...]
 
+    @property
+    def bound_symbols(self) -> frozenset[str]:
+        """The symbols whose values the inputs' shapes give."""
+        return frozenset(str(d) for v in self.inputs for d in self.types[v].shape if str(d) in self.ranges)
+
 
 def written(item: Item) -> tuple[str, ...]:
     """Values an item writes."""

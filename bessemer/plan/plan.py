@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -32,18 +32,20 @@ from bessemer.lower.items import (
 from bessemer.plan.host import host_attrs, host_reads
 from bessemer.plan.storage import Storage, assign, planned_bytes
 from bessemer.targets.base import Placement
-from bessemer.tune.choice import Choice
+from bessemer.tune.choice import Choice, Variant
 from bessemer.tune.model import traffic
 
 
 def plan(
-    lowered: Lowered, choices: Mapping[Problem, Choice], placed: Callable[[Problem, KernelCode, Launch], Placement]
-) -> tuple[Program, tuple[WeightPart, ...]]:
+    lowered: Lowered, choices: Mapping[Problem, Sequence[Variant]],
+    placed: Callable[[Problem, KernelCode, Launch], Placement],
+) -> tuple[Program, tuple[WeightPart, ...]]:  # fmt: skip
     """The program, and the parts of its weight section."""
     scratch: dict[int, int] = {}
     for number, item in enumerate(lowered.items):
         if isinstance(item, KernelItem):
-            scratch[number] = planned_bytes(choices[item.problem].code.workspace, lowered.ranges) or 0
+            needed = [planned_bytes(v.choice.code.workspace, lowered.ranges) or 0 for v in choices[item.problem]]
+            scratch[number] = max(needed)
     storage, workspaces = assign(lowered, scratch)
     planner = _Planner(lowered, choices, placed, storage, scratch, workspaces)
     return planner.program(), tuple(planner.weights.parts)
@@ -69,7 +71,7 @@ class _WeightTable:
 @dataclass
 class _Planner:
     lowered: Lowered
-    choices: Mapping[Problem, Choice]
+    choices: Mapping[Problem, Sequence[Variant]]
     placed: Callable[[Problem, KernelCode, Launch], Placement]
     storage: Storage
     scratch: Mapping[int, int]
@@ -145,7 +147,7 @@ class _Planner:
     def _steps(self, number: int, item: Item) -> list[Step]:
         match item:
             case KernelItem():
-                return self._kernel_steps(number, item)
+                return [s for v in self.choices[item.problem] for s in self._kernel_steps(number, item, v)]
             case HostItem(node=node):
                 attrs = host_attrs(node, self.lowered.types, self.lowered.ranges)
                 reads = tuple(self.tensor(v) for v in host_reads(node))
@@ -163,18 +165,20 @@ class _Planner:
         assert isinstance(item, (AliasItem, JoinItem, LabelItem))
         return []
 
-    def _kernel_steps(self, number: int, item: KernelItem) -> list[Step]:
-        choice = self.choices[item.problem]
+    def _kernel_steps(self, number: int, item: KernelItem, variant: Variant) -> list[Step]:
+        """The launches of one variant, whose grids are empty at the shapes of the others."""
+        choice = variant.choice
         packs = {p.operand: p for p in choice.code.packs}
         operands = [
             self._packed_tensor(v, packs[k]) if k in packs else self.tensor(v) for k, v in enumerate(item.operands)
         ]
         outputs = [self.tensor(v) for v in item.outputs]
         workspace = (self.workspaces.get(number, 0), self.scratch.get(number, 0))
-        own = self._own_workspace(choice) if choice.code.workspace != 0 and not workspace[1] else None
+        unplanned = planned_bytes(choice.code.workspace, self.lowered.ranges) is None
+        own = self._own_workspace(choice) if unplanned else None
         origin = tuple(dict.fromkeys(o for n in item.nodes for o in n.origin))
-        nbytes = traffic(item.problem)
-        name = "+".join(n.op for n in item.nodes)
+        flops, nbytes = item.flops * variant.when, traffic(item.problem) * variant.when
+        name = "+".join(n.op for n in item.nodes) + (f" ({variant.shapes})" if variant.shapes else "")
         steps = []
         for k, launch in enumerate(choice.code.launches):
             args = []
@@ -191,8 +195,9 @@ class _Planner:
                 Step(
                     "kernel", name, item.problem.op, origin, tuple(dict.fromkeys(operands)),
                     (*outputs, *(() if own is None else (own,))),
-                    self._kernel(item.problem, choice, launch), tuple(args), launch.grid,
-                    flops=item.flops if k == 0 else 0, nbytes=nbytes if k == 0 else 0, workspace=workspace,
+                    self._kernel(item.problem, choice, launch), tuple(args),
+                    (launch.grid[0] * variant.when, *launch.grid[1:]),
+                    flops=flops if k == 0 else 0, nbytes=nbytes if k == 0 else 0, workspace=workspace,
                 )
             )  # fmt: skip
         return steps

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from bessemer.kernels.base import Limits, Problem, Reason, Tactic
+from bessemer.tune.choice import Choice
 from bessemer.tune.task import Candidate
 
 
@@ -40,8 +41,10 @@ class Finder:
                 reasons.append(f"{tactic.name}: {reason.text}")
         return "; ".join(reasons) or f"there is no tactic for {problem.op}"
 
-    def find(self, problem: Problem) -> Found:
-        """The candidates of a problem, those with the best estimates first and those without one last."""
+    def find(self, problem: Problem, keep: Choice | None = None) -> Found:
+        """The candidates of a problem, those with the best estimates first and those without one last.
+
+        What was chosen for the problem at another opt shape, `keep`, is among them."""
         candidates: list[Candidate] = []
         estimates: dict[str, float] = {}
         rejected: list[tuple[str, str]] = []
@@ -56,6 +59,8 @@ class Finder:
             except Exception as error:
                 rejected.append((tactic.name, self._defect(tactic.name, "configs", problem, error)))
                 continue
+            if keep is not None and keep.tactic == tactic.name and keep.config not in configs:
+                configs = [*configs, keep.config]
             for c in (Candidate(tactic, config, problem, self.target) for config in configs):
                 why = self._too_large(c) or self._estimate(c, estimates)
                 if why is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bessemer.core.dim import Dim
 from bessemer.kernels.base import Config, KernelCode
 
 
@@ -21,3 +22,14 @@ class Choice:
     time_us: float | None
     chosen_by: str  # "measured", "cache", "model"
     rejected: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A choice for some shapes: those where the dim `when` is 1 (elsewhere it is 0). `shapes` tells which, in words.
+
+    The variants of a problem take every shape of its range exactly once."""
+
+    choice: Choice
+    when: Dim = 1
+    shapes: str = ""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from bessemer.core.dim import Dim, floordiv, minimum, sym
-from bessemer.core.interval import Range
+from bessemer.core.interval import UNBOUNDED, Range
 from bessemer.kernels.base import Problem
 
 FAR = 8  # times the opt value: where the last point is if nobody gave an upper end
@@ -112,3 +112,9 @@ def inside(box: Box, ranges: Mapping[str, Range]) -> Dim:
         if high < ranges[name].hi:
             out = out * (1 - minimum(1, floordiv(sym(name), high + 1)))
     return out
+
+
+def words(box: Box, ranges: Mapping[str, Range]) -> str:
+    """The shapes of a box, but for symbols with their whole range: "batch 1 to 4"."""
+    said = [(n, lo, hi) for n, lo, hi in box if lo > ranges[n].lo or hi < ranges[n].hi]
+    return ", ".join(f"{n} {lo} or more" if hi >= UNBOUNDED else f"{n} {lo} to {hi}" for n, lo, hi in said)

@@ -14,6 +14,11 @@ SLACK = 3.0  # a candidate is timed only if its estimate is within this factor o
 EACH = 4  # candidates of every tactic that come before more of another: estimates of two tactics compare badly
 
 
+def label_of(tactic: str, config: Config) -> str:
+    """How a tactic with a configuration is called."""
+    return f"{tactic}{canon.dumps(dict(config))}" if config else tactic
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A tactic with a configuration for a problem. The code is emitted when it is first asked for."""
@@ -29,7 +34,7 @@ class Candidate:
 
     @cached_property
     def label(self) -> str:
-        return f"{self.tactic.name}{canon.dumps(dict(self.config))}" if self.config else self.tactic.name
+        return label_of(self.tactic.name, self.config)
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ class Task:
     known: dict[str, Measured] = field(default_factory=dict)
     slower: set[str] = field(default_factory=set)  # those that the timing cache only knows to have lost
     measured: bool = False  # in this build
+    most: int | None = None  # candidates that are timed at most, where that is fewer than elsewhere
+    kept: str = ""  # the candidate that is timed whatever its estimate
 
     def shortlist(self, most: int) -> list[Candidate]:
         """What is worth timing: the best by their estimates of those that have not failed, and all without one."""
@@ -60,8 +67,9 @@ class Task:
         alive = [c for c in self.candidates if c.label not in failed]
         estimated = [c for c in alive if c.label in self.estimates]
         best = self.estimates[estimated[0].label] if estimated else 0.0
+        most = most if self.most is None else min(most, self.most)
         near = _ranked([c for c in estimated if self.estimates[c.label] <= SLACK * best])[:most]
-        labels = {c.label for c in near}
+        labels = {c.label for c in near} | {self.kept}
         return [c for c in alive if c.label in labels or c.label not in self.estimates]
 
     def missing(self, most: int, width: int | None = None) -> list[Candidate]:

@@ -6,24 +6,26 @@ Logic only: the clock and the device are behind `Measurer`, so all of it is test
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from bessemer.core import canon
 from bessemer.core.errors import NoTacticError, TimingCacheError
-from bessemer.kernels.base import Limits, Problem, Tactic
+from bessemer.kernels.base import KernelCode, Limits, Problem, Tactic
 from bessemer.tune.cache import Entry, TimingCache, entry_key, problem_key
 from bessemer.tune.candidates import Finder
-from bessemer.tune.choice import Choice
+from bessemer.tune.choice import Choice, Variant
 from bessemer.tune.left import Left, left
 from bessemer.tune.model import estimate_us
-from bessemer.tune.task import Candidate, Measured, Task
+from bessemer.tune.points import Box, inside, merged, points_of, words
+from bessemer.tune.task import Candidate, Measured, Task, label_of
 
 TIMED = 16  # most candidates of a problem that are timed, where the target does not say
 BATCH = 8  # problems whose candidates are compiled together, where time is short
 FEW = 4  # candidates of each problem that are timed before any more, where time is short
 SAVE_SECONDS = 10.0  # between saves of the timing cache while measuring
+STICKS = 0.08  # what another kernel than that of the opt shape must gain at other shapes
 NOISE = 0.02  # candidates within this share of the fastest are equal: the least workspace wins, then the name
 MODES = ("off", "cache", "device")
 
@@ -64,14 +66,33 @@ class Tuner:
         """None where some tactic applies, else all reasons."""
         return self._finder.supports(problem)
 
-    def choose(self, problems: Iterable[Problem]) -> dict[Problem, Choice]:
-        """A choice for each distinct problem, the costly ones measured first."""
+    def choose(self, problems: Iterable[Problem], symbols: Collection[str] = ()) -> dict[Problem, tuple[Variant, ...]]:
+        """The variants of each distinct problem, one where it is static; the costly ones are measured first.
+
+        `symbols` are those that inputs bind: kernels may differ by them. Every problem is tuned at its opt shape
+        before any is elsewhere."""
         end = None if self.budget is None else self.clock() + self.budget
         counts: dict[Problem, int] = {}
         for problem in problems:
             counts[problem] = counts.get(problem, 0) + 1
         order = sorted(counts, key=lambda p: (-counts[p] * estimate_us(p, self.target), p.key))
         tasks = [self._task(problem, counts[problem]) for problem in order]
+        self._tune(tasks, end)
+        chosen = []
+        for number, task in enumerate(tasks):
+            self._tell(number, len(tasks), task.problem.op)
+            chosen.append(self._choose(task))
+        elsewhere = [self._elsewhere(task, choice, symbols) for task, choice in zip(tasks, chosen)]
+        others = [task for points in elsewhere for _, task in points if task.count == 0]
+        self._tune(others, end)
+        if self.mode == "device" and self.measurer is not None:
+            self.left = left([*tasks, *others], self._most, self.target)
+        out = {t.problem: self._variants(t, c, points) for t, c, points in zip(tasks, chosen, elsewhere)}
+        self._tell(len(tasks), len(tasks), "")
+        return out
+
+    def _tune(self, tasks: Sequence[Task], end: float | None) -> None:
+        """Come to know times: see that there are those that are required, or measure."""
         if self.cache.mode == "require" and self.mode != "off":
             self._require(tasks)
         elif self.mode == "device" and self.measurer is not None:
@@ -79,13 +100,6 @@ class Tuner:
                 self._measure(tasks, self.measurer, end)
             finally:
                 self.cache.save()
-            self.left = left(tasks, self._most, self.target)
-        out = {}
-        for number, task in enumerate(tasks):
-            self._tell(number, len(tasks), task.problem.op)
-            out[task.problem] = self._choose(task)
-        self._tell(len(tasks), len(tasks), "")
-        return out
 
     @property
     def _most(self) -> int:
@@ -101,8 +115,8 @@ class Tuner:
     def _finder(self) -> Finder:
         return Finder(self.target, self.tactics, self.workspace, self.max_candidates, self.log)
 
-    def _task(self, problem: Problem, count: int) -> Task:
-        candidates, estimates, rejected = self._finder.find(problem)
+    def _task(self, problem: Problem, count: int, keep: Choice | None = None) -> Task:
+        candidates, estimates, rejected = self._finder.find(problem, keep)
         if not candidates:
             shown = "\n".join(f"  {name}: {why}" for name, why in rejected)
             raise NoTacticError(f"no kernel computes {problem.key}:\n{shown}")
@@ -130,6 +144,42 @@ class Tuner:
             missing = task.missing(self._most, width)
             if all([self._written(task, c) for c in missing]):
                 return missing
+
+    # -- shapes other than the opt ones ---------------------------------------------------------------------------
+
+    def _elsewhere(self, task: Task, choice: Choice, symbols: Collection[str]) -> list[tuple[Box, Task]]:
+        """The points of a problem; at its own it is the task itself, the tasks of the others count 0."""
+        points = points_of(task.problem, symbols, self.target.limits.get("tuned_points", 1))
+        out = []
+        for point in points:
+            there = task if point.problem == task.problem else self._task(point.problem, 0, choice)
+            if there is not task:
+                there.most, there.kept = FEW, label_of(choice.tactic, choice.config)
+            out.append((point.box, there))
+        return out
+
+    def _variants(self, task: Task, choice: Choice, points: Sequence[tuple[Box, Task]]) -> tuple[Variant, ...]:
+        """What is chosen at each point, for the shapes around it; neighbours with one kernel are one variant."""
+        kernels: dict[tuple[str, KernelCode], Choice] = {}
+        boxes = {}
+        for box, there in points:
+            found = choice if there is task else self._choose_near(there, choice)
+            key = (label_of(found.tactic, found.config), found.code)
+            boxes[box] = kernels.setdefault(key, choice if key[1] == choice.code else found)
+        ranges = task.problem.range_map
+        return tuple(Variant(c, inside(box, ranges), words(box, ranges)) for box, c in merged(boxes))
+
+    def _choose_near(self, task: Task, opt: Choice) -> Choice:
+        """The choice at a point: that of the opt shape, unless another is known, or estimated, to be faster by more
+        than what a kernel, or a layout of weights, of its own is worth."""
+        found, label = self._choose(task), label_of(opt.tactic, opt.config)
+        if found.time_us is not None:
+            kept = task.known[label].us if label in task.known else None
+            return opt if kept is not None and kept <= found.time_us * (1 + STICKS) else found
+        if opt.time_us is not None:  # a time at the opt shape is better than an estimate here
+            return opt
+        best, kept = task.estimates.get(label_of(found.tactic, found.config)), task.estimates.get(label)
+        return found if best is not None and kept is not None and best * (1 + STICKS) < kept else opt
 
     # -- measuring ------------------------------------------------------------------------------------------------
 

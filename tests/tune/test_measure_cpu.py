@@ -135,7 +135,7 @@ def test_a_build_drops_logs_and_remembers_what_fails(measurer: CpuMeasurer, tmp_
     tactic = Candidates("t", texts=(*(good + body for body in FAILURES), good))
     path, lines, target = tmp_path / "cache.jsonl", list[str](), measurer.target
     tuner = Tuner(target, {"cpu": "this"}, [tactic], TimingCache(path), measurer=measurer, log=lines.append)
-    choice = tuner.choose([problem()])[problem()]
+    choice = tuner.choose([problem()])[problem()][0].choice
     winner = len(FAILURES)
     assert choice.config == {"text": winner} and choice.chosen_by == "measured"
     assert len(lines) == winner and all(line.startswith('dropped t{"text":') for line in lines)
@@ -145,7 +145,7 @@ def test_a_build_drops_logs_and_remembers_what_fails(measurer: CpuMeasurer, tmp_
     failures = {e.config["text"]: e.error for e in TimingCache(path).entries.values() if e.error}
     assert set(failures) == set(range(winner))
     again = Tuner(target, {"cpu": "this"}, [tactic], TimingCache(path, "require"), log=lines.append)
-    assert again.choose([problem()])[problem()].config == {"text": winner}
+    assert again.choose([problem()])[problem()][0].choice.config == {"text": winner}
     assert len(lines) == winner, "nothing was tried again"
 
 
