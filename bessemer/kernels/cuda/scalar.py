@@ -16,6 +16,7 @@ from bessemer.kernels.c import scalar
 from bessemer.kernels.c.body import Body, Value
 
 SHORT = frozenset({"erf", "exp", "sigmoid", "tanh"})  # functions that have a form for 16 bits
+NARROW = frozenset({dt.f16, dt.bf16})
 NAMES = {
     "inff()": "__int_as_float(0x7f800000)", "inf()": "__longlong_as_double(0x7ff0000000000000ll)",
     "popcountll": "__popcll",
@@ -26,10 +27,15 @@ class DeviceBody(Body):
     """Statements of a device function."""
 
     def _value(self, e: ex.Expr) -> Value:
-        if isinstance(e, ex.Call) and e.fn in SHORT and e.args[0].dtype in (dt.f16, dt.bf16):
+        if isinstance(e, ex.Call) and e.fn in SHORT and self._short(e):
             value = self.value(e.args[0])
             return self._let(f"{e.fn}_16({value.text})", e.dtype, value.level)
         return super()._value(e)
+
+    def _short(self, e: ex.Call) -> bool:
+        """Whether the value ends up in 16 bits: it is of such a type, or an f32 within what is stored as one."""
+        stored = {t.dtype for t in self.problem.outputs}
+        return e.args[0].dtype in NARROW or (e.args[0].dtype == dt.f32 and stored <= NARROW)
 
 
 @cache
