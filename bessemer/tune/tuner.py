@@ -16,6 +16,7 @@ from bessemer.kernels.base import KernelCode, Limits, Problem, Tactic
 from bessemer.tune.cache import Entry, TimingCache, entry_key, problem_key
 from bessemer.tune.candidates import Finder
 from bessemer.tune.choice import Choice, Variant
+from bessemer.tune.choosing import choose, choose_near
 from bessemer.tune.left import Left, left
 from bessemer.tune.model import estimate_us
 from bessemer.tune.points import Box, inside, merged, points_of, words
@@ -25,8 +26,6 @@ TIMED = 16  # most candidates of a problem that are timed, where the target does
 BATCH = 8  # problems whose candidates are compiled together, where time is short
 FEW = 4  # candidates of each problem that are timed before any more, where time is short
 SAVE_SECONDS = 10.0  # between saves of the timing cache while measuring
-STICKS = 0.08  # what another kernel than that of the opt shape must gain at other shapes
-NOISE = 0.02  # candidates within this share of the fastest are equal: the least workspace wins, then the name
 MODES = ("off", "cache", "device")
 
 
@@ -81,7 +80,7 @@ class Tuner:
         chosen = []
         for number, task in enumerate(tasks):
             self._tell(number, len(tasks), task.problem.op)
-            chosen.append(self._choose(task))
+            chosen.append(choose(task, self._written))
         elsewhere = [self._elsewhere(task, choice, symbols) for task, choice in zip(tasks, chosen)]
         others = [task for points in elsewhere for _, task in points if task.count == 0]
         self._tune(others, end)
@@ -163,23 +162,11 @@ class Tuner:
         kernels: dict[tuple[str, KernelCode], Choice] = {}
         boxes = {}
         for box, there in points:
-            found = choice if there is task else self._choose_near(there, choice)
+            found = choice if there is task else choose_near(there, choice, self._written)
             key = (label_of(found.tactic, found.config), found.code)
             boxes[box] = kernels.setdefault(key, choice if key[1] == choice.code else found)
         ranges = task.problem.range_map
         return tuple(Variant(c, inside(box, ranges), words(box, ranges)) for box, c in merged(boxes))
-
-    def _choose_near(self, task: Task, opt: Choice) -> Choice:
-        """The choice at a point: that of the opt shape, unless another is known, or estimated, to be faster by more
-        than what a kernel, or a layout of weights, of its own is worth."""
-        found, label = self._choose(task), label_of(opt.tactic, opt.config)
-        if found.time_us is not None:
-            kept = task.known[label].us if label in task.known else None
-            return opt if kept is not None and kept <= found.time_us * (1 + STICKS) else found
-        if opt.time_us is not None:  # a time at the opt shape is better than an estimate here
-            return opt
-        best, kept = task.estimates.get(label_of(found.tactic, found.config)), task.estimates.get(label)
-        return found if best is not None and kept is not None and best * (1 + STICKS) < kept else opt
 
     # -- measuring ------------------------------------------------------------------------------------------------
 
@@ -246,37 +233,3 @@ class Tuner:
                     f"{len(missing)} of {len(task.candidates)} candidates for {task.problem.op} are not in the "
                     "timing cache", where=task.problem.key, fix="build once with mode 'append' on the device",
                 )  # fmt: skip
-
-    # -- choosing -------------------------------------------------------------------------------------------------
-
-    def _choose(self, task: Task) -> Choice:
-        while (found := self._chosen(task)) is None:
-            pass
-        return found
-
-    def _chosen(self, task: Task) -> Choice | None:
-        """The choice by what is known now; None where it has no code, which is known then."""
-        problem = task.problem
-        chosen_by = "measured" if task.measured else "cache" if task.known else "model"
-        measured = [(c, task.known[c.label]) for c in task.candidates if c.label in task.known]
-        timed = [(c, result.us) for c, result in measured if result.us is not None]
-        rejected = [*task.rejected, *((c.label, f"failed: {result.error}") for c, result in measured if result.error)]
-        untimed = [c for c in task.candidates if c.label not in task.known and c.label not in task.slower]
-        if not timed:
-            untimed = untimed or [c for c in task.candidates if c.label not in task.known]
-            if not untimed:
-                raise NoTacticError(f"every kernel for {problem.op} failed", where=str(rejected))
-            best, us, untimed, chosen_by = untimed[0], None, untimed[1:], "model"
-            if not self._written(task, best):
-                return None
-        else:
-            fastest = min(us for _, us in timed)
-            close = [(c, us) for c, us in timed if us <= fastest * (1 + NOISE)]
-            if not all([self._written(task, c) for c, _ in close]):
-                return None
-            best, us = min(close, key=lambda t: (problem.typical(t[0].code.workspace), t[0].label))
-            rejected += [(c.label, f"{t:.1f} us against {us:.1f} us") for c, t in timed if c is not best]
-        rejected += [(c.label, "slower, by the timing cache") for c in task.candidates if c.label in task.slower]
-        shown = [(c.label, task.estimates[c.label]) for c in untimed if c.label in task.estimates]
-        rejected += [(label, f"not timed: estimated {estimate:.1f} us") for label, estimate in shown]
-        return Choice(best.tactic.name, best.config, best.code, us, chosen_by, tuple(rejected))

@@ -16,7 +16,7 @@ import bessemer
 from bessemer import builder
 from bessemer.core.dim import evaluate, sym
 from bessemer.core.interval import Range
-from bessemer.kernels.base import Problem
+from bessemer.kernels.base import KernelCode, Pack, Problem
 from bessemer.targets.cpu import cpu_target
 from bessemer.tune.cache import TimingCache
 from bessemer.tune.choice import Variant
@@ -90,7 +90,7 @@ class Estimated(FakeTactic):
     """The best tile at a shape is the one nearest to its batch."""
 
     def estimate(self, problem: Problem, target: Any, config: Mapping[str, Any]) -> float:
-        return 1000.0 + abs(config["tile"] - dict(problem.ranges)["b"].typical)
+        return float(1000 + abs(config["tile"] - dict(problem.ranges)["b"].typical))
 
 
 def test_elsewhere_only_the_best_few_are_timed_and_what_the_opt_shape_took() -> None:
@@ -101,6 +101,22 @@ def test_elsewhere_only_the_best_few_are_timed_and_what_the_opt_shape_took() -> 
     assert len(opt[1]) == 16 and all(len(labels) in (4, 5) for _, labels in others)
     winner = 'a{"tile":10}'  # level: by name
     assert winner in opt[1] and all(winner in labels for _, labels in others)
+
+
+class Packed(FakeTactic):
+    """Keeps the weights in a layout of its own."""
+
+    def emit(self, problem: Problem, target: Any, config: Any) -> KernelCode:
+        pack = Pack(1, f"of {self.name}", (), problem.operands[1].type)
+        return replace(super().emit(problem, target, config), packs=(pack,))
+
+
+def test_a_second_layout_of_weights_must_gain_more() -> None:
+    gains = {1: 0.85, 8: 2.0, 32: 0.7}
+    measurer = AtPoints(lambda label, at: 1.0 if label == "a" else gains[at["b"]])
+    assert len(variants(measurer, TACTICS)) == 3
+    found = variants(AtPoints(measurer.us), [FakeTactic("a"), Packed("b")])
+    assert [(v.choice.tactic, v.shapes) for v in found] == [("a", "b 1 to 16"), ("b", "b 17 to 32")]
 
 
 def test_without_times_estimates_decide_and_small_gains_do_not() -> None:

@@ -1,0 +1,82 @@
+"""From what is known of a problem's candidates to a choice: at its opt shape, and at other shapes beside that one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bessemer.core.errors import NoTacticError
+from bessemer.tune.choice import Choice
+from bessemer.tune.task import Candidate, Task, label_of
+
+NOISE = 0.02  # candidates within this share of the fastest are equal: the least workspace wins, then the name
+STICKS = 0.08  # what another kernel than that of the opt shape must gain at other shapes, as a share of its time
+REPACKS = 0.25  # the same where it keeps weights in a layout of its own, which is kept beside the other one
+FEW = 4  # candidates that are looked at where estimates decide between shapes
+Written = Callable[[Task, Candidate], bool]  # whether a candidate has code; where not, the task knows it from then on
+
+
+def choose(task: Task, written: Written) -> Choice:
+    """The fastest candidate, or the best by its estimate where none was timed."""
+    while (found := _chosen(task, written)) is None:
+        pass
+    return found
+
+
+def choose_near(task: Task, opt: Choice, written: Written) -> Choice:
+    """The choice at a point beside the opt shape: that of the opt shape, unless another is faster by more than what a
+    kernel, or a layout of weights, of its own is worth. A time at the opt shape counts more than an estimate here."""
+    kept = label_of(opt.tactic, opt.config)
+    costs = _timed(task)
+    if not costs:
+        if opt.time_us is not None:
+            return opt
+        known = [c for c in task.candidates if c.label in task.estimates]
+        costs = [(c, task.estimates[c.label]) for k, c in enumerate(known) if k < FEW or c.label == kept]
+
+    def weighted(c: Candidate, us: float) -> tuple[float, str]:
+        own = 0.0 if c.label == kept else STICKS if c.code.packs == opt.code.packs else REPACKS
+        return us * (1 + own), c.label
+
+    written_ones = [(c, us) for c, us in costs if c.label == kept or written(task, c)]
+    best = min(written_ones, key=lambda cost: weighted(*cost), default=(None, 0.0))[0]
+    if best is None or best.label == kept:
+        return opt
+    result = task.known.get(best.label)
+    return _choice(task, best, None if result is None else result.us)
+
+
+def _timed(task: Task) -> list[tuple[Candidate, float]]:
+    found = [(c, task.known[c.label].us) for c in task.candidates if c.label in task.known]
+    return [(c, us) for c, us in found if us is not None]
+
+
+def _chosen(task: Task, written: Written) -> Choice | None:
+    """The choice by what is known now; None where it has no code, which is known then."""
+    timed = _timed(task)
+    if not timed:
+        unknown = [c for c in task.candidates if c.label not in task.known]
+        untimed = [c for c in unknown if c.label not in task.slower] or unknown
+        if not untimed:
+            raise NoTacticError(f"every kernel for {task.problem.op} failed", where=str(_rejected(task, None, None)))
+        return _choice(task, untimed[0], None) if written(task, untimed[0]) else None
+    fastest = min(us for _, us in timed)
+    close = [(c, us) for c, us in timed if us <= fastest * (1 + NOISE)]
+    if not all([written(task, c) for c, _ in close]):
+        return None
+    return _choice(task, *min(close, key=lambda t: (task.problem.typical(t[0].code.workspace), t[0].label)))
+
+
+def _choice(task: Task, best: Candidate, us: float | None) -> Choice:
+    chosen_by = "model" if us is None else "measured" if task.measured else "cache"
+    return Choice(best.tactic.name, best.config, best.code, us, chosen_by, tuple(_rejected(task, best, us)))
+
+
+def _rejected(task: Task, best: Candidate | None, us: float | None) -> list[tuple[str, str]]:
+    """Why not the others."""
+    others = [c for c in task.candidates if c is not best]
+    known = [(c.label, task.known[c.label]) for c in others if c.label in task.known]
+    out = [*task.rejected, *((label, f"failed: {result.error}") for label, result in known if result.error)]
+    out += [(label, f"{r.us:.1f} us against {us:.1f} us") for label, r in known if r.us is not None and us is not None]
+    out += [(c.label, "slower, by the timing cache") for c in others if c.label in task.slower]
+    untimed = [c.label for c in others if c.label not in task.known and c.label not in task.slower]
+    return out + [(n, f"not timed: estimated {task.estimates[n]:.1f} us") for n in untimed if n in task.estimates]
