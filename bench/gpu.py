@@ -62,18 +62,18 @@ class Bench:
             engine, found = self._built(row)
             session = bessemer.load(engine)
             assert isinstance(session, CudaSession)
-            ours = _ours(session, feeds)
-            found |= self._errors(row, engine, session, feeds) | {"steady_ms": summary(timed(ours, STEADY))}
+            call = ours(session, feeds)
+            found |= self._errors(row, engine, session, feeds) | {"steady_ms": summary(timed(call, STEADY))}
             if self.args.profile:
                 found["profile"] = _profile(session, feeds)
             if self.args.peers_from:
-                times = in_turns({"ours": ours}, self.clocks)
+                times = in_turns({"ours": call}, self.clocks)
                 self._save(row, found, times, self._earlier(row))
                 return
             peers = peers_of(row, feeds)
             peers.eager()
             found |= {"peer": peers.what, "peer_error": _error(found.pop("wanted"), peers.outputs())}
-            self._save(row, found, in_turns({"ours": ours, **peers.calls}, self.clocks), {})
+            self._save(row, found, in_turns({"ours": call, **peers.calls}, self.clocks), {})
             if self.args.no_compile:
                 return
             try:
@@ -83,7 +83,7 @@ class Bench:
                 print(f"{row.name}: torch.compile was not done when the row's time was up", flush=True)
                 return
             found["compile_s"] = peers.compile_s
-            self._save(row, found, in_turns({"ours": ours, **peers.calls}, self.clocks), {})
+            self._save(row, found, in_turns({"ours": call, **peers.calls}, self.clocks), {})
 
     def _built(self, row: Row) -> tuple[Engine, dict[str, Any]]:
         started = time.perf_counter()
@@ -121,10 +121,10 @@ class Bench:
     def _save(self, row: Row, found: dict[str, Any], blocks: dict[str, list[list[float]]], earlier: Any) -> None:
         """Add the row to the file, with its verdict."""
         all_ms = {name: summary([t for block in times for t in block]) for name, times in blocks.items()}
-        ours = all_ms.pop("ours")
+        mine = all_ms.pop("ours")
         clocks = self.clocks.summary() if self.clocks is not None else {}
         data = {k: v for k, v in found.items() if k != "wanted"}
-        data |= {"ours_ms": ours, "peers_ms": all_ms, "clocks": clocks, "machine": self.machine, **earlier}
+        data |= {"ours_ms": mine, "peers_ms": all_ms, "clocks": clocks, "machine": self.machine, **earlier}
         data["ratios"] = {
             name: float(np.median([np.median(b) / np.median(a) for a, b in zip(blocks["ours"], blocks[name])]))
             for name in all_ms
@@ -136,7 +136,7 @@ class Bench:
         print(line(row.name, data), flush=True)
 
 
-def _ours(session: CudaSession, feeds: Mapping[str, np.ndarray]) -> Call:
+def ours(session: CudaSession, feeds: Mapping[str, np.ndarray]) -> Call:
     """A run of ours on torch's current stream, inputs and outputs on the GPU."""
     arrays = {name: torch.from_numpy(a).cuda() for name, a in feeds.items()}
     got = session.run(feeds)
