@@ -11,3 +11,5 @@ typedef unsigned long long uint64_t;
 #define UINT64_C(value) value##ULL
 #define INT64_MIN (-9223372036854775807LL - 1)
 #define INT32_MIN (-2147483647 - 1)
+#define INT32_MAX 2147483647
+#define INT64_MAX 9223372036854775807LL
