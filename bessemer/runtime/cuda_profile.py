@@ -3,7 +3,8 @@
 A kernel timed alone between two events is timed wrongly: the events and the launch cost microseconds, and its operands
 lie in other caches than in the real sequence. So prefixes of the sequence are timed, each as one captured graph: steps
 0 to k, right after a whole run. What step k takes is the difference between the prefix that ends with it and the one
-before, taken within one round; the median of the rounds counts. So the steps of a graph add up to the graph, and its
+before, taken within one round; the median of the rounds counts, of which there are fewer than asked for where the
+program is long. So the steps of a graph add up to the graph, and its
 first step carries the launch of the graph.
 """
 
@@ -18,6 +19,7 @@ from bessemer.device.cuda_graph import Capture
 from bessemer.runtime.cuda_context import CudaContext, State
 
 CHUNK = 32  # prefixes that are captured at a time
+SECONDS = 10.0  # that all rounds of a graph may take; one round is always taken
 AHEAD_MS = 0.06  # of work that is queued ahead of a timed prefix, so that its launch is not waited for
 
 
@@ -57,12 +59,15 @@ class _Profiler:
         """Microseconds of the steps of one graph."""
         whole = self._captured(first, last)
         self._timed(whole, None, path)
-        ahead = math.ceil(AHEAD_MS / max(self._timed(whole, None, path), 1e-3))
+        whole_ms = max(self._timed(whole, None, path), 1e-3)
+        ahead = math.ceil(AHEAD_MS / whole_ms)
+        round_ms = (last - first) * (ahead + 0.5) * whole_ms  # a prefix takes half as long as the whole on average
+        count = max(1, min(self.runs, int(SECONDS * 1e3 / round_ms)))
         times: list[float] = []
         for begin in range(first, last, CHUNK):
             ends = range(begin, min(last, begin + CHUNK) + 1)
             prefixes = [self._captured(first, end) for end in ends]
-            rounds = [[self._timed(p, (whole, ahead), path) for p in prefixes] for _ in range(self.runs)]
+            rounds = [[self._timed(p, (whole, ahead), path) for p in prefixes] for _ in range(count)]
             times += [max(0.0, float(us)) for us in np.median(np.diff(rounds, axis=1), axis=0) * 1e3]
             for prefix in prefixes:
                 if prefix is not None:
