@@ -14,6 +14,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from bessemer import __version__
 from bessemer.cli.main import app
 from bessemer.core.errors import BessemerError, EngineFormatError, InputError, ShapeError
 
@@ -237,3 +238,8 @@ def test_json_is_all_that_stdout_holds(model: Path, engine: Path, tmp_path: Path
         done = command(*args, "--json")
         assert done.returncode == 0, done.stderr
         json.loads(done.stdout)
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "bessemer", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith(__version__)
