@@ -29,6 +29,10 @@ struct Dim3 {
     unsigned x, y, z;
 };
 
+struct float2 {
+    float x, y;
+};
+
 struct float4 {
     float x, y, z, w;
 };
@@ -279,6 +283,16 @@ template <class T> inline Run<T> load_run(const T *source) {
     if (reinterpret_cast<uintptr_t>(source) % alignof(Run<T>))
         fail("a run that is not aligned");
     return *reinterpret_cast<const Run<T> *>(source);
+}
+
+inline Run<uint16_t> load_run_if(bool wanted, const uint16_t *source) {
+    if (!inputs_are_there)
+        fail("inputs are read before they are there");
+    return wanted ? load_run(source) : Run<uint16_t>{};
+}
+
+inline Run<uint16_t> load_shared_run(uint32_t address) {
+    return load_run(reinterpret_cast<const uint16_t *>(memory_of(address)));
 }
 
 template <class T> inline void store_run(T *target, const Run<T> &run) {

@@ -119,4 +119,24 @@ template <class T> inline Run<T> load_run(const T *source) {
     return run;
 }
 
+// Eight elements of 16 bits at `source`, or zeros. They are not ordered with stores of the same kernel.
+inline Run<uint16_t> load_run_if(bool wanted, const uint16_t *source) {
+    Run<uint16_t> run;
+    auto &words = reinterpret_cast<uint32_t(&)[4]>(run);
+    asm volatile("{ .reg .pred wanted; setp.ne.b32 wanted, %5, 0; mov.u32 %0, 0; mov.u32 %1, 0; mov.u32 %2, 0; "
+                 "mov.u32 %3, 0; @wanted ld.global.v4.u32 {%0, %1, %2, %3}, [%4]; }"
+                 : "=&r"(words[0]), "=&r"(words[1]), "=&r"(words[2]), "=&r"(words[3])
+                 : "l"(source), "r"(static_cast<int>(wanted)));
+    return run;
+}
+
+inline Run<uint16_t> load_shared_run(uint32_t address) {
+    Run<uint16_t> run;
+    auto &words = reinterpret_cast<uint32_t(&)[4]>(run);
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "r"(address));
+    return run;
+}
+
 template <class T> inline void store_run(T *target, const Run<T> &run) { *reinterpret_cast<Run<T> *>(target) = run; }
