@@ -255,7 +255,7 @@ class _Build:
                 "name": self.target.name, "arch": self.target.arch, "fingerprint": dict(self.target.fingerprint()),
                 "threads": self.target.limits.get("threads", 1), "isa": list(getattr(self.target, "isa", ())),
             },
-            "model": {"name": graph.name, "nodes": len(graph.nodes), "metadata": dict(graph.metadata)},
+            "model": {"name": graph.name, "nodes": graph.source_nodes, "metadata": dict(graph.metadata)},
             "precision": self.options.precision,
             "slow_paths": slow,
             "kept_in_fp32": self.kept,

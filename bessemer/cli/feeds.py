@@ -2,40 +2,78 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from bessemer.core.dim import evaluate
+from bessemer.core.dtype import parse
 from bessemer.core.errors import InputError
-from bessemer.core.interval import Range
 from bessemer.engine.engine import Engine
+
+DAMAGED = "is no array file that numpy can read without pickle"
 
 
 def load_feeds(files: Sequence[str]) -> dict[str, np.ndarray]:
-    """NAME=FILE.npy entries and .npz files (a name per array)."""
+    """NAME=FILE.npy entries and .npz files (a name per array). InputError for what is neither, or cannot be read."""
     out: dict[str, np.ndarray] = {}
     for entry in files:
         name, equals, path = entry.partition("=")
-        if not equals and entry.endswith(".npz"):
-            with np.load(entry, allow_pickle=False) as data:
-                out.update({k: data[k] for k in data.files})
-        elif equals:
-            out[name] = np.load(Path(path), allow_pickle=False)
+        if equals:
+            out[name] = _array(path)
+        elif entry.endswith(".npz"):
+            out.update(_arrays(entry))
         else:
             raise InputError(f"{entry!r} names no input", fix="write INPUT=array.npy, or give one .npz file")
     return out
 
 
-def random_feeds(engine: Engine, shapes: Mapping[str, Sequence[int]], seed: int) -> dict[str, np.ndarray]:
-    """Fresh random inputs: normal floats, small non-negative integers, coin flips; shapes default to the opt shape."""
-    rng = np.random.default_rng(seed)
-    env = {name: Range.typical.fget(s.range) for name, s in engine.program.symbols.items()}  # type: ignore[attr-defined]
-    out = {}
+def _array(path: str) -> np.ndarray:
+    try:
+        loaded = np.load(Path(path), allow_pickle=False)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} {DAMAGED}", where=str(error), fix="write it with numpy.save") from None
+    if not isinstance(loaded, np.ndarray):
+        raise InputError(
+            f"{path} holds several arrays, and one input was named", fix=f"give it without a name: -i {path}"
+        )
+    return loaded
+
+
+def _arrays(path: str) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return {k: data[k] for k in data.files}
+    except (ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} {DAMAGED}", where=str(error), fix="write it with numpy.savez") from None
+
+
+def feeds_for(
+    engine: Engine, files: Sequence[str], shapes: Mapping[str, Sequence[int]], seed: int
+) -> dict[str, np.ndarray]:
+    """The arrays of `files`, and fresh random ones for the other inputs: normal floats, zeros and ones elsewhere.
+
+    A random input has its shape of `shapes`. Dimensions that neither says follow the inputs that are given, else the
+    opt shape. InputError for a shape of an input that there is not, or that was given as a file."""
+    given = load_feeds(files)
+    names = [i.name for i in engine.inputs]
+    for name in shapes:
+        if name not in names:
+            raise InputError(f"the engine has no input {name!r}", fix=f"its inputs are {', '.join(names)}")
+        if name in given:
+            raise InputError(f"input {name!r} was given both as a file and as a shape", fix="leave one of them out")
+    known = {**{name: array.shape for name, array in given.items()}, **{n: tuple(s) for n, s in shapes.items()}}
+    env = {name: symbol.range.typical for name, symbol in engine.program.symbols.items()}
     for info in engine.inputs:
-        shape = tuple(shapes.get(info.name, ())) or tuple(evaluate(d, env) for d in info.shape)
-        out[info.name] = _random(rng, info.dtype.name, shape)
+        env.update({str(d): size for d, size in zip(info.shape, known.get(info.name, ())) if str(d) in env})
+    rng = np.random.default_rng(seed)
+    out = dict(given)
+    for info in engine.inputs:
+        if info.name not in given:
+            shape = known.get(info.name)
+            out[info.name] = _random(rng, info.dtype.name, shape or tuple(evaluate(d, env) for d in info.shape))
     return out
 
 
@@ -44,8 +82,4 @@ def _random(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> np.
         return np.asarray(rng.standard_normal(shape), {"f16": "f2", "f32": "f4", "f64": "f8"}[dtype])
     if dtype == "bf16":
         return np.asarray(rng.standard_normal(shape), np.float32).view(np.uint32).__rshift__(16).astype(np.uint16)
-    if dtype == "bool":
-        return np.asarray(rng.integers(0, 2, shape), bool)
-    from bessemer.core.dtype import parse
-
     return np.asarray(rng.integers(0, 2, shape), parse(dtype).numpy)

@@ -29,14 +29,16 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 def main() -> None:
-    """Entry point: errors of Bessemer are printed as what, where and fix, and end with status 1."""
+    """Entry point: errors are printed as what, where and fix, and end with status 1."""
     try:
         app()
     except BessemerError as error:
         fail(error)
         sys.exit(1)
-    except FileNotFoundError as error:
-        fail(BessemerError(f"no such file: {error.filename}"))
+    except OSError as error:  # a file that a command was given
+        if error.filename is None:
+            raise
+        fail(BessemerError(f"{error.strerror}: {error.filename}", fix="check the path and its permissions"))
         sys.exit(1)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,16 +15,22 @@ from rich.table import Table
 
 from bessemer.core.errors import BessemerError
 
-console = Console()
+PIPED_WIDTH = 200  # of tables that no terminal shows, in characters
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH)
 errors = Console(stderr=True)
 
 
 def fail(error: BessemerError) -> None:
     """Print an error to stderr."""
-    errors.print(f"error: {error.what}", style="bold red", markup=False, highlight=False)
+    errors.print(f"error: {error.what}", style="bold red", markup=False, highlight=False, soft_wrap=True)
     for label, text in (("where", error.where), ("fix", error.fix)):
         if text:
-            errors.print(f"  {label}: {text}", markup=False, highlight=False)
+            errors.print(f"  {label}: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def say(line: str, style: str | None = None) -> None:
+    """Print a line to stdout as it is: no markup, and not broken where the terminal ends."""
+    console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def say_json(data: Any) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -23,7 +24,7 @@ from bessemer.frontend.nodes import NodeImporter
 from bessemer.frontend.problems import Problem, error_of
 from bessemer.frontend.profile import Profile
 from bessemer.frontend.scope import Scope, Skipped
-from bessemer.frontend.structure import Functions, validate
+from bessemer.frontend.structure import Functions, subgraphs, validate
 from bessemer.frontend.weights import Weights
 from bessemer.ir.builder import GraphBuilder
 from bessemer.ir.graph import Graph
@@ -91,7 +92,13 @@ def _import(
         raise error_of(importer.problems)
     for info, value in zip(proto.graph.output, values):
         _check_output(builder, info, value)
-    return builder.finish(values, {p.key: p.value for p in proto.metadata_props}, names)
+    graph = builder.finish(values, {p.key: p.value for p in proto.metadata_props}, names)
+    return replace(graph, source_nodes=_node_count(proto.graph))
+
+
+def _node_count(graph: onnx.GraphProto) -> int:
+    """Nodes of a graph and of the graphs nested in it."""
+    return sum(1 + sum(_node_count(inner) for inner in subgraphs(node)) for node in graph.node)
 
 
 def _outputs(importer: NodeImporter, scope: Scope, names: Sequence[str]) -> tuple[str, ...]:

@@ -91,6 +91,7 @@ class Graph:
     ranges: Mapping[str, Range] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
     output_names: tuple[str, ...] = ()
+    source_nodes: int = field(default=0, compare=False)  # of the model that it was imported from, nested ones too
 
     @cached_property
     def producers(self) -> Mapping[str, Node]:

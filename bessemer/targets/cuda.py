@@ -40,7 +40,8 @@ TRITON_TYPES = {
 class Gpu:
     """What tactics and the roofline model ask of an architecture; `name` is the GPU that the numbers are of.
 
-    `mflops` are dense 16-bit tensor-core MFLOP/s, `mbytes_per_s` is the memory's rate."""
+    `mflops` are dense 16-bit tensor-core MFLOP/s, `fp32_mflops` those of fp32 without tensor cores, `mbytes_per_s` is
+    the memory's rate."""
 
     name: str
     sms: int
@@ -50,15 +51,18 @@ class Gpu:
     mbytes_per_s: int
     registers: int = 65536  # per multiprocessor
     threads: int = 2048  # per multiprocessor
+    fp32_mflops: int = 0
 
 
 ARCHS: Mapping[str, Gpu] = {
-    "sm_80": Gpu("NVIDIA A100-SXM4-80GB", 108, 166912, 40 << 20, 312_000_000, 2_039_000),
-    "sm_86": Gpu("NVIDIA A10", 72, 101376, 6 << 20, 125_000_000, 600_000, threads=1536),
-    "sm_89": Gpu("NVIDIA L40S", 142, 101376, 96 << 20, 362_000_000, 864_000, threads=1536),
-    "sm_90": Gpu("NVIDIA H200", 132, 232448, 50 << 20, 989_000_000, 4_800_000),
-    "sm_100": Gpu("NVIDIA B200", 148, 232448, 126 << 20, 2_250_000_000, 8_000_000),
-    "sm_120": Gpu("NVIDIA GeForce RTX 5090", 170, 101376, 96 << 20, 210_000_000, 1_792_000, threads=1536),
+    "sm_80": Gpu("NVIDIA A100-SXM4-80GB", 108, 166912, 40 << 20, 312_000_000, 2_039_000, fp32_mflops=19_500_000),
+    "sm_86": Gpu("NVIDIA A10", 72, 101376, 6 << 20, 125_000_000, 600_000, threads=1536, fp32_mflops=31_200_000),
+    "sm_89": Gpu("NVIDIA L40S", 142, 101376, 96 << 20, 362_000_000, 864_000, threads=1536, fp32_mflops=91_600_000),
+    "sm_90": Gpu("NVIDIA H200", 132, 232448, 50 << 20, 989_000_000, 4_800_000, fp32_mflops=67_000_000),
+    "sm_100": Gpu("NVIDIA B200", 148, 232448, 126 << 20, 2_250_000_000, 8_000_000, fp32_mflops=80_000_000),
+    "sm_120": Gpu(
+        "NVIDIA GeForce RTX 5090", 170, 101376, 96 << 20, 210_000_000, 1_792_000, threads=1536, fp32_mflops=104_800_000
+    ),
 }
 
 
@@ -116,7 +120,7 @@ class CudaTarget:
         return {
             "sms": self.gpu.sms, "shared_bytes": self.gpu.shared_bytes, "l2": self.gpu.l2_bytes,
             "registers": self.gpu.registers, "threads": self.gpu.threads, "mflops": self.gpu.mflops,
-            "mbytes_per_s": self.gpu.mbytes_per_s, "tuned_points": 9,
+            "fp32_mflops": self.gpu.fp32_mflops, "mbytes_per_s": self.gpu.mbytes_per_s, "tuned_points": 9,
         }  # fmt: skip
 
     @property
@@ -252,6 +256,6 @@ def cuda_target(arch: str | None = None, folder: Path | None = None) -> CudaTarg
         return CudaTarget(present.arch, base, folder=folder)
     own = Gpu(
         present.name, present.sms, present.shared_bytes, present.l2_bytes, base.mflops, base.mbytes_per_s,
-        base.registers, base.threads,
+        base.registers, base.threads, base.fp32_mflops,
     )  # fmt: skip
     return CudaTarget(present.arch, own, folder=folder)

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import Result
+from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
 from bessemer import __version__
@@ -56,6 +58,9 @@ def test_errors_go_to_stderr_with_status_one(tmp_path: Path, model: Path) -> Non
         (("inspect", tmp_path / "none.engine"), "cannot be read"),
         (("inspect", model), "not a Bessemer engine"),
         (("run", model), "not a Bessemer engine"),
+        (("build", model, "-o", tmp_path), "is a folder"),
+        (("run", tmp_path / "none.engine", "-i", f"x={tmp_path / 'none.npy'}"), "none.engine"),
+        (("build", model, "-o", tmp_path / "e", "--fp16", "--calibration", tmp_path / "none.npz"), "none.npz"),
     ]
     for args, message in cases:
         done = command(*args)
@@ -73,7 +78,17 @@ def test_an_error_says_where_and_how_to_fix(model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "args", [(), ("nonsense",), ("build",), ("run", "--no-such-option"), ("bench", "e", "--runs", "x")]
+    "args",
+    [
+        (),
+        ("nonsense",),
+        ("build",),
+        ("run", "--no-such-option"),
+        ("bench", "e", "--runs", "x"),
+        ("bench", "e", "--runs", "0"),
+        ("build", "m", "--threads", "0"),
+        ("build", "m", "--build-budget", "-1"),
+    ],  # fmt: skip
 )
 def test_usage_errors_have_status_two(args: tuple[str, ...]) -> None:
     assert call(*args).exit_code == 2
@@ -156,12 +171,22 @@ def test_run_takes_files_and_writes_files(tmp_path: Path, engine: Path) -> None:
 
 def test_run_refuses_what_does_not_fit(tmp_path: Path, engine: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((3, 8)))
+    np.savez(tmp_path / "x.npz", x=np.zeros((3, 8)))
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    for name in ("text.npy", "text.npz"):
+        (tmp_path / name).write_text("not an array")
     cases: list[tuple[tuple[object, ...], type[BessemerError], str]] = [
         (("-i", f"x={tmp_path / 'x.npy'}"), InputError, "has dtype float64, the engine takes f32"),
         (("-i", "x.npy"), InputError, "names no input"),
         (("--shapes", "x:17x8"), ShapeError, "allowed are 1 to 16"),
         (("--shapes", "x:3x9"), ShapeError, "the engine takes 8"),
         (("--shapes", "x=3"), InputError, "is not a shape"),
+        (("--shapes", "q:3x8"), InputError, "has no input 'q'"),
+        (("--shapes", "x:3x8", "-i", f"x={tmp_path / 'x.npy'}"), InputError, "both as a file and as a shape"),
+        (("-i", f"x={tmp_path / 'text.npy'}"), InputError, "is no array file"),
+        (("-i", f"x={tmp_path / 'objects.npy'}"), InputError, "is no array file"),
+        (("-i", tmp_path / "text.npz"), InputError, "is no array file"),
+        (("-i", f"x={tmp_path / 'x.npz'}"), InputError, "holds several arrays"),
     ]
     for args, kind, message in cases:
         result = call("run", engine, *args)
@@ -189,6 +214,31 @@ def test_compare_passes_and_fails(model: Path, engine: Path) -> None:
     assert {"y"} <= {t["name"] for t in marked["tensors"]}
     reference = as_json("compare", model, "--engine", engine, "--against", "reference")
     assert reference["ok"]
+    built = as_json("compare", model, "--tune", "off", "--shapes", "x:3x8")
+    assert built["ok"] and built["tensors"][0]["shape"] == [3, 4]
+
+
+def test_compare_refuses_another_models_engine(tmp_path: Path, model: Path, engine: Path) -> None:
+    other = onnx.load(model)
+    other.graph.output[0].name = other.graph.node[-1].output[0] = "z"
+    onnx.save(other, tmp_path / "other.onnx")
+    result = call("compare", tmp_path / "other.onnx", "--engine", engine)
+    assert "another model: it has the outputs y" in str(result.exception)
+    assert "--mark all" in str(call("compare", model, "--engine", engine, "--mark", "some").exception)
+
+
+def test_random_inputs_follow_those_that_are_given(tmp_path: Path) -> None:
+    """The batch of one input is that of the other, whichever of them is told."""
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", 2]) for n in "xy")
+    out = helper.make_tensor_value_info("z", TensorProto.FLOAT, ["batch", 2])
+    graph = helper.make_graph([helper.make_node("Add", ["x", "y"], ["z"])], "sum", [x, y], [out])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "m.onnx")
+    np.save(tmp_path / "y.npy", np.ones((5, 2), np.float32))
+    ok("build", tmp_path / "m.onnx", "-o", tmp_path / "m.engine", "--tune", "off", "--max-shapes", "x:9x2,y:9x2",
+       "--min-shapes", "x:1x2,y:1x2")  # fmt: skip
+    for args in (("--shapes", "x:5x2"), ("-i", f"y={tmp_path / 'y.npy'}")):
+        (row,) = as_json("run", tmp_path / "m.engine", *args)
+        assert row["shape"] == [5, 2]
 
 
 # -- inspect and diff --------------------------------------------------------------------------------------------------
@@ -197,6 +247,7 @@ def test_compare_passes_and_fails(model: Path, engine: Path) -> None:
 def test_inspect_tells_all_steps(engine: Path) -> None:
     d = as_json("inspect", engine)
     assert d["inputs"] == [{"name": "x", "dtype": "f32", "shape": ["batch", "8"]}]
+    assert d["manifest"]["model"]["nodes"] == 4
     assert d["symbols"]["batch"] == {"min": 1, "opt": 4, "max": 16, "data_dependent": False}
     assert d["memory"]["arena"] <= 1.1 * d["memory"]["peak"] or d["memory"]["arena"] == 0
     assert {n for s in d["steps"] for n in s["onnx_nodes"]} == {"Product", "Bias", "Activation", "Rank"}

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bessemer.cli.feeds import load_feeds
-from bessemer.cli.report import build_progress, console, errors, say_json, size
+from bessemer.cli.report import build_progress, errors, say, say_json, size
 from bessemer.cli.shapes import parse_profile, parse_shapes
 from bessemer.core.errors import BuildError
 from bessemer.tune.cache import TimingCache
@@ -18,26 +18,28 @@ NAME = "build"
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="An ONNX model.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX model.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The engine file to write.")] = None,
     target: Annotated[str, typer.Option(help="cpu, cpu:avx2, cuda, cuda:sm_90, ...")] = "cpu",
     fp16: Annotated[bool, typer.Option("--fp16", help="Run in half precision where that is safe.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Run in bfloat16 where that is safe.")] = False,
     tf32: Annotated[bool, typer.Option("--tf32", help="Allow TF32 in fp32 products (GPUs).")] = False,
     shapes: Annotated[str | None, typer.Option(help="Fix dynamic inputs: x:1x3x224x224,y:1x8")] = None,
-    min_shapes: Annotated[str | None, typer.Option(help="Least shapes of the profile.")] = None,
-    opt_shapes: Annotated[str | None, typer.Option(help="Shapes to tune for.")] = None,
-    max_shapes: Annotated[str | None, typer.Option(help="Greatest shapes of the profile.")] = None,
-    workspace: Annotated[int | None, typer.Option(help="Most MiB of scratch memory for one kernel.")] = None,
+    min_shapes: Annotated[str | None, typer.Option(help="Least shapes of dynamic inputs: x:1x3x64x64")] = None,
+    opt_shapes: Annotated[str | None, typer.Option(help="Usual shapes of dynamic inputs: tuned for.")] = None,
+    max_shapes: Annotated[str | None, typer.Option(help="Greatest shapes of dynamic inputs.")] = None,
+    workspace: Annotated[int | None, typer.Option(min=0, help="Most MiB of scratch memory for one kernel.")] = None,
     timing_cache: Annotated[Path | None, typer.Option(help="Timing cache file, read and extended.")] = None,
-    cache_mode: Annotated[str, typer.Option(help="off, read, append or require.")] = "append",
-    tune: Annotated[str, typer.Option(help="off, cache or device.")] = "device",
-    build_budget: Annotated[float | None, typer.Option(help="Seconds that the build may take.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads to tune for.")] = None,
+    cache_mode: Annotated[str, typer.Option(help="Of the timing cache: off, read, append, require.")] = "append",
+    tune: Annotated[str, typer.Option(help="Choose kernels by: device (time them), cache, off (model).")] = "device",
+    build_budget: Annotated[float | None, typer.Option(min=0, help="Seconds that the build may take.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads to tune for.")] = None,
     calibration: Annotated[
         list[str] | None, typer.Option(help="Inputs that show --fp16 how large values become: one .npz file each.")
     ] = None,
-    stop_after: Annotated[str | None, typer.Option(help="import, fuse, layout, precision, lower, tune, plan")] = None,
+    stop_after: Annotated[
+        str | None, typer.Option(help="End after import, fuse, layout, precision, lower, tune or plan.")
+    ] = None,
     dump: Annotated[Path | None, typer.Option(help="Folder for the text of each stage.")] = None,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Tell what is dropped and why.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON summary.")] = False,
@@ -48,7 +50,9 @@ def command(
     if output is None and stop_after is None:
         raise BuildError("no output was named", fix="add -o model.engine (or --stop-after STAGE)")
     if fp16 and bf16:
-        raise BuildError("--fp16 and --bf16 exclude each other")
+        raise BuildError("--fp16 and --bf16 exclude each other", fix="give one of them")
+    if output is not None and output.is_dir():
+        raise BuildError(f"{output} is a folder", fix=f"name a file: -o {output / model.with_suffix('.engine').name}")
     started = time.perf_counter()
     with build_progress(as_json) as progress:
         engine = run(
@@ -60,25 +64,25 @@ def command(
                 workspace=None if workspace is None else workspace << 20, build_budget=build_budget, threads=threads,
                 calibration=[load_feeds([file]) for file in calibration or ()],
                 stop_after=stop_after, dump=dump, progress=progress,
-                log=lambda line: errors.print(line, markup=False, highlight=False) if verbose else None,
+                log=lambda line: errors.print(line, markup=False, highlight=False, soft_wrap=True) if verbose else None,
             ),
         )  # fmt: skip
     seconds = time.perf_counter() - started
     if engine is None or output is None:
         return
     engine.save(output)
-    slow = engine.manifest["slow_paths"]
+    slow, nodes = engine.manifest["slow_paths"], engine.manifest["model"]["nodes"]
     if as_json:
         say_json({"engine": str(output), "seconds": seconds, "bytes": output.stat().st_size, "target": engine.target,
-                  "steps": len(engine.program.steps), "slow_paths": slow, "notes": engine.manifest["notes"],
-                  **engine.memory})  # fmt: skip
+                  "onnx_nodes": nodes, "steps": len(engine.program.steps), "slow_paths": slow,
+                  "notes": engine.manifest["notes"], **engine.memory})  # fmt: skip
         return
-    console.print(
-        f"{output}: {size(output.stat().st_size)}, {len(engine.program.steps)} steps for {engine.target}, "
-        f"built in {seconds:.1f} s; weights {size(engine.memory['weights'])}, arena {size(engine.memory['arena'])}",
-        highlight=False,
+    say(
+        f"{output}: {size(output.stat().st_size)}, {nodes} ONNX nodes in {len(engine.program.steps)} steps "
+        f"for {engine.target}, built in {seconds:.1f} s; weights {size(engine.memory['weights'])}, "
+        f"arena {size(engine.memory['arena'])}"
     )
     for line in slow:
-        console.print(f"slow path: {line}", style="yellow", highlight=False, markup=False)
+        say(f"slow path: {line}", style="yellow")
     for line in engine.manifest["notes"]:
-        console.print(f"note: {line}", style="yellow", highlight=False, markup=False)
+        say(f"note: {line}", style="yellow")

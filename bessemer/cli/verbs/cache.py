@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
-from bessemer.cli.report import console, say_json, size, table
+from bessemer.cli.report import say, say_json, size, table
 from bessemer.tune.cache import CACHES, WITHIN, Entry, TimingCache, read_lines
 
-app = typer.Typer(help="Look into and merge timing caches.", no_args_is_help=True)
+app = typer.Typer(help="Look into, merge and prune timing caches.", no_args_is_help=True)
 
 
 @app.command("show")
 def show(
     path: Annotated[
-        Path | None, typer.Argument(help="A timing cache; without one, those that the package has.")
+        Path | None, typer.Argument(metavar="[CACHE]", help="A timing cache; without one, those that the package has.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -48,7 +48,7 @@ def _counts(path: Path) -> list[dict[str, object]]:
 
 @app.command("merge")
 def merge(
-    inputs: Annotated[list[Path], typer.Argument(help="Timing caches.")],
+    inputs: Annotated[list[Path], typer.Argument(metavar="CACHE...", help="Timing caches.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The merged cache.")],
 ) -> None:
     """Merge caches; the order does not matter, the faster of two equal entries is kept."""
@@ -56,12 +56,12 @@ def merge(
     for path in inputs:
         cache.merge(read_lines(path))
     cache.save()
-    console.print(f"{output}: {len(cache.entries)} entries", highlight=False)
+    say(f"{output}: {len(cache.entries)} entries")
 
 
 @app.command("prune")
 def prune(
-    path: Annotated[Path, typer.Argument(help="A timing cache.")],
+    path: Annotated[Path, typer.Argument(metavar="CACHE", help="A timing cache.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The small cache.")],
     within: Annotated[float, typer.Option(help="Keep the times of rivals within this share of the fastest.")] = WITHIN,
 ) -> None:
@@ -70,7 +70,4 @@ def prune(
     small.path = output
     small.merge(source.pruned(within))
     small.save()
-    console.print(
-        f"{output}: {len(small.entries)} of {len(source.entries)} entries, {size(output.stat().st_size)}",
-        highlight=False,
-    )
+    say(f"{output}: {len(small.entries)} of {len(source.entries)} entries, {size(output.stat().st_size)}")

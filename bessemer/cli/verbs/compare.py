@@ -2,71 +2,140 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import onnx
 import typer
 
-from bessemer.cli.feeds import load_feeds, random_feeds
-from bessemer.cli.report import build_progress, console, say_json, table
+from bessemer.cli.feeds import feeds_for, load_feeds
+from bessemer.cli.match import as_stored, matches
+from bessemer.cli.peers import PEERS, values_of
+from bessemer.cli.report import build_progress, say, say_json, table
 from bessemer.cli.shapes import parse_shapes
-from bessemer.core.errors import BessemerError, BuildError
+from bessemer.core.errors import BuildError
 from bessemer.runtime.session import Session, load
 
 NAME = "compare"
+TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-1}  # of relative errors, by the engine's precision
+Row = dict[str, Any]
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="An ONNX model.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX model.")],
     against: Annotated[str, typer.Option(help="onnxruntime, or reference (this package's numpy interpreter).")] = (
         "onnxruntime"
     ),
     engine: Annotated[Path | None, typer.Option(help="Compare this engine instead of building one.")] = None,
     target: Annotated[str, typer.Option(help="Target to build for.")] = "cpu",
     fp16: Annotated[bool, typer.Option("--fp16", help="Build in half precision.")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Build in bfloat16.")] = False,
+    tune: Annotated[str, typer.Option(help="How to build: off, cache or device.")] = "device",
+    timing_cache: Annotated[Path | None, typer.Option(help="Timing cache of the build.")] = None,
     mark: Annotated[str | None, typer.Option(help="'all' compares every tensor the engine stores.")] = None,
     inputs: Annotated[list[str] | None, typer.Option("-i", "--input", help="NAME=array.npy, or arrays.npz.")] = None,
-    shapes: Annotated[str | None, typer.Option(help="Shapes of random inputs.")] = None,
-    tolerance: Annotated[float | None, typer.Option(help="Largest relative error (1e-4; 1e-2 with --fp16).")] = None,
+    shapes: Annotated[
+        str | None, typer.Option(help="Shapes of random inputs, x:1x3x224x224; also what is built for.")
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Largest relative error; 1e-4, 1e-2 in fp16, 1e-1 in bf16.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of random inputs.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare an engine's outputs with another implementation's; status 1 where they differ."""
     from bessemer.builder import build
 
-    if against not in ("onnxruntime", "reference"):
-        raise BuildError(f"unknown peer {against!r}", fix="use onnxruntime or reference")
+    if against not in PEERS:
+        raise BuildError(f"unknown peer {against!r}", fix=f"use {' or '.join(PEERS)}")
+    if mark not in (None, "all"):
+        raise BuildError(f"--mark is {mark!r}", fix="use --mark all, or leave it out")
+    if fp16 and bf16:
+        raise BuildError("--fp16 and --bf16 exclude each other", fix="give one of them")
+    asked = parse_shapes(shapes)
     with build_progress(as_json) as progress:
         built = engine if engine is not None else build(
-            model, target=target, precision="fp16" if fp16 else "fp32", progress=progress
-        )
+            model, target=target, precision="fp16" if fp16 else "bf16" if bf16 else "fp32", tune=tune,
+            shapes={**{k: v.shape for k, v in load_feeds(inputs or []).items()}, **asked} or None,
+            timing_cache=timing_cache, progress=progress,
+        )  # fmt: skip
     session = load(built)
-    feeds = {**random_feeds(session.engine, parse_shapes(shapes), seed), **load_feeds(inputs or [])}
-    limit = tolerance if tolerance is not None else 1e-2 if fp16 else 1e-4
-    mine = session.trace(feeds) if mark == "all" else session.run(feeds)
-    names = list(mine)
-    theirs = (_onnxruntime if against == "onnxruntime" else _reference)(model, feeds, names, mark == "all")
-    rows = [_row(session, n, mine[n], theirs[n], limit) for n in names if n in theirs]
-    bad = [r for r in rows if not r["ok"]]
+    _check_same_model(model, session)
+    feeds = feeds_for(session.engine, inputs or [], asked, seed)
+    precision = session.engine.manifest["precision"]
+    limit = tolerance if tolerance is not None else TOLERANCE[precision]
+    rows, left = (_layers if mark else _outputs)(session, model, against, feeds, limit)
+    for row in rows:
+        row["ok"] = row["relative_error"] <= limit
+    bad = sum(not r["ok"] for r in rows)
     if as_json:
-        say_json({"against": against, "tolerance": limit, "tensors": rows, "ok": not bad})
+        say_json({"against": against, "precision": precision, "tolerance": limit, "tensors": rows,
+                  "not_compared": left, "ok": not bad})  # fmt: skip
     else:
-        shown = [(r["name"], r["dtype"], r["shape"], f"{r['relative_error']:.2e}", f"{r['largest_difference']:.2e}",
-                  "ok" if r["ok"] else "differs") for r in rows]  # fmt: skip
-        table(f"{model.name} against {against}, tolerance {limit:g}",
-              ("tensor", "dtype", "shape", "relative error", "largest difference", ""), shown,
-              numeric=(3, 4))  # fmt: skip
-        console.print(f"{len(rows)} tensors compared, {len(bad)} differ", highlight=False)
+        _print(f"{model.name} in {precision} against {against}, tolerance {limit:g}", rows, left, bool(mark))
     raise typer.Exit(1 if bad else 0)
 
 
-def _row(session: Session, name: str, a: np.ndarray, b: np.ndarray, limit: float) -> dict[str, Any]:
-    error = relative_error(a, b)
-    comparable = a.size > 0 and a.shape == b.shape
-    difference = float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max()) if comparable else 0.0
-    return {"name": name, "dtype": str(a.dtype), "shape": list(a.shape), "relative_error": error,
-            "largest_difference": difference, "ok": error <= limit}  # fmt: skip
+def _check_same_model(model: Path, session: Session) -> None:
+    """BuildError where the engine takes or gives other names than the model has."""
+    graph = onnx.load(str(model), load_external_data=False).graph
+    mine = {"inputs": {t.name for t in session.inputs}, "outputs": {t.name for t in session.outputs}}
+    theirs = {"inputs": {i.name for i in graph.input}, "outputs": {o.name for o in graph.output}}
+    for side, names in mine.items():
+        unknown = sorted(names - theirs[side])
+        if unknown:
+            raise BuildError(
+                f"the engine was built from another model: it has the {side} {', '.join(unknown)}, "
+                f"the model has {', '.join(sorted(theirs[side]))}",
+                where=str(model), fix="give the model that the engine was built from",
+            )  # fmt: skip
+
+
+def _outputs(
+    session: Session, model: Path, peer: str, feeds: Mapping[str, np.ndarray], limit: float
+) -> tuple[list[Row], list[str]]:
+    """A row for each output."""
+    mine, theirs = session.run(feeds), values_of(peer, model, feeds, ())
+    return [_row(name, name, mine[name], theirs[name]) for name in mine], []
+
+
+def _layers(
+    session: Session, model: Path, peer: str, feeds: Mapping[str, np.ndarray], limit: float
+) -> tuple[list[Row], list[str]]:
+    """A row for each stored tensor that stands for a value of the model; the names of the other tensors."""
+    found = matches(session.engine.program, onnx.load(str(model), load_external_data=False))
+    inner = dict.fromkeys(v for m in found for v in (*m.values, *m.others))
+    mine, theirs = session.trace(feeds), values_of(peer, model, feeds, tuple(inner))
+    dtypes = {t.name: t.dtype.name for t in session.engine.program.tensors}
+    rows = []
+    for m in found:
+        if m.tensor not in mine:
+            continue  # in a branch that was not taken
+        a = _as_float(mine[m.tensor], dtypes[m.tensor])
+        stored = [
+            (v, b) for v in (*m.values, *m.others) if v in theirs for b in as_stored(np.asarray(theirs[v]), a.shape)
+        ]
+        best = min((_row(m.tensor, v, a, b) for v, b in stored), key=lambda r: r["relative_error"], default=None)
+        if best is not None and (best["stands_for"] in m.values or best["relative_error"] <= limit):
+            rows.append({"step": m.step, **best})
+    compared = {r["name"] for r in rows}
+    return rows, [name for name in mine if name not in compared]
+
+
+def _row(name: str, value: str, a: np.ndarray, b: np.ndarray) -> Row:
+    difference = 0.0
+    if a.size > 0 and a.shape == b.shape:
+        x, y = a.astype(np.float64), b.astype(np.float64)
+        difference = float(np.abs(np.where(x == y, 0, x) - np.where(x == y, 0, y)).max())
+    return {"name": name, "stands_for": value, "dtype": str(a.dtype), "shape": list(a.shape),
+            "relative_error": relative_error(a, b), "largest_difference": difference}  # fmt: skip
+
+
+def _as_float(a: np.ndarray, dtype: str) -> np.ndarray:
+    """bf16 is held as its bits: as fp32. Any other dtype as it is."""
+    return (a.astype(np.uint32) << 16).view(np.float32) if dtype == "bf16" and a.dtype == np.uint16 else a
 
 
 def relative_error(a: np.ndarray, b: np.ndarray) -> float:
@@ -83,31 +152,17 @@ def relative_error(a: np.ndarray, b: np.ndarray) -> float:
     return difference / norm if norm > 0 else difference if np.isfinite(difference) else float("inf")
 
 
-def _onnxruntime(
-    model: Path, feeds: dict[str, np.ndarray], names: list[str], every: bool
-) -> dict[str, np.ndarray]:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise BessemerError("onnxruntime is not installed", fix="pip install onnxruntime") from error
-    import onnx
-
-    proto = onnx.load(str(model))
-    if every:
-        known = {o.name for o in proto.graph.output}
-        produced = {o for node in proto.graph.node for o in node.output}
-        names = [n for n in names if n in produced or n in known]
-        proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in known)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    peer = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return dict(zip(names, peer.run(names, feeds), strict=True))
-
-
-def _reference(model: Path, feeds: dict[str, np.ndarray], names: list[str], every: bool) -> dict[str, np.ndarray]:
-    from bessemer.frontend.onnx import import_model
-    from bessemer.ir.interp import run
-
-    graph = import_model(model)
-    outputs = run(graph, feeds)
-    return {n: outputs[n] for n in names if n in outputs}
+def _print(title: str, rows: list[Row], left: list[str], layers: bool) -> None:
+    columns = ("step", "value", "dtype", "shape", "relative error", "largest difference", "")
+    shown = [(r.get("step", ""), r["stands_for"], r["dtype"], "x".join(map(str, r["shape"])) or "scalar",
+              f"{r['relative_error']:.2e}", f"{r['largest_difference']:.2e}", "ok" if r["ok"] else "differs")
+             for r in rows]  # fmt: skip
+    first = 0 if layers else 1
+    numeric = (0, 4, 5) if layers else (3, 4)
+    table(title, columns[first:], [row[first:] for row in shown], numeric=numeric)
+    bad = [r for r in rows if not r["ok"]]
+    say(f"{len(rows)} tensors compared, {len(bad)} differ")
+    if left:
+        say(f"{len(left)} other tensors hold parts of results or copies, and have no counterpart in the model")
+    if bad and layers:
+        say(f"the first that differs: step {bad[0]['step']}, {bad[0]['stands_for']}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bessemer.cli.report import console, say_json, table
+from bessemer.cli.report import say, say_json, table
 from bessemer.cli.verbs.inspect import describe
 from bessemer.engine.reader import read
 
@@ -15,8 +15,8 @@ NAME = "diff"
 
 
 def command(
-    a: Annotated[Path, typer.Argument(help="An engine file.")],
-    b: Annotated[Path, typer.Argument(help="Another engine file.")],
+    a: Annotated[Path, typer.Argument(metavar="A", help="An engine file.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another engine file.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what differs between two engines; status 1 where anything does."""
@@ -27,7 +27,7 @@ def command(
     elif rows:
         table(f"{a} against {b}", ("what", str(a), str(b)), rows)
     else:
-        console.print("no difference", highlight=False)
+        say("no difference")
     raise typer.Exit(1 if rows else 0)
 
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bessemer.cli.report import console, say_json, size, table
+from bessemer.cli.report import say, say_json, size, table
+from bessemer.core.dim import Dim, substitute
 from bessemer.core.errors import InputError
 from bessemer.engine.engine import Engine, TensorInfo
 from bessemer.engine.program import Program, Step
@@ -17,7 +18,7 @@ NAME = "inspect"
 
 
 def command(
-    engine: Annotated[Path, typer.Argument(help="An engine file.")],
+    engine: Annotated[Path, typer.Argument(metavar="ENGINE", help="An engine file.")],
     step: Annotated[int | None, typer.Option(help="Show one step whole: kernel source and rejected kernels.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -64,10 +65,14 @@ def _step(p: Program, number: int, s: Step) -> dict[str, Any]:
         return {"name": t.name, "dtype": str(t.dtype), "shape": [str(d) for d in t.shape], "space": t.space,
                 "offset": t.offset, "bytes": t.nbytes}  # fmt: skip
 
+    def at_opt(d: Dim) -> int | None:
+        value = substitute(d, {name: symbol.range.typical for name, symbol in p.symbols.items()})
+        return value if isinstance(value, int) else None
+
     out: dict[str, Any] = {
         "step": number, "kind": s.kind, "name": s.name, "onnx_nodes": list(s.origin),
         "reads": [tensor(n) for n in s.reads], "writes": [tensor(n) for n in s.writes],
-        "bytes": str(s.nbytes), "flops": str(s.flops),
+        "bytes": str(s.nbytes), "flops": str(s.flops), "at_opt": {"bytes": at_opt(s.nbytes), "flops": at_opt(s.flops)},
     }  # fmt: skip
     if s.kernel >= 0:
         k = p.kernels[s.kernel]
@@ -84,7 +89,7 @@ def _step(p: Program, number: int, s: Step) -> dict[str, Any]:
 
 
 def _print(d: dict[str, Any]) -> None:
-    console.print(f"engine for {d['target']}, precision {d['manifest']['precision']}", highlight=False)
+    say(f"engine for {d['target']}, precision {d['manifest']['precision']}")
     rows: list[tuple[object, ...]]
     rows = [(kind, t["name"], t["dtype"], "x".join(t["shape"])) for kind in ("inputs", "outputs") for t in d[kind]]
     table("signature", ("", "name", "dtype", "shape"), rows)
@@ -93,28 +98,37 @@ def _print(d: dict[str, Any]) -> None:
                 for n, s in d["symbols"].items()]  # fmt: skip
         table("dynamic dimensions", ("symbol", "min", "opt", "max", "known from"), rows, numeric=(1, 2, 3))
     m = d["memory"]
-    console.print(
+    say(
         f"weights {size(m['weights'])} (once per session), arena {size(m['arena'])} (per context), "
-        f"largest sum of live tensors {size(m['peak'])}, kernels {size(d['kernel_bytes'])}",
-        highlight=False,
+        f"largest sum of live tensors {size(m['peak'])}, kernels {size(d['kernel_bytes'])}"
     )
     rows = []
     for s in d["steps"]:
         k = s.get("kernel", {})
         out = s["writes"][0] if s["writes"] else {"dtype": "", "shape": []}
         us = k.get("measured_us")
-        rows.append((s["step"], s["name"], k.get("tactic", s["kind"]), f"{out['dtype']} {'x'.join(out['shape'])}",
-                     "" if us is None else f"{us:.1f}", ", ".join(s["onnx_nodes"][:2])))  # fmt: skip
-    table(f"{len(rows)} steps", ("step", "ops", "kernel", "writes", "us", "ONNX nodes"), rows, numeric=(0, 4))
+        moved = s["at_opt"]["bytes"]
+        told = "" if moved is None else size(moved), "" if us is None else f"{us:.1f}"
+        written = f"{out['dtype']} {'x'.join(out['shape'])}"
+        rows.append((s["step"], s["name"], k.get("tactic", s["kind"]), written, *told, _some(s["onnx_nodes"])))
+    columns = ("step", "ops", "kernel", "writes", "bytes", "us", "ONNX nodes")
+    table(f"{d['manifest']['model']['nodes']} ONNX nodes in {len(rows)} steps", columns, rows, numeric=(0, 4, 5))
     for line in d["manifest"].get("kept_in_fp32", ()):
-        console.print(f"stays in fp32: {line}", highlight=False, markup=False)
+        say(f"stays in fp32: {line}")
     for line in d["manifest"]["slow_paths"]:
-        console.print(f"slow path: {line}", style="yellow", highlight=False, markup=False)
+        say(f"slow path: {line}", style="yellow")
+    for line in d["manifest"]["notes"]:
+        say(f"note: {line}", style="yellow")
+
+
+def _some(nodes: list[str], most: int = 2) -> str:
+    return ", ".join(nodes[:most]) + (f" and {len(nodes) - most} more" if len(nodes) > most else "")
 
 
 def _print_step(s: dict[str, Any]) -> None:
-    console.print(f"step {s['step']}: {s['name']} ({s['kind']})", highlight=False)
-    console.print(f"ONNX nodes: {', '.join(s['onnx_nodes']) or 'none'}", highlight=False, markup=False)
+    say(f"step {s['step']}: {s['name']} ({s['kind']})")
+    say(f"ONNX nodes: {', '.join(s['onnx_nodes']) or 'none'}")
+    say(f"moves {s['bytes']} bytes, computes {s['flops']} operations")
     rows = [(side, t["name"], t["dtype"], "x".join(t["shape"]), t["space"], t["offset"], t["bytes"])
             for side in ("reads", "writes") for t in s[side]]  # fmt: skip
     table("tensors", ("", "name", "dtype", "shape", "space", "offset", "bytes"), rows, numeric=(5, 6))
@@ -122,6 +136,6 @@ def _print_step(s: dict[str, Any]) -> None:
     if k is None:
         return
     time = "not timed" if k["measured_us"] is None else f"{k['measured_us']:.2f} us"
-    console.print(f"kernel {k['tactic']} {k['config']}: {time}, chosen by {k['chosen_by']}", highlight=False)
+    say(f"kernel {k['tactic']} {k['config']}: {time}, chosen by {k['chosen_by']}")
     table("why not another kernel", ("kernel", "reason"), [(r["tactic"], r["reason"]) for r in k["why_not_another"]])
-    console.print(k["source"], highlight=False, markup=False)
+    say(k["source"])

@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from bessemer.cli.feeds import load_feeds, random_feeds
+from bessemer.cli.feeds import feeds_for
 from bessemer.cli.report import say_json, table
 from bessemer.cli.shapes import parse_shapes
 from bessemer.runtime.session import load
@@ -17,21 +17,21 @@ NAME = "run"
 
 
 def command(
-    engine: Annotated[Path, typer.Argument(help="An engine file.")],
+    engine: Annotated[Path, typer.Argument(metavar="ENGINE", help="An engine file.")],
     inputs: Annotated[list[str] | None, typer.Option("-i", "--input", help="NAME=array.npy, or arrays.npz.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the outputs to this .npz file.")] = None,
     shapes: Annotated[str | None, typer.Option(help="Shapes of random inputs: x:1x3x224x224")] = None,
     seed: Annotated[int, typer.Option(help="Seed of random inputs.")] = 0,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; at most those the engine was built for.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Run an engine once, on given or random inputs."""
     session = load(engine, threads=threads)
-    given = load_feeds(inputs or [])
-    names = {i.name for i in session.inputs}
-    feeds = given if names <= set(given) else {**random_feeds(session.engine, parse_shapes(shapes), seed), **given}
-    outputs = session.run(feeds)
+    outputs = session.run(feeds_for(session.engine, inputs or [], parse_shapes(shapes), seed))
     if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
         np.savez(output, **{k: v for k, v in outputs.items()})
     rows = [(name, str(a.dtype), list(a.shape), _summary(a)) for name, a in outputs.items()]
     if as_json:
