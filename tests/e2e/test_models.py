@@ -9,6 +9,7 @@ import pytest
 
 import bessemer
 from bessemer.cli.verbs.compare import relative_error
+from tests.engine.live import largest_live_sum
 from zoo.models import MODELS
 
 BIG = {"a1-det", "bert-base", "bert-large", "f1", "resnet50", "vit-b16"}
@@ -25,6 +26,7 @@ def test_model(key: str, tmp_path: Path) -> None:
     model, file = MODELS[key], tmp_path / "model.engine"
     engine = bessemer.build(model.path(), tune="off", profiles=[bessemer.Profile(model.bounds())], threads=2)
     assert engine.manifest["slow_paths"] == []
+    assert engine.memory["arena"] <= 1.1 * largest_live_sum(engine.program)
     engine.save(file)
     session = bessemer.load(file)
     options = onnxruntime.SessionOptions()

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 
-from bessemer.core.errors import InputError
+from bessemer.core.errors import DeviceError, InputError
 from bessemer.frontend.profile import Profile
 from bessemer.runtime.bindings import as_array
 from bessemer.runtime.session import load
-from tests.runtime.networks import WIDTH, built, expected, perceptron
+from tests.runtime.networks import WIDTH, as_model, built, expected, perceptron
 
 ROOT = Path(__file__).parents[2]
 
@@ -129,3 +130,24 @@ def test_too_little_memory_is_said_with_the_fix(tmp_path: Path, what: str) -> No
     assert f"{nbytes} bytes of memory could not be allocated" in said
     assert "fix: free memory, run a smaller batch, or build with a smaller profile" in said
     assert shape == "(100000, 96)", "the session works again once there is memory"
+
+
+@pytest.mark.parametrize("op,size", [("Pad", 2**61), ("Tile", 2**62), ("Expand", 2**50)])
+def test_huge_sizes_cost_a_build_nothing(op: str, size: int) -> None:
+    """What is only read in parts is never stored."""
+    amount = np.array([size, size] if op == "Pad" else [size])
+    model = as_model(
+        [helper.make_node(op, ["x", "n"], ["h"]), helper.make_node("ReduceMax", ["h"], ["y"], keepdims=0)],
+        {"x": [1]}, {"y": []}, [numpy_helper.from_array(amount, "n")],
+    )  # fmt: skip
+    assert built(model).memory["arena"] < 1 << 20
+
+
+def test_a_huge_result_is_said_when_it_is_asked_for() -> None:
+    model = as_model(
+        [helper.make_node("ConstantOfShape", ["n"], ["c"]), helper.make_node("Add", ["x", "c"], ["y"])],
+        {"x": [1]}, {"y": [2**31, 2**31]}, [numpy_helper.from_array(np.array([2**31, 2**31]), "n")],
+    )  # fmt: skip
+    session = load(built(model))
+    with pytest.raises(DeviceError, match=f"{4 << 62} bytes of memory could not be allocated"):
+        session.run([np.ones(1, np.float32)])
