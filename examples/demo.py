@@ -34,6 +34,7 @@ from zoo.models import MODELS
 Bounds = dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
 Runs = dict[str, Run]
 LIMIT = 1e-4  # of norm(difference) / norm(onnxruntime's output)
+BUDGET = 75.0  # seconds for each build: all six and the rest end within ten minutes on two cores
 BLOCK = 3  # timed runs in a row of one runtime before the other's turn
 
 
@@ -122,7 +123,9 @@ PARTS = (
 
 
 def build(key: str, bounds: Bounds, engine: Path, threads: int, console: Console) -> float:
-    """Build and save one engine with a progress bar; returns the seconds."""
+    """Build and save one engine with a progress bar; returns the seconds.
+
+    What was timed is kept beside the engines: another run goes on from there."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     start = time.perf_counter()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -132,9 +135,15 @@ def build(key: str, bounds: Bounds, engine: Path, threads: int, console: Console
             progress.update(task, completed=done, total=total, description=f"building {key}: {stage} {what}")
 
         profile = bessemer.Profile(bounds)
-        built = bessemer.build(MODELS[key].path(), target="cpu", profiles=[profile], threads=threads, progress=show)
+        built = bessemer.build(
+            MODELS[key].path(), target="cpu", profiles=[profile], threads=threads, progress=show,
+            timing_cache=engine.with_name("times.jsonl"), build_budget=BUDGET,
+        )  # fmt: skip
         built.save(engine)
-    return time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    for line in (f"built {key} in {seconds:.1f} s", *(f"  note: {note}" for note in built.manifest["notes"])):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return seconds
 
 
 def relative_error(found: Arrays, expected: Arrays) -> float:
@@ -185,18 +194,17 @@ def run_part(part: Part, folder: Path, threads: int, console: Console) -> Outcom
         seconds = build(key, bounds, engine, threads, console)
         ours[key] = bessemer.load(engine, threads=threads).run
         rows.append(measure(key, seconds, engine, ours[key], theirs[key], recorders[key].feeds))
-        console.print(f"built {key} in {seconds:.1f} s", highlight=False)
     return Outcome(rows, part.answer(ours), expected)
 
 
 def print_outcome(title: str, outcome: Outcome, console: Console) -> None:
     console.print(f"\n[bold]{title}[/]")
     for line in outcome.answer:
-        console.print(f"  {line}", markup=False, highlight=False)
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
     if outcome.answer != outcome.expected:
         console.print("[red]onnxruntime's answer is another one:[/]")
         for line in outcome.expected:
-            console.print(f"  {line}", markup=False, highlight=False)
+            console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_table(rows: Sequence[Row], threads: int, console: Console) -> None:
