@@ -13,10 +13,12 @@ from bessemer.kernels.triton.product import product_of
 
 
 class GemmTma:
-    """matmul in f16 and bf16 with a constant b that all batches share, a stored row-major, k and n multiples of 8."""
+    """matmul in f16 and bf16 with a constant b, a stored row-major, k and n multiples of 8.
+
+    b [k, n], or a batch of them that share a."""
 
     name = "cuda_gemm_tma"
-    version = 1
+    version = 2
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
@@ -47,13 +49,16 @@ def _rows(problem: Problem) -> Rows | Reason:
     view = product_of(problem)
     if isinstance(view, Reason):
         return view
-    if view.batches or view.a_t:
-        return Reason("multiplies one batch, with a stored row-major")
+    if view.a_t:
+        return Reason("takes a stored row-major")
     if not isinstance(view.n, int) or not isinstance(view.k, int) or view.k % 8:
         return Reason(f"takes weights of fixed sizes and rows of whole 16 bytes, not {view.k} x {view.n}")
+    batches, a_stride, b_stride = view.batches[0] if view.batches else (1, 0, view.k * view.n)
+    if len(view.batches) > 1 or (a_stride, b_stride) != (0, view.k * view.n) or not isinstance(batches, int):
+        return Reason("of batches, takes those of weights along one axis, all of one a")
     m = TensorMap((view.k, view.m), (view.k * view.itemsize,), (BLOCK, 1))
     order = "nk" if view.b_t else "kn"
-    return Rows("tiled_matmul.cuh", view.m, view.n, tiled.ceildiv_int(view.k, BLOCK), order, {}, m)
+    return Rows("tiled_matmul.cuh", view.m, view.n, tiled.ceildiv_int(view.k, BLOCK), order, {}, m, batches)
 
 
 register(GemmTma())

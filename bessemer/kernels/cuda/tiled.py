@@ -53,9 +53,9 @@ class Tile:
         """Bytes of shared memory: the ring, and two barriers a stage."""
         return self.stages * ((self.tokens + self.columns) * ROW + 16)
 
-    def count(self, tokens: Dim, channels: int) -> Dim:
+    def count(self, rows: Rows) -> Dim:
         """Tiles of a product."""
-        return ceildiv(tokens, self.tokens) * ceildiv_int(channels, self.columns)
+        return ceildiv(rows.tokens, self.tokens) * ceildiv_int(rows.channels, self.columns) * rows.batches
 
 
 WHOLE = (
@@ -83,6 +83,7 @@ class Rows:
     order: str  # of the weights, see swizzled_blocks
     sizes: Mapping[str, Dim]
     map: TensorMap  # of x, by boxes of a chunk of one token
+    batches: int = 1  # of the weights; the output has `tokens` rows of each
 
     def boxed(self, rows: int) -> TensorMap:
         """The map for copies of so many tokens."""
@@ -100,8 +101,8 @@ def reason(problem: Problem, target: Limits, rows: Rows) -> Reason | None:
         return Reason("packs its weights ahead, and these are not constant")
     if rows.channels % 8:
         return Reason(f"stores rows of whole 16 bytes, not of {rows.channels} channels")
-    if upper(problem, rows.tokens) > MOST_TOKENS:
-        return Reason(f"takes at most {MOST_TOKENS} tokens")
+    if upper(problem, rows.tokens) * rows.batches > MOST_TOKENS:
+        return Reason(f"takes at most {MOST_TOKENS} tokens in all batches")
     broken = defect(rows.map, x.dtype.itemsize, x.nbytes, problem.range_map)
     if broken is not None:
         return Reason(f"copies by a tensor map, and that of {x} {broken}")
@@ -127,7 +128,7 @@ def _fits(problem: Problem, target: Limits, rows: Rows, t: Tile) -> bool:
         return False
     if (t.shared + RESERVED) * t.resident > shared_bytes(target) + RESERVED:
         return False
-    few = problem.typical(t.count(rows.tokens, n)) * t.split <= sms(target) * t.resident
+    few = problem.typical(t.count(rows)) * t.split <= sms(target) * t.resident
     return t.split == 1 or (rows.chunks >= 4 * t.split and few)
 
 
@@ -135,7 +136,7 @@ def microseconds(problem: Problem, target: Limits, rows: Rows, config: Config) -
     """The time of a launch in a chain of such launches: a fit to 248 configurations of 13 shapes on an H200."""
     t, count = tile(config), sms(target)
     m, n = problem.typical(rows.tokens), rows.channels
-    programs = problem.typical(t.count(rows.tokens, n)) * t.split
+    programs = problem.typical(t.count(rows)) * t.split
     chunks = ceildiv_int(rows.chunks, t.split)
     multiply = t.tokens * t.columns * 2 * BLOCK / FLOP_PER_US
     chunk = max(multiply, (t.tokens + t.columns) * ROW / COPY_BYTES_PER_US)
@@ -147,7 +148,7 @@ def microseconds(problem: Problem, target: Limits, rows: Rows, config: Config) -
 
     full, rest = divmod(programs, count * t.resident)
     times = full * wave(t.resident) + wave(ceildiv_int(rest, count))
-    nbytes = problem.typical(problem.operands[0].type.nbytes) + (n * rows.chunks * BLOCK + m * n) * 2
+    nbytes = problem.typical(problem.operands[0].type.nbytes) + (n * rows.chunks * BLOCK + m * n) * 2 * rows.batches
     return max(LAUNCH_US + times + (EXCHANGE_US if t.split > 1 else 0.0), nbytes / MEMORY_BYTES_PER_US)
 
 
@@ -155,7 +156,7 @@ def code(problem: Problem, target: Limits, rows: Rows, config: Config) -> Kernel
     """The kernel of one configuration."""
     t = tile(config)
     dtype = problem.operands[0].type.dtype
-    names = ("tokens", "channels", "chunks", *rows.sizes)
+    names = ("tokens", "channels", "chunks", "batches", *rows.sizes)
     parts = {
         "INSTRUCTIONS": scalar.template("tensor.cuh"),
         "ROWS_OF_X": scalar.template(rows.template),
@@ -170,14 +171,14 @@ def code(problem: Problem, target: Limits, rows: Rows, config: Config) -> Kernel
         "SPLIT": t.split, "BAND": BAND,
     }  # fmt: skip
     module = emit.module("tiled.cu", problem, constants, parts)
-    count = t.count(rows.tokens, rows.channels)
+    count = t.count(rows)
     walkers = count if t.split > 1 else minimum(count, sms(target) * t.resident)
-    sizes = [Int(d, 32) for d in (rows.tokens, rows.channels, rows.chunks, *rows.sizes.values())]
+    sizes = [Int(d, 32) for d in (rows.tokens, rows.channels, rows.chunks, rows.batches, *rows.sizes.values())]
     options = (("warps", t.warps), ("shared", t.shared), ("cluster", t.split), ("pdl", True))
     x = Map(0, rows.boxed(t.tokens))
     launch = Launch("kernel", (t.split * walkers,), (x, Ptr(1), *sizes, *module.args), options)
     blocks = ceildiv_int(ceildiv_int(rows.channels, t.columns) * t.columns, BLOCK)
-    packed = TensorType(problem.operands[1].type.dtype, (blocks, rows.chunks, BLOCK, BLOCK))
+    packed = TensorType(problem.operands[1].type.dtype, (rows.batches * blocks, rows.chunks, BLOCK, BLOCK))
     pack = Pack(1, "swizzled_blocks", (rows.order, blocks, rows.chunks, True), packed)
     return KernelCode("cuda", module.text, (launch,), (pack,))
 

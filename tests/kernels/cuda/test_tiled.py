@@ -63,6 +63,12 @@ def test_stored_transposed_over_batches(tmp_path: Path) -> None:
     check(GemmTma(), c, config(1, 1, 64, 3, 1), tmp_path)
 
 
+@pytest.mark.parametrize("a", [(1, 150, 200), (150, 200)], ids=str)
+@pytest.mark.parametrize("tile", [(1, 1, 64, 3, 1), (1, 1, 96, 2, 1), (1, 2, 64, 2, 1, 2)], ids=str)
+def test_batches_of_weights(a: tuple[int, ...], tile: tuple[int, ...], tmp_path: Path) -> None:
+    check(GemmTma(), with_bias_relu(matmul(a, (3, 200, 136), dt.f16, tb=len(a) == 2), -1), config(*tile), tmp_path)
+
+
 def test_symbolic_tokens(tmp_path: Path) -> None:
     rows = sym("n")
     c = symbolic(matmul((210, 128), (128, 64), dt.f16), {0: (rows, 128)}, (rows, 64), {"n": Range(1, 5000, 640)})
@@ -117,6 +123,7 @@ def test_reasons() -> None:
     assert "f16 and bf16" in reason(GemmTma(), matmul((80, 64), (64, 64)).problem)
     assert "16 bytes" in reason(GemmTma(), matmul((80, 60), (60, 64), dt.f16).problem)
     assert "16 bytes" in reason(GemmTma(), matmul((80, 64), (64, 60), dt.f16).problem)
+    assert "all of one a" in reason(GemmTma(), matmul((2, 80, 64), (2, 64, 64), dt.f16).problem)
     assert "32 channels, not of 24" in reason(ConvTma(), conv((1, 24, 5, 5), (16, 24, 3, 3), dt.f16).problem)
     long = conv((1, 32, 300, 3), (16, 32, 3, 1), dt.f16, dilations=(128, 1)).problem
     assert "reaches over 255 pixels" in reason(ConvTma(), long)

@@ -40,6 +40,11 @@ def test_gelu_over_batches(tb: bool) -> None:
     check(GemmTma(), with_gelu(matmul((3, 400, 256), (256, 192), dt.f16, tb=tb)))
 
 
+@pytest.mark.parametrize("tb", [False, True])
+def test_batches_of_weights(tb: bool) -> None:
+    check(GemmTma(), with_bias_relu(matmul((1, 1000, 768), (3, 768, 776), dt.f16, tb=tb), -1))
+
+
 def test_symbolic_tokens() -> None:
     rows = sym("n")
     c = symbolic(matmul((2100, 512), (512, 320), dt.f16), {0: (rows, 512)}, (rows, 320), {"n": Range(1, 5000, 640)})

@@ -1,4 +1,5 @@
-// Products of many tokens: y[t][n] = sum over k of x[t][k] w[n][k], finished by the problem's epilogue.
+// Products of many tokens: y[t][n] = sum over k of x[t][k] w[n][k], finished by the problem's epilogue. Batches of
+// weights share the tokens; the output has the tokens of one batch after the other's.
 //
 // A CTA walks over tiles of BM tokens and BN channels. One of its threads copies chunks of 64 elements of k into a ring
 // of STAGES stages, rows of x by tensor copies and packed weights by bulk copies; GROUPS warpgroups multiply them, each
@@ -28,19 +29,25 @@ struct Shape {
 
 @PRODUCT@
 
-// The tiles of a CTA, in bands of BAND tiles of tokens that go through all channels: they share x and weights in L2.
+// The tiles of a CTA, in bands of BAND tiles of tokens that go through all channels of all batches: they share x and
+// weights in L2.
 struct Walk {
-    int down, across, first, step;
+    int down, columns, across, first, step;  // `columns` tiles of channels in each batch, and all of them
 
     Walk(const Shape &shape)
-        : down((shape.tokens + BM - 1) / BM), across((shape.channels + BN - 1) / BN), first(blockIdx.x / SPLIT),
-          step(gridDim.x / SPLIT) {}
+        : down((shape.tokens + BM - 1) / BM), columns((shape.channels + BN - 1) / BN), across(columns * shape.batches),
+          first(blockIdx.x / SPLIT), step(gridDim.x / SPLIT) {}
 
     int end() const { return down * across; }
 
     int token(int tile) const { return (tile / (BAND * across) * BAND + tile % (BAND * across) % height(tile)) * BM; }
 
-    int channel(int tile) const { return tile % (BAND * across) / height(tile) * BN; }
+    int batch(int tile) const { return tile % (BAND * across) / height(tile) / columns; }
+
+    int channel(int tile) const { return tile % (BAND * across) / height(tile) % columns * BN; }
+
+    // The row of the packed weights, whose batches are whole blocks.
+    int weight(int tile) const { return batch(tile) * ((columns * BN + 63) / 64 * 64) + channel(tile); }
 
     int height(int tile) const { return min(down - tile / (BAND * across) * BAND, BAND); }
 };
@@ -55,13 +62,13 @@ struct Chunks {
     int count() const { return end - first; }
 };
 
-inline void copy_weights(uint32_t shared, const uint16_t *w, int chunks, int stage, int channel, int chunk) {
+inline void copy_weights(uint32_t shared, const uint16_t *w, int chunks, int stage, int first_row, int chunk) {
     const uint32_t barrier = shared + FULL_AT + 8 * stage, target = shared + stage * STAGE + BM * 128;
     barrier_expect(barrier, STAGE);
 #pragma unroll
     for (int row = 0; row < BN; row += PIECE) {
-        const int64_t block = static_cast<int64_t>((channel + row) / 64) * chunks + chunk;
-        const uint16_t *source = w + block * 64 * CHUNK + (channel + row) % 64 * CHUNK;
+        const int64_t block = static_cast<int64_t>((first_row + row) / 64) * chunks + chunk;
+        const uint16_t *source = w + block * 64 * CHUNK + (first_row + row) % 64 * CHUNK;
         copy_bulk(target + row * 128, source, PIECE * 128, barrier);
     }
 }
@@ -71,18 +78,18 @@ inline void copy(uint32_t shared, const TensorMap *x, const uint16_t *w, const S
                  const Chunks &chunks) {
     const int early = min(chunks.count(), STAGES);
     for (int c = 0; c < early; c++)
-        copy_weights(shared, w, shape.chunks, c, walk.channel(walk.first), chunks.first + c);
+        copy_weights(shared, w, shape.chunks, c, walk.weight(walk.first), chunks.first + c);
     wait_for_inputs();
     int count = 0;
     for (int tile = walk.first; tile < walk.end(); tile += walk.step) {
-        const int channel = walk.channel(tile);
+        const int weight = walk.weight(tile);
         Rows rows(shape, walk.token(tile), chunks.first);
         for (int chunk = chunks.first; chunk < chunks.end; chunk++, count++) {
             const int stage = count % STAGES;
             if (count >= STAGES)
                 barrier_wait(shared + EMPTY_AT + 8 * stage, (count / STAGES - 1) % 2);
             if (count >= early)
-                copy_weights(shared, w, shape.chunks, stage, channel, chunk);
+                copy_weights(shared, w, shape.chunks, stage, weight, chunk);
             rows.copy_next(shared + stage * STAGE, x, shared + FULL_AT + 8 * stage);
         }
     }
@@ -149,19 +156,21 @@ inline void exchange(uint32_t shared, const unsigned char *memory, float *sums, 
         }
 }
 
-// Finishes the parts from FIRST on of a thread whose part 0 begins at (token, channel). What the epilogue reads for a
+// Finishes the parts from FIRST on of a thread whose part 0 begins at (token, channel), in rows of the
+// output that begin at `first_row`. What the epilogue reads for a
 // part is under way while the one before it is finished; outside the output it is read of the last row or channels, for
 // loads that depended on it would take twice the registers.
 template <int FIRST>
-inline void finish_parts(const float *sums, int token, int channel, const Shape &shape@EPILOGUE_PARAMETERS@) {
+inline void finish_parts(const float *sums, int first_row, int token, int channel,
+                         const Shape &shape@EPILOGUE_PARAMETERS@) {
     Cells cells[2][2];
     const auto token_of = [&](int part, int e) { return token + part / (BN / 32) * 64 + 8 * e; };
     const auto channel_of = [&](int part) { return channel + part % (BN / 32) * 32; };
     const auto load = [&](int part) {
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-            const int row = min(token_of(part, e), shape.tokens - 1), col = min(channel_of(part), shape.channels - 8);
-            load_cells(cells[part % 2][e], row, col@EPILOGUE_NAMES@);
+            const int row = first_row + min(token_of(part, e), shape.tokens - 1);
+            load_cells(cells[part % 2][e], row, min(channel_of(part), shape.channels - 8)@EPILOGUE_NAMES@);
         }
     };
     load(FIRST);
@@ -180,18 +189,20 @@ inline void finish_parts(const float *sums, int token, int channel, const Shape 
 #pragma unroll
                 for (int j = 0; j < 8; j++)
                     acc[j] = sums[part * 16 + j / 2 * 4 + e * 2 + j % 2];
-                finish(acc, columns, cells[part % 2][e], token_of(part, e), channel_of(part)@EPILOGUE_NAMES@);
+                const int row = first_row + token_of(part, e);
+                finish(acc, columns, cells[part % 2][e], row, channel_of(part)@EPILOGUE_NAMES@);
             }
     }
 }
 
 template <int RANK = 0>
-inline void finish_own(const float *sums, int rank, int token, int channel, const Shape &shape@EPILOGUE_PARAMETERS@) {
+inline void finish_own(const float *sums, int rank, int first_row, int token, int channel,
+                       const Shape &shape@EPILOGUE_PARAMETERS@) {
     if constexpr (RANK < SPLIT) {
         if (rank == RANK)
-            finish_parts<RANK * OWN>(sums, token, channel, shape@EPILOGUE_NAMES@);
+            finish_parts<RANK * OWN>(sums, first_row, token, channel, shape@EPILOGUE_NAMES@);
         else
-            finish_own<RANK + 1>(sums, rank, token, channel, shape@EPILOGUE_NAMES@);
+            finish_own<RANK + 1>(sums, rank, first_row, token, channel, shape@EPILOGUE_NAMES@);
     }
 }
 
@@ -236,6 +247,7 @@ kernel(const __grid_constant__ TensorMap x, const uint16_t *w, @SHAPE@@EPILOGUE_
         if constexpr (SPLIT > 1)
             exchange(shared, memory, sums[0], rank);
         const int token = walk.token(tile) + warp / 4 * BLOCKS * 64 + warp % 4 * 16 + lane / 4;
-        finish_own(sums[0], rank, token, walk.channel(tile) + lane % 4 * 8, shape@EPILOGUE_NAMES@);
+        const int channel = walk.channel(tile) + lane % 4 * 8;
+        finish_own(sums[0], rank, walk.batch(tile) * shape.tokens, token, channel, shape@EPILOGUE_NAMES@);
     }
 }
