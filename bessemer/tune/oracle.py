@@ -94,7 +94,8 @@ def answer(problem: Problem, inputs: Sequence[np.ndarray], env: Mapping[str, int
         results = list(OPS.get(problem.op).reference(values[: problem.anchors], attrs))
     if problem.epilogue is None:
         return results
-    return [scalar.evaluate(problem.epilogue, shape, _wide(out_type.dtype), values, env, acc=results[0])]
+    first = scalar.evaluate(problem.epilogue, shape, _wide(out_type.dtype), values, env, acc=results[0])
+    return [first, *results[1:]]
 
 
 def _wide(dtype: DType) -> DType:

@@ -20,7 +20,7 @@ class GemmSkinny:
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        rows = _rows(problem)
+        rows = rows_of(problem)
         return rows if isinstance(rows, Reason) else skinny.reason(problem, target, rows)
 
     def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
@@ -35,12 +35,13 @@ class GemmSkinny:
 
 
 def _known(problem: Problem) -> Rows:
-    rows = _rows(problem)
+    rows = rows_of(problem)
     assert isinstance(rows, Rows)
     return rows
 
 
-def _rows(problem: Problem) -> Rows | Reason:
+def rows_of(problem: Problem) -> Rows | Reason:
+    """The tokens and weights of a matmul, or why the template does not multiply them."""
     other = other_op(problem, ("matmul",))
     if other is not None:
         return other
