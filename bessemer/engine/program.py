@@ -46,8 +46,8 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Arg:
-    """A kernel argument: kind "tensor" (value: tensor number), "int" (a dim), "workspace" (0: the step's own) or "map"
-    (value: tensor number, with `map` of it)."""
+    """A kernel argument: kind "tensor" (value: tensor number), "int" (a dim), "workspace" (0: the step's own),
+    "counters" (0: the context's) or "map" (value: tensor number, with `map` of it)."""
 
     kind: str
     value: Dim
@@ -73,6 +73,7 @@ class Step:
     flops: Dim = 0
     nbytes: Dim = 0  # compulsory traffic: each operand read once, each output written once
     workspace: tuple[int, int] = (0, 0)  # arena offset and size of the kernel's scratch
+    counters: int = 0  # 32-bit integers that are zero when the kernel starts, and that it leaves zero
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,11 @@ class Program:
     weights_bytes: int
     peak_bytes: int  # the largest sum of live arena tensors
 
+    @property
+    def counters(self) -> int:
+        """How many a context holds, for all steps: kernels run one after the other."""
+        return max((s.counters for s in self.steps), default=0)
+
 
 def to_json(program: Program) -> dict[str, Any]:
     """JSON-ready data; dims as text."""
@@ -149,6 +155,8 @@ def _step_to_json(s: Step) -> dict[str, Any]:
         out["target"] = s.target
     if s.workspace[1]:
         out["workspace"] = list(s.workspace)
+    if s.counters:
+        out["counters"] = s.counters
     out.update({k: str(v) for k, v in (("flops", s.flops), ("nbytes", s.nbytes)) if v != 0})
     return out
 
@@ -210,6 +218,7 @@ def _step_from_json(s: Mapping[str, Any]) -> Step:
         flops=parse(s.get("flops", "0")),
         nbytes=parse(s.get("nbytes", "0")),
         workspace=(_int(workspace[0]), _int(workspace[1])),
+        counters=_int(s.get("counters", 0)),
     )
 
 

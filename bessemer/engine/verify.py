@@ -19,6 +19,7 @@ from bessemer.engine.liveness import broken_read
 from bessemer.engine.program import SPACES, STEP_KINDS, Arg, Program, Step, Symbol, Tensor
 
 BYTES_LIMIT = 1 << 48  # no machine has more: sizes beyond are nonsense
+COUNTERS_LIMIT = 1 << 16  # of one step
 CLUSTERS = (1, 2, 4, 8)  # programs that a GPU schedules together
 
 
@@ -140,6 +141,8 @@ def _check_step(program: Program, number: int, step: Step) -> None:
     offset, size = step.workspace
     if offset < 0 or size < 0 or offset + size > program.arena_bytes:
         _fail(program, f"{where} has a workspace at {offset}+{size}, the arena has {program.arena_bytes} bytes")
+    if not 0 <= step.counters <= COUNTERS_LIMIT:
+        _fail(program, f"{where} has {step.counters} counters, not up to {COUNTERS_LIMIT}")
     for arg in step.args:
         _check_arg(program, where, step, arg)
 
@@ -165,9 +168,11 @@ def _check_arg(program: Program, where: str, step: Step, arg: Arg) -> None:
             _check_symbols(program, where, (arg.value,))
         case "map":
             _check_map(program, where, step, arg)
-        case "workspace":
+        case "workspace" | "counters":
             if arg.value != 0:
-                _fail(program, f"{where} has its workspace at {arg.value} of itself")
+                _fail(program, f"{where} has its {arg.kind} at {arg.value} of itself")
+            if arg.kind == "counters" and not step.counters:
+                _fail(program, f"{where} is passed counters and has none")
         case _:
             _fail(program, f"{where} has an argument of unknown kind {arg.kind!r}")
 

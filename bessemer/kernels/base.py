@@ -31,6 +31,8 @@ from bessemer.ir import expr as ex
 from bessemer.ir.graph import Attr, TensorType
 
 WORKSPACE = -1  # the operand number of the kernel's scratch memory
+COUNTERS = -2  # that of its counters, i32: zero when a launch begins, and zero again when it ends
+MOST_COUNTERS = 1 << 16
 LANGUAGES = frozenset({"c", "cuda", "triton"})
 
 
@@ -102,7 +104,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Ptr:
-    """The address of operand number `operand`, of output `len(operands) + j`, or of the WORKSPACE."""
+    """The address of operand number `operand`, of output `len(operands) + j`, of the WORKSPACE or the COUNTERS."""
 
     operand: int
 
@@ -153,7 +155,8 @@ class Pack:
 class KernelCode:
     """What a tactic emits. Equal texts are compiled once, so pass sizes as Int arguments and bake in only tiles.
 
-    `text` must define every launch's entry; `{name}`-free, complete but for the target's prelude.
+    `text` must define every launch's entry; `{name}`-free, complete but for the target's prelude. `workspace` counts
+    bytes, `counters` 32-bit integers, at most MOST_COUNTERS, that all launches of a context share.
     """
 
     language: str
@@ -161,6 +164,7 @@ class KernelCode:
     launches: tuple[Launch, ...]
     packs: tuple[Pack, ...] = ()
     workspace: Dim = 0
+    counters: Dim = 0
 
 
 Config = Mapping[str, int | str]

@@ -10,13 +10,14 @@ import numpy as np
 from bessemer.core import canon
 from bessemer.core import dtype as dt
 from bessemer.core.dim import symbols
+from bessemer.core.interval import bounds
 from bessemer.core.tensor_map import BITS
 from bessemer.engine.codec import encode
 from bessemer.engine.engine import WeightPart
 from bessemer.engine.format import WEIGHT_ALIGN, align
 from bessemer.engine.program import Arg, Kernel, Program, Step, Symbol, Tensor
 from bessemer.ir.graph import Constant, TensorType
-from bessemer.kernels.base import TRANSFORMS, WORKSPACE, Int, KernelCode, Launch, Map, Pack, Problem
+from bessemer.kernels.base import COUNTERS, TRANSFORMS, WORKSPACE, Int, KernelCode, Launch, Map, Pack, Problem
 from bessemer.lower.items import (
     AliasItem,
     BranchItem,
@@ -176,6 +177,7 @@ class _Planner:
         workspace = (self.workspaces.get(number, 0), self.scratch.get(number, 0))
         unplanned = planned_bytes(choice.code.workspace, self.lowered.ranges) is None
         own = self._own_workspace(choice) if unplanned else None
+        counters = bounds(choice.code.counters, self.lowered.ranges)[1]
         origin = tuple(dict.fromkeys(o for n in item.nodes for o in n.origin))
         flops, nbytes = item.flops * variant.when, traffic(item.problem) * variant.when
         name = "+".join(n.op for n in item.nodes) + (f" ({variant.shapes})" if variant.shapes else "")
@@ -187,6 +189,8 @@ class _Planner:
                     args.append(Arg("int", arg.value, arg.bits))
                 elif arg.operand == WORKSPACE:
                     args.append(Arg("workspace", 0) if own is None else Arg("tensor", own))
+                elif arg.operand == COUNTERS:
+                    args.append(Arg("counters", 0))
                 elif isinstance(arg, Map):
                     args.append(Arg("map", [*operands, *outputs][arg.operand], BITS, arg.map))
                 else:
@@ -198,6 +202,7 @@ class _Planner:
                     self._kernel(item.problem, choice, launch), tuple(args),
                     (launch.grid[0] * variant.when, *launch.grid[1:]),
                     flops=flops if k == 0 else 0, nbytes=nbytes if k == 0 else 0, workspace=workspace,
+                    counters=counters,
                 )
             )  # fmt: skip
         return steps

@@ -112,6 +112,7 @@ class CudaContext:
         self._unplanned = [t for t in self.program.tensors if t.space in ("dynamic", "output") and t.dtype.kind != "s"]
         self._env: dict[str, int] = {}
         self._outputs: list[tuple[int, ...] | None] = []
+        self.counters = self._zeros(("counters", 0), 4 * self.program.counters) if self.program.counters else 0
         self.segments = self._segments()
         self._starts = {first: n for n, (_, first, _) in enumerate(self.segments)}
 
@@ -163,6 +164,13 @@ class CudaContext:
             self._buffers[key] = (address, nbytes)
         return address
 
+    def _zeros(self, key: tuple[str, int], nbytes: int) -> int:
+        """A buffer of zeros; kernels on any stream may read it."""
+        address = self.buffer(key, nbytes)
+        self.device.fill(address, 0, nbytes, self.stream)
+        self.stream.synchronize()
+        return address
+
     def _launch(self, state: State, k: int) -> Launch:
         step = self.program.steps[k]
         kernel = self.shared.kernels[step.kernel]
@@ -176,6 +184,8 @@ class CudaContext:
                 values.append(evaluate(arg.value, self._env))
             elif arg.kind == "workspace":
                 values.append(self.arena + step.workspace[0])
+            elif arg.kind == "counters":
+                values.append(self.counters)
             else:
                 t, address = self.program.tensors[int(arg.value)], self.address(int(arg.value))  # type: ignore[arg-type]
                 values.append(

@@ -23,7 +23,7 @@ from bessemer.core.dtype import DType
 from bessemer.core.errors import BuildError, CompilerError
 from bessemer.core.interval import divisor
 from bessemer.core.tensor_map import BITS
-from bessemer.kernels.base import WORKSPACE, Int, KernelCode, Launch, Map, Problem
+from bessemer.kernels.base import COUNTERS, WORKSPACE, Int, KernelCode, Launch, Map, Problem
 from bessemer.targets import compile_pool, nvrtc_compile
 from bessemer.targets.base import Placement
 from bessemer.targets.compile_pool import TIMEOUT, Job
@@ -225,6 +225,8 @@ def _parameter(request: Request, arg: Any) -> tuple[str, int]:
 def _element(request: Request, number: int) -> DType:
     if number == WORKSPACE:
         return dt.f32
+    if number == COUNTERS:
+        return dt.i32
     for pack in request.code.packs:
         if pack.operand == number:
             return pack.type.dtype

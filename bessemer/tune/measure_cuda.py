@@ -17,7 +17,7 @@ from bessemer.device.cuda import Arguments, Device, Kernel, Module
 from bessemer.device.cuda_graph import Capture
 from bessemer.device.tensor_map import EncodedMap
 from bessemer.ir.graph import TensorType
-from bessemer.kernels.base import TRANSFORMS, WORKSPACE, Arg, Int, Map, Problem
+from bessemer.kernels.base import COUNTERS, TRANSFORMS, WORKSPACE, Arg, Int, Map, Problem
 from bessemer.targets.compile_pool import Job
 from bessemer.targets.cuda import CompiledKernel, CudaTarget, Request
 from bessemer.tune.case import Case, case_of
@@ -138,7 +138,10 @@ class CudaMeasurer:
         size = evaluate(code.workspace, env)
         scratch = self.device.alloc(size + GUARD)
         memory.append(scratch)
-        places = {**dict(enumerate(addresses)), WORKSPACE: scratch}
+        count = evaluate(code.counters, env)
+        memory.append(self.device.alloc(4 * count))
+        self.device.fill(memory[-1], 0, 4 * count, self.stream)
+        places = {**dict(enumerate(addresses)), WORKSPACE: scratch, COUNTERS: memory[-1]}
         out = _Prepared([], [], memory, outputs, (scratch, size + GUARD))
         for launch, compiled in zip(code.launches, kernels, strict=True):
             module = self.device.load(compiled.cubin)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bessemer.core.dim import ceildiv, product
+from bessemer.core.dim import Dim, ceildiv, product
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import (
-    Arg,
     Config,
     KernelCode,
     Launch,
@@ -21,6 +20,7 @@ from bessemer.kernels.base import (
     register,
 )
 from bessemer.kernels.triton import emit
+from bessemer.kernels.triton.partial import part_args, part_memory
 from bessemer.kernels.triton.shapes import Tiling, element_types, precision, prefetched, shared_bytes, sizes
 from bessemer.kernels.triton.window import Window, window_of
 
@@ -58,14 +58,7 @@ class ConvIgemm:
         return conv_estimate(problem, target, config)
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
-        code = conv_module(problem)
-        launch, packs = conv_launch(problem, target, config, code.args, Ptr(0))
-        return KernelCode("triton", code.text, (launch,), packs)
-
-
-def conv_module(problem: Problem) -> emit.Module:
-    """The template with its epilogue: over (batch, channel, pixel) where channels come first."""
-    return emit.module("conv_igemm", problem, None if problem.attr("layout") == "NHWC" else (1, 2))
+        return conv_code(problem, target, config)
 
 
 def conv_reason(problem: Problem) -> Reason | None:
@@ -153,11 +146,17 @@ def conv_candidates(problem: Problem, target: Limits, splits: Sequence[int]) -> 
     return [c for c in found if conv_tiling(problem, c).shared <= shared_bytes(target)]
 
 
-def conv_launch(
-    problem: Problem, target: Limits, config: Config, epilogue: tuple[Arg, ...], partial: Ptr
-) -> tuple[Launch, tuple[Pack, ...]]:
-    """The launch of the template's `kernel`, and the filter's pack."""
+def conv_tiles(problem: Problem, t: Tiling) -> Dim:
+    """Tiles of all groups."""
+    oc, groups = filter_sizes(problem)[0], int(problem.attr("groups"))
+    return ceildiv(window(problem).pixels, t.bm) * ceildiv(oc // groups, t.bn) * groups
+
+
+def conv_code(problem: Problem, target: Limits, config: Config) -> KernelCode:
+    """The kernel of a configuration, with memory for the parts of split sums."""
     t, win = conv_tiling(problem, config), window(problem)
+    # the epilogue is over (batch, channel, pixel) where channels come first
+    module = emit.module("conv_igemm", problem, None if win.last else (1, 2))
     oc, ic, taps = filter_sizes(problem)
     groups, constant = int(problem.attr("groups")), problem.operands[1].constant
     packs: tuple[Pack, ...] = ()
@@ -166,8 +165,8 @@ def conv_launch(
         kind = TensorType(problem.operands[1].type.dtype, shape)
         packs = (Pack(1, "taps_of_filter", (t.bk, chunked(ic)), kind),)
     args = (
-        Ptr(0), Ptr(1), partial,
-        *sizes(problem, (win.pixels, oc // groups, *win.input, *win.output, *win.pads)), *epilogue,
+        Ptr(0), Ptr(1), *part_args(t),
+        *sizes(problem, (win.pixels, oc // groups, *win.input, *win.output, *win.pads)), *module.args,
     )  # fmt: skip
     options: tuple[tuple[str, Any], ...] = (
         ("num_warps", t.warps), ("num_stages", t.stages), ("BM", t.bm), ("BN", t.bn), ("BK", t.bk), ("SPLIT", t.split),
@@ -177,7 +176,8 @@ def conv_launch(
         ("PREFETCH", prefetched(t, target) if constant else 0),
     )  # fmt: skip
     grid = (ceildiv(win.pixels, t.bm) * ceildiv(oc // groups, t.bn), t.split, groups)
-    return Launch("kernel", grid, args, options), packs
+    launch = Launch("kernel", grid, args, options)
+    return KernelCode("triton", module.text, (launch,), packs, *part_memory(t, conv_tiles(problem, t)))
 
 
 register(ConvIgemm())

@@ -1,61 +1,58 @@
-"""Split-K convolution: for few output pixels and a long sum, parts of the sum side by side, then added in order."""
+"""Split-K convolution: for few output pixels and a long sum, parts of it side by side; the last program adds them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bessemer.kernels.base import WORKSPACE, Config, KernelCode, Limits, Problem, Ptr, Reason, register
+from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, register
 from bessemer.kernels.triton.conv_igemm import (
     conv_candidates,
+    conv_code,
     conv_estimate,
-    conv_launch,
-    conv_module,
     conv_reason,
+    conv_tiles,
+    conv_tiling,
     filter_sizes,
     window,
 )
-from bessemer.kernels.triton.partial import reduce_launch
+from bessemer.kernels.triton.partial import SPLITS, countable
 from bessemer.kernels.triton.shapes import sms
 
-SPLITS = (2, 3, 4, 6, 8, 12, 16)
 MAX_CONFIGS = 12
 
 
 class ConvSplitK:
-    """As triton_conv_igemm, channels last, for convolutions whose tiles are fewer than the multiprocessors."""
+    """As triton_conv_igemm, for convolutions whose tiles are fewer than the multiprocessors."""
 
     name = "triton_conv_splitk"
-    version = 2
+    version = 3
     language = "triton"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
         reason = conv_reason(problem)
         if reason is not None:
             return reason
-        if problem.attr("layout") != "NHWC":
-            return Reason("stores channels last, not channels first")
         oc, ic, taps = filter_sizes(problem)
         if ic * taps < 256:
             return Reason(f"splits sums of at least 256 terms, not {ic * taps}")
         tiles = -(-problem.typical(window(problem).pixels) // 64) * -(-oc // 64)
         if tiles >= 2 * sms(target):
             return Reason(f"{tiles} tiles of 64x64 fill {sms(target)} multiprocessors without splitting the sum")
+        if not self.configs(problem, target):
+            return Reason(f"has no counters for the tiles of {problem.outputs[0]}")
         return None
 
     def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
         found = conv_candidates(problem, target, SPLITS)
-        return sorted(found, key=lambda c: self.estimate(problem, target, c))[:MAX_CONFIGS]
+        fit = [c for c in found if countable(problem, conv_tiles(problem, conv_tiling(problem, c)))]
+        return sorted(fit, key=lambda c: self.estimate(problem, target, c))[:MAX_CONFIGS]
 
     def estimate(self, problem: Problem, target: Limits, config: Config) -> float:
         """Microseconds at the opt shape."""
         return conv_estimate(problem, target, config)
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
-        code = conv_module(problem)
-        first, packs = conv_launch(problem, target, config, code.args, Ptr(WORKSPACE))
-        pixels, oc, split = window(problem).pixels, filter_sizes(problem)[0], int(config["split"])
-        second = reduce_launch(problem, pixels, oc, split, code.args, target)
-        return KernelCode("triton", code.text, (first, second), packs, split * pixels * oc * 4)
+        return conv_code(problem, target, config)
 
 
 register(ConvSplitK())

@@ -6,7 +6,7 @@ A template is a file of `templates/`, valid Python that is only ever read as tex
   parameters that the epilogue needs; `Module.args` are the launch's arguments at that position;
 - `epilogue_store(acc, rows, cols, mask, EPILOGUE)` applies the problem's epilogue to a tile and stores it as output 0;
 - `epilogue_prefetch(cols, EPILOGUE)` fetches to L2 what the epilogue reads of constants at these columns (channels);
-- functions of templates/launch.py and functions.py (begin, wait, exp, tanh, ...) can be called by name.
+- functions of templates/launch.py, parts.py and functions.py (wait, sum_parts, exp, ...) can be called by name.
 
 Every kernel has a constexpr parameter PDL, which the target gives: see templates/launch.py.
 
@@ -36,7 +36,7 @@ from bessemer.kernels.triton.body import Body
 from bessemer.kernels.triton.params import Group, Params, Value, intern
 
 TEMPLATES = Path(__file__).parent / "templates"
-SHARED = ("launch", "functions")  # templates whose functions all modules can call
+SHARED = ("launch", "parts", "functions")  # templates whose functions all modules can call
 HEADER = """\
 import triton
 import triton.language as tl

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bessemer.core.dim import Dim, ceildiv
-from bessemer.kernels.base import Arg, Config, Int, KernelCode, Launch, Limits, Pack, Problem, Ptr, Reason, register
+from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Problem, Ptr, Reason, register
 from bessemer.kernels.triton import emit
+from bessemer.kernels.triton.partial import part_args, part_memory
 from bessemer.kernels.triton.product import Product, pack_b, product_of
 from bessemer.kernels.triton.shapes import Tiling, divides, precision, prefetched, shared_bytes, sizes
 
@@ -47,9 +48,7 @@ class Gemm:
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         view = _view(problem)
-        code = emit.module("gemm", problem)
-        launch, packs = product_launch(problem, target, view, config, code.args, Ptr(0))
-        return KernelCode("triton", code.text, (launch,), packs)
+        return product_code(problem, target, view, config)
 
 
 def _view(problem: Problem) -> Product:
@@ -98,25 +97,29 @@ def candidates(problem: Problem, target: Limits, view: Product, splits: Sequence
     ]
 
 
-def product_launch(
-    problem: Problem, target: Limits, view: Product, config: Config, epilogue: tuple[Arg, ...], partial: Ptr
-) -> tuple[Launch, tuple[Pack, ...]]:
-    """The launch of the template's `kernel`, and the packs it wants."""
-    t = tiling(problem, view, config)
+def tiles(view: Product, t: Tiling) -> Dim:
+    """Tiles of all products of the batch."""
+    return ceildiv(view.m, t.bm) * ceildiv(view.n, t.bn) * view.batch
+
+
+def product_code(problem: Problem, target: Limits, view: Product, config: Config) -> KernelCode:
+    """The kernel of a configuration, with memory for the parts of split sums."""
+    t, module = tiling(problem, view, config), emit.module("gemm", problem)
     packs, b_t = pack_b(problem, view, str(config["b"]))
     inner, outer_strides, inner_strides = _batch_args(view)
     args = (
-        Ptr(0), Ptr(1), partial, *sizes(problem, (view.m, view.n, view.k, inner)),
-        Int(outer_strides[0]), Int(inner_strides[0]), Int(outer_strides[1]), Int(inner_strides[1]), *epilogue,
+        Ptr(0), Ptr(1), *part_args(t), *sizes(problem, (view.m, view.n, view.k, inner)),
+        Int(outer_strides[0]), Int(inner_strides[0]), Int(outer_strides[1]), Int(inner_strides[1]), *module.args,
     )  # fmt: skip
-    grid = (ceildiv(view.m, t.bm) * ceildiv(view.n, t.bn) * view.batch, t.split)
+    count = tiles(view, t)
     options = (
         ("num_warps", t.warps), ("num_stages", t.stages), ("BM", t.bm), ("BN", t.bn), ("BK", t.bk), ("GROUP", BAND),
         ("SPLIT", t.split), ("BATCHED", bool(view.batches)), ("A_T", view.a_t), ("B_T", b_t),
         ("EVEN", divides(problem, view.k, t.bk)), ("SWAP", bool(config["swap"])), ("PRECISION", precision(problem)),
         ("PREFETCH", prefetched(t, target) if view.b_constant else 0),
     )  # fmt: skip
-    return Launch("kernel", grid if t.split > 1 else grid[:1], args, options), packs
+    launch = Launch("kernel", (count, t.split), args, options)
+    return KernelCode("triton", module.text, (launch,), packs, *part_memory(t, count))
 
 
 def _batch_args(view: Product) -> tuple[Dim, tuple[Dim, Dim], tuple[Dim, Dim]]:

@@ -1,21 +1,24 @@
-"""The second launch of split sums: adds the parts in order, so that every run gives the same bits."""
+"""Sums of which several programs compute a part each: the memory for it, see templates/parts.py."""
 
 from __future__ import annotations
 
-from bessemer.core.dim import Dim, ceildiv
-from bessemer.kernels.base import WORKSPACE, Arg, Launch, Limits, Problem, Ptr
-from bessemer.kernels.triton.shapes import power_of_two, sizes, sms
+from bessemer.core.dim import Dim
+from bessemer.kernels.base import COUNTERS, MOST_COUNTERS, WORKSPACE, Problem, Ptr
+from bessemer.kernels.triton.shapes import Tiling, upper
+
+SPLITS = (2, 3, 4, 6, 8, 12, 16)
 
 
-def reduce_launch(
-    problem: Problem, rows: Dim, cols: Dim, split: int, epilogue: tuple[Arg, ...], target: Limits
-) -> Launch:
-    """`reduce` of the template over partial[split, rows, cols] (f32), in tiles small enough to use all of the chip."""
-    bn = min(128, max(16, power_of_two(problem.typical(cols))))
-    bm = 16
-    while bm > 1 and -(-problem.typical(rows) // bm) * -(-problem.typical(cols) // bn) < 2 * sms(target):
-        bm //= 2
-    bm = max(bm, 128 // bn)
-    options = (("num_warps", 4), ("num_stages", 1), ("BM", bm), ("BN", bn), ("SPLIT", split))
-    args = (Ptr(WORKSPACE), *sizes(problem, (rows, cols)), *epilogue)
-    return Launch("reduce", (ceildiv(cols, bn), ceildiv(rows, bm)), args, options)
+def part_args(t: Tiling) -> tuple[Ptr, Ptr]:
+    """The kernel's arguments for the parts and the counters; without parts it takes any pointers."""
+    return (Ptr(WORKSPACE), Ptr(COUNTERS)) if t.split > 1 else (Ptr(0), Ptr(0))
+
+
+def part_memory(t: Tiling, tiles: Dim) -> tuple[Dim, Dim]:
+    """Bytes of workspace, and the number of counters, for so many tiles."""
+    return (tiles * (t.bm * t.bn * t.split * 4), tiles) if t.split > 1 else (0, 0)
+
+
+def countable(problem: Problem, tiles: Dim) -> bool:
+    """Whether there are never more tiles than counters."""
+    return upper(problem, tiles) <= MOST_COUNTERS

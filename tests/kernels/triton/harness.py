@@ -23,7 +23,7 @@ from bessemer.core.dtype import DType
 from bessemer.device.cuda import Device
 from bessemer.device.tensor_map import EncodedMap
 from bessemer.ir.graph import TensorType
-from bessemer.kernels.base import TRANSFORMS, WORKSPACE, Arg, Int, KernelCode, Launch, Map, Problem
+from bessemer.kernels.base import COUNTERS, TRANSFORMS, WORKSPACE, Arg, Int, KernelCode, Launch, Map, Problem
 from bessemer.targets.cuda import ARCHS, CompiledKernel, CudaTarget, Request
 
 TORCH = {"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16", "i64": "int64", "i32": "int32",
@@ -84,9 +84,10 @@ def interpret(
     launches = [_launch(launch, env) for launch in code.launches]
     count = len(operands)
     outputs = list(range(count, count + len(problem.outputs)))
-    job = {"text": code.text, "buffers": buffers, "launches": launches, "outputs": outputs}
+    job = {"text": code.text, "buffers": buffers, "launches": launches, "outputs": [*outputs, COUNTERS]}
     answer = _worker().run(job, timeout)
     assert "error" not in answer, f"{answer['error']}\n{code.text}"
+    assert not any(answer["outputs"][COUNTERS]), "counters were left other than zero"
     return [array_of(answer["outputs"][count + j], out, env) for j, out in enumerate(problem.outputs)]
 
 
@@ -104,6 +105,7 @@ def buffers_of(
         buffers[k] = (bits.tobytes(), TORCH[dtype.name])
     for j, out in enumerate(problem.outputs):
         buffers[len(operands) + j] = (b"\xff" * _nbytes(out, env), TORCH[out.dtype.name])
+    buffers[COUNTERS] = (bytes(4 * max(1, evaluate(code.counters, env))), "int32")
     buffers[WORKSPACE] = (b"\xff" * max(4, evaluate(code.workspace, env)), "float32")
     return buffers
 
@@ -135,6 +137,7 @@ def run_on_gpu(
         kept.append((loaded, args))
     stream.synchronize()
     results = {number: _fetched(device, addresses[number], len(data)) for number, (data, _) in buffers.items()}
+    assert not any(results[COUNTERS][len(GUARD) : -len(GUARD)]), "counters were left other than zero"
     for number, data in results.items():
         assert data.startswith(GUARD) and data.endswith(GUARD), f"buffer {number} was written outside its bounds"
     for loaded, _ in kept:

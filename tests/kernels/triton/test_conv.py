@@ -143,6 +143,8 @@ def test_split_sums(dtype: DType) -> None:
     c = with_bias_relu(conv((1, 32, 7, 7), (24, 32, 3, 3), dtype, pads=(1, 1, 1, 1)), -1)
     check(ConvSplitK(), c, {**TILE, "split": 4})
     check(ConvSplitK(), c)
+    planes = with_bias_relu(conv((2, 64, 5, 6), (24, 32, 3, 3), dtype, "NCHW", pads=(1, 1, 1, 1), groups=2), 1)
+    check(ConvSplitK(), planes, {**TILE, "split": 3})
 
 
 def test_pointwise_is_a_plain_product() -> None:
@@ -180,7 +182,9 @@ def test_transposed(number: int, layout: str) -> None:
 def test_reasons() -> None:
     assert "channels-last" in reason(Gemm(), conv((1, 8, 4, 4), (8, 8, 1, 1), layout="NCHW").problem)
     assert "1x1" in reason(Gemm(), conv((1, 8, 4, 4), (8, 8, 3, 3)).problem)
-    assert "channels first" in reason(ConvSplitK(), conv((1, 64, 4, 4), (8, 64, 3, 3), layout="NCHW").problem)
+    n = sym("n")
+    endless = symbolic(conv((1, 64, 4, 4), (8, 64, 3, 3)), {0: (n, 4, 4, 64)}, (n, 2, 2, 8), {"n": Range(1, 2**31, 1)})
+    assert "counters" in reason(ConvSplitK(), endless.problem)
     assert "one input and one output" in reason(ConvDepthwise(), conv((1, 8, 4, 4), (8, 8, 3, 3)).problem)
     assert "not matmul" in reason(ConvIgemm(), matmul((2, 2), (2, 2)).problem)
 
@@ -192,7 +196,7 @@ def test_compiles_for_every_architecture() -> None:
     planes = conv((1, 64, 14, 14), (64, 64, 3, 3), dt.bf16, "NCHW", **same).problem
     exact = conv((1, 64, 14, 14), (64, 64, 3, 3), dt.f32, **same).problem
     compiles(ConvIgemm(), [wide, image, planes, exact], first)
-    compiles(ConvSplitK(), [wide], first)
+    compiles(ConvSplitK(), [wide, planes], first)
     compiles(ConvDepthwise(), [conv((1, 64, 14, 14), (64, 1, 3, 3), dt.f16, groups=64, **same).problem], first)
     up: Array = np.zeros((1, 28, 28, 32))
     filters = [normal((1, 14, 14, 64), dt.f16), normal((64, 32, 2, 2), dt.f16)]

@@ -4,7 +4,7 @@ import triton.language as tl
 
 @triton.jit
 def kernel(
-    x_ptr, w_ptr, partial_ptr, P, OC, ID, IH, IW, OD, OH, OW, PD, PH, PW, EPILOGUE,
+    x_ptr, w_ptr, partial_ptr, counters_ptr, P, OC, ID, IH, IW, OD, OH, OW, PD, PH, PW, EPILOGUE,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, GROUPS: tl.constexpr, IC: tl.constexpr,
     KD: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, SD: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
     DD: tl.constexpr, DH: tl.constexpr, DW: tl.constexpr, LAST: tl.constexpr, CHUNKED: tl.constexpr,
@@ -14,7 +14,7 @@ def kernel(
 
     x is [N, spatial, GROUPS * IC], channels first unless LAST. A packed w is [GROUPS * OC, K], K running over taps and,
     inside a tap, over channels; where CHUNKED each tap is padded to whole BK steps, so that a step stays inside one
-    tap. Grid (tiles, SPLIT, GROUPS). With SPLIT > 1 part s goes to partial[s, P, GROUPS * OC] (f32) for `reduce`.
+    tap. Grid (tiles, SPLIT, GROUPS). With SPLIT > 1 the sum is cut into parts, see parts.py.
     Of a packed w, up to PREFETCH steps of the sum are fetched to L2 ahead.
     """
     begin(PDL)
@@ -104,29 +104,15 @@ def kernel(
 
     mask = live[:, None] & (oc < OC)[None, :]
     channel = (group * OC + oc)[None, :]
+    done = True
     if SPLIT > 1:
-        slab = tl.program_id(1).to(tl.int64) * P + p[:, None]
-        tl.store(partial_ptr + slab * (OC * GROUPS) + channel, acc, mask=mask)
-    elif LAST:
-        epilogue_store(acc, p[:, None], channel, mask, EPILOGUE)
-    else:
-        pixel = (od * OH + oh) * OW + ow
-        epilogue_store(acc, n[:, None], channel, pixel[:, None], mask, EPILOGUE)
-
-
-@triton.jit
-def reduce(
-    partial_ptr, M, N, EPILOGUE, BM: tl.constexpr, BN: tl.constexpr, SPLIT: tl.constexpr, PDL: tl.constexpr
-):  # fmt: skip
-    """Sums partial[SPLIT, M, N] in order, and stores. Grid (tiles of N, tiles of M)."""
-    begin(PDL)
-    rows = tl.program_id(1) * BM + tl.arange(0, BM)
-    cols = tl.program_id(0) * BN + tl.arange(0, BN)
-    mask = (rows[:, None] < M) & (cols[None, :] < N)
-    at = partial_ptr + rows[:, None].to(tl.int64) * N + cols[None, :]
-    step = M.to(tl.int64) * N
-    wait(PDL)
-    acc = tl.zeros((BM, BN), tl.float32)
-    for s in tl.static_range(SPLIT):
-        acc += tl.load(at + s * step, mask=mask, other=0.0)
-    epilogue_store(acc, rows[:, None], cols[None, :], mask, EPILOGUE)
+        tile = group * tl.num_programs(0) + tl.program_id(0)
+        done = leave_part(acc, partial_ptr, counters_ptr, tile, tl.program_id(1), SPLIT)
+    if done:
+        if SPLIT > 1:
+            acc = sum_parts(partial_ptr, tile, BM, BN, SPLIT)
+        if LAST:
+            epilogue_store(acc, p[:, None], channel, mask, EPILOGUE)
+        else:
+            pixel = (od * OH + oh) * OW + ow
+            epilogue_store(acc, n[:, None], channel, pixel[:, None], mask, EPILOGUE)

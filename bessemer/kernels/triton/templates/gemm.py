@@ -27,14 +27,14 @@ def columns_tile(base, first, limit, stride, k, K, R: tl.constexpr, BK: tl.const
 
 @triton.jit
 def kernel(
-    a_ptr, b_ptr, partial_ptr, M, N, K, inner, a_outer, a_inner, b_outer, b_inner, EPILOGUE,
+    a_ptr, b_ptr, partial_ptr, counters_ptr, M, N, K, inner, a_outer, a_inner, b_outer, b_inner, EPILOGUE,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, SPLIT: tl.constexpr,
     BATCHED: tl.constexpr, A_T: tl.constexpr, B_T: tl.constexpr, EVEN: tl.constexpr, SWAP: tl.constexpr,
     PRECISION: tl.constexpr, PREFETCH: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """C = A B. A is [M, K] ([K, M] where A_T), B is [K, N] ([N, K] where B_T).
 
-    Grid (tiles * batch, SPLIT). With SPLIT > 1 part s goes to partial[s, batch, M, N] (f32), which `reduce` sums.
+    Grid (tiles * batch, SPLIT). With SPLIT > 1 the sum is cut into parts, see parts.py.
     SWAP computes the transposed tile: N on the tensor core's long side, for few rows. Where B is constant, up to
     PREFETCH steps of the sum are fetched to L2 ahead.
     """
@@ -103,29 +103,12 @@ def kernel(
 
     rows = m0 + tl.arange(0, BM)
     mask = (rows[:, None] < M) & (cols[None, :] < N)
+    if BATCHED:
+        rows = rows + batch.to(tl.int64) * M
     if SPLIT > 1:
-        slab = tl.program_id(1).to(tl.int64) * (tl.num_programs(0) // (tiles_m * tiles_n)) + batch
-        at = partial_ptr + (slab * M + rows[:, None]) * N + cols[None, :]
-        tl.store(at, acc, mask=mask)
+        tile = tl.program_id(0)
+        if leave_part(acc, partial_ptr, counters_ptr, tile, tl.program_id(1), SPLIT):
+            acc = sum_parts(partial_ptr, tile, BM, BN, SPLIT)
+            epilogue_store(acc, rows[:, None], cols[None, :], mask, EPILOGUE)
     else:
-        if BATCHED:
-            rows = rows + batch.to(tl.int64) * M
         epilogue_store(acc, rows[:, None], cols[None, :], mask, EPILOGUE)
-
-
-@triton.jit
-def reduce(
-    partial_ptr, M, N, EPILOGUE, BM: tl.constexpr, BN: tl.constexpr, SPLIT: tl.constexpr, PDL: tl.constexpr
-):  # fmt: skip
-    """Sums partial[SPLIT, M, N] in order, and stores; M is over all batches. Grid (tiles of N, tiles of M)."""
-    begin(PDL)
-    rows = tl.program_id(1) * BM + tl.arange(0, BM)
-    cols = tl.program_id(0) * BN + tl.arange(0, BN)
-    mask = (rows[:, None] < M) & (cols[None, :] < N)
-    at = partial_ptr + rows[:, None].to(tl.int64) * N + cols[None, :]
-    step = M.to(tl.int64) * N
-    wait(PDL)
-    acc = tl.zeros((BM, BN), tl.float32)
-    for s in tl.static_range(SPLIT):
-        acc += tl.load(at + s * step, mask=mask, other=0.0)
-    epilogue_store(acc, rows[:, None], cols[None, :], mask, EPILOGUE)
