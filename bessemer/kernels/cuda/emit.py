@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from bessemer.core.dtype import DType
 from bessemer.kernels.base import Arg, Problem
 from bessemer.kernels.cuda import scalar
-from bessemer.kernels.cuda.epilogue import epilogue
+from bessemer.kernels.cuda.epilogue import Epilogue, epilogue
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,12 @@ class Module:
     args: tuple[Arg, ...]
 
 
-def module(name: str, problem: Problem, constants: Mapping[str, int], parts: Mapping[str, str]) -> Module:
-    """The text of templates/`name` with the epilogue of `problem`. KeyError for a part that is not given."""
-    store = epilogue(problem)
+def module(
+    name: str, problem: Problem, constants: Mapping[str, int], parts: Mapping[str, str], store: Epilogue | None = None
+) -> Module:
+    """The text of templates/`name` with the epilogue of `problem`, or `store` if given. KeyError for a part that is
+    not given."""
+    store = store or epilogue(problem)
     known = {
         **parts,
         "EPILOGUE_PARAMETERS": "".join(f", {p}" for p in store.parameters),

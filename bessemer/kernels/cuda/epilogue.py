@@ -9,6 +9,11 @@
     finish(const float (&acc)[8], const Columns &, const Cells &, int row, int col, ...)   computes and stores the run
 
 so that a kernel can have these loads under way while it computes. What is read in other ways is read in `finish`.
+
+`reduction(terms, problem)` defines the same for what a problem reduces, seen as [rows, columns] too: with TermColumns,
+TermCells, and
+
+    add_term(float (&acc)[8], const TermColumns &, const TermCells &, int row, int col, ...)   adds a run to sums
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ from bessemer.kernels.c.body import Flat, Params, Value
 from bessemer.kernels.cuda.scalar import DeviceBody
 
 RUN = 8  # columns that are loaded and stored at once
+UNROLL = "#pragma unroll"
 
 
 @dataclass(frozen=True)
@@ -52,28 +58,57 @@ class _Loads:
 def epilogue(problem: Problem) -> Epilogue:
     """The device functions of `problem`'s epilogue, or those that store its result."""
     params = Params(problem)
-    finish, expr = _body(problem, params)
+    return _written(problem, params, _stored(problem, params))
+
+
+def reduction(terms: Problem, problem: Problem) -> Epilogue:
+    """The device functions that add up the epilogue of `terms`, and those of the epilogue of `problem`, which has the
+    same operands, for the sums."""
+    params = Params(problem)
+    body, expr, found = _planned(terms, params, "Term")
+    with body.block("for (int j = 0; j < 8; j++)", {f"i{terms.outputs[0].rank - 1}": "(col + j)"}, pragma=UNROLL):
+        body.line(f"acc[j] += {body.value(expr).text};")
+    head = "add_term(float (&acc)[8], const TermColumns &columns, const TermCells &cells, int row, int col"
+    added = [*found, (head, body.blocks[0].lines)]
+    return _written(problem, params, [*added, *_stored(problem, params)])
+
+
+Functions = list[tuple[str, list[str]]]  # heads up to the parameters of their own, or structs, and their lines
+
+
+def _planned(problem: Problem, params: Params, prefix: str = "") -> tuple[DeviceBody, ex.Expr, Functions]:
+    """A body to compute the epilogue in, the epilogue, and the functions whose loads the body finds staged."""
+    body, expr = _body(problem, params)
     cells, _ = _body(problem, params)
     loads = _Loads()
     for node in ex.walk(expr):
-        if isinstance(node, ex.Load) and finish.safe(node):
+        if isinstance(node, ex.Load) and body.safe(node):
             _plan(problem, node, loads, cells)
-    finish.staged = loads.staged
-    _finish(problem, finish, expr)
+    body.staged = loads.staged
+    found: Functions = [
+        (f"struct {prefix}Columns", loads.columns),
+        (f"struct {prefix}Cells", loads.cells),
+        (f"load_constant_columns({prefix}Columns &columns, int col", loads.constant),
+        (f"load_columns({prefix}Columns &columns, int col", loads.late),
+        (f"load_cells({prefix}Cells &cells, int row, int col", cells.blocks[0].lines),
+    ]
+    return body, expr, found
+
+
+def _stored(problem: Problem, params: Params) -> Functions:
+    body, expr, found = _planned(problem, params)
+    _finish(problem, body, expr)
+    head = "finish(const float (&acc)[8], const Columns &columns, const Cells &cells, int row, int col"
+    return [*found, (head, body.blocks[0].lines)]
+
+
+def _written(problem: Problem, params: Params, functions: Functions) -> Epilogue:
     parameters = tuple(_declared(problem, params))
     own = "".join(f", {p}" for p in parameters)
     text = "\n".join(
-        [
-            _struct("Columns", loads.columns), _struct("Cells", loads.cells),
-            _function(f"load_constant_columns(Columns &columns, int col{own})", loads.constant),
-            _function(f"load_columns(Columns &columns, int col{own})", loads.late),
-            _function(f"load_cells(Cells &cells, int row, int col{own})", cells.blocks[0].lines),
-            _function(
-                f"finish(const float (&acc)[8], const Columns &columns, const Cells &cells, int row, int col{own})",
-                finish.blocks[0].lines,
-            ),
-        ]
-    )  # fmt: skip
+        _struct(head, lines) if head.startswith("struct ") else _function(f"{head}{own})", lines)
+        for head, lines in functions
+    )
     return Epilogue(text, parameters, tuple(p.split()[-1].lstrip("*") for p in parameters), params.args)
 
 
@@ -119,7 +154,7 @@ def _finish(problem: Problem, body: DeviceBody, expr: ex.Expr) -> None:
     result = scalar.kind_of((problem.result or out).dtype)
     target = body.params.pointer(len(problem.operands))
     body.line(f"Run<{scalar.STORAGE[out.dtype.name]}> run;")
-    with body.block("for (int j = 0; j < 8; j++)", {f"i{out.rank - 1}": "(col + j)"}, pragma="#pragma unroll"):
+    with body.block("for (int j = 0; j < 8; j++)", {f"i{out.rank - 1}": "(col + j)"}, pragma=UNROLL):
         for node in ex.walk(expr):
             if isinstance(node, ex.Acc):
                 text = scalar.converted("acc[j]", result, scalar.kind_of(node.dtype))
@@ -143,8 +178,8 @@ def _declared(problem: Problem, params: Params) -> list[str]:
     return found
 
 
-def _struct(name: str, fields: list[str]) -> str:
-    return f"struct {name} {{\n" + "".join(f"    {f}\n" for f in fields) + "};\n"
+def _struct(head: str, fields: list[str]) -> str:
+    return f"{head} {{\n" + "".join(f"    {f}\n" for f in fields) + "};\n"
 
 
 def _function(head: str, lines: list[str]) -> str:
