@@ -20,7 +20,7 @@ class ConvTma:
     """conv in f16 and bf16 over one or two spatial axes, NHWC, one group, channels in multiples of 8, at least 32."""
 
     name = "cuda_conv_tma"
-    version = 2
+    version = 3
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:

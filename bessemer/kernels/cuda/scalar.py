@@ -5,6 +5,7 @@ Values that are computed for 16 bits take faster functions (`exp_16`), which are
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -16,6 +17,7 @@ from bessemer.kernels.c import scalar
 from bessemer.kernels.c.body import Body, Value
 
 SHORT = frozenset({"erf", "exp", "sigmoid", "tanh"})  # functions that have a form for 16 bits
+COST = {"erf": 18, "exp": 6, "gelu": 10, "sigmoid": 5, "tanh": 14, "div": 9, "pow": 40, "log": 12}  # instructions
 NARROW = frozenset({dt.f16, dt.bf16})
 NAMES = {
     "inff()": "__int_as_float(0x7f800000)", "inf()": "__longlong_as_double(0x7ff0000000000000ll)",
@@ -27,6 +29,10 @@ class DeviceBody(Body):
     """Statements of a device function."""
 
     def _value(self, e: ex.Expr) -> Value:
+        x = gelu_argument(e)
+        if isinstance(e, ex.Call) and x is not None and self._short(e):
+            value = self.value(x)
+            return self._let(f"gelu_16({value.text})", e.dtype, value.level)
         if isinstance(e, ex.Call) and e.fn in SHORT and self._short(e):
             value = self.value(e.args[0])
             return self._let(f"{e.fn}_16({value.text})", e.dtype, value.level)
@@ -36,6 +42,36 @@ class DeviceBody(Body):
         """Whether the value ends up in 16 bits: it is of such a type, or an f32 within what is stored as one."""
         stored = {t.dtype for t in self.problem.outputs}
         return e.args[0].dtype in NARROW or (e.args[0].dtype == dt.f32 and stored <= NARROW)
+
+
+def gelu_argument(e: ex.Expr) -> ex.Expr | None:
+    """x where `e` is (x / 2) (1 + erf(x / sqrt(2))), as GELU is lowered; else None."""
+    half, shifted = _operands(e, "mul")
+    x, factor = _operands(half, "mul")
+    error, one = _operands(shifted, "add")
+    if not isinstance(error, ex.Call) or error.fn != "erf":
+        return None
+    same, root = _operands(error.args[0], "mul")
+    constants = (_number(factor), _number(one), _number(root))
+    return x if x is not None and x == same and constants == (0.5, 1.0, math.sqrt(0.5)) else None
+
+
+def _operands(e: ex.Expr | None, fn: str) -> tuple[ex.Expr | None, ex.Expr | None]:
+    """Both of a call of `fn`, or None for each."""
+    return (e.args[0], e.args[1]) if isinstance(e, ex.Call) and e.fn == fn else (None, None)
+
+
+def _number(e: ex.Expr | None) -> object:
+    return e.value if isinstance(e, ex.Lit) else None
+
+
+def operations(e: ex.Expr) -> int:
+    """About how many instructions compute `e` for one element, in the forms for 16 bits."""
+    x = gelu_argument(e)
+    if x is not None:
+        return COST["gelu"] + operations(x)
+    own = COST.get(e.fn, 1) if isinstance(e, ex.Call) else int(isinstance(e, (ex.Load, ex.Select, ex.Cast)))
+    return own + sum(operations(c) for c in ex.children(e))
 
 
 @cache

@@ -24,6 +24,7 @@ LAUNCH_US, EXCHANGE_US = 1.0, 2.9  # a launch, and partial sums that CTAs of a c
 LATENCY_US = 0.9  # of a copy; stages hide it
 FLOP_PER_US, COPY_BYTES_PER_US, STORE_BYTES_PER_US = 9_470_000.0, 93_300.0, 31_200.0  # of one multiprocessor
 MEMORY_BYTES_PER_US = 3_350_000.0
+OPERATIONS_PER_US, CHEAP = 135_000.0, 4  # of a multiprocessor; those of an epilogue that its stores hide
 
 
 @dataclass(frozen=True)
@@ -139,12 +140,14 @@ def microseconds(problem: Problem, target: Limits, rows: Rows, config: Config) -
     programs = problem.typical(t.count(rows)) * t.split
     chunks = ceildiv_int(rows.chunks, t.split)
     multiply = t.tokens * t.columns * 2 * BLOCK / FLOP_PER_US
+    heavy = max(0, scalar.operations(problem.epilogue) - CHEAP) if problem.epilogue is not None else 0
+    finish = t.tokens * t.columns * heavy / OPERATIONS_PER_US / t.resident  # the other CTAs multiply meanwhile
     chunk = max(multiply, (t.tokens + t.columns) * ROW / COPY_BYTES_PER_US)
 
     def wave(together: int) -> float:
         """So many tiles side by side on a multiprocessor."""
         summed = chunks * max(together * chunk, multiply + LATENCY_US / t.stages) if together else 0.0
-        return summed + together * t.tokens * t.columns * 2 / STORE_BYTES_PER_US
+        return summed + together * (t.tokens * t.columns * 2 / STORE_BYTES_PER_US + finish)
 
     full, rest = divmod(programs, count * t.resident)
     times = full * wave(t.resident) + wave(ceildiv_int(rest, count))

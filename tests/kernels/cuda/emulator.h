@@ -114,6 +114,10 @@ inline double __longlong_as_double(long long i) {
 
 inline float __expf(float x) { return expf(x); }
 
+inline float exp2_16(float x) { return exp2f(x); }
+
+inline float reciprocal_16(float x) { return 1.0f / x; }
+
 inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 
 inline int min(int a, int b) { return a < b ? a : b; }

@@ -127,7 +127,9 @@ def host_text(text: str) -> str:
     headers = (scalar.template(name) for name in ("types.cuh", "ptx.cuh", "tensor.cuh"))
     for piece in (*headers, *own.values()):
         text = text.replace(scalar.device_words(piece), "")
-    known = dict(c_scalar.functions()) | {name: piece for name, piece in own.items() if "asm(" not in piece}
+    known = dict(c_scalar.functions()) | {
+        name: piece for name, piece in own.items() if not re.search(r"\basm\b", piece)
+    }
     kind = "bf16" if "f32.bf16.bf16" in text else "f16"
     text = re.sub(PRODUCT, rf"inline void \1(float (&sums)[\2], uint64_t a, uint64_t b, bool keep = true) {{ "
                   rf"product_by_thread(sums, a, b, keep, f32_of_{kind}); }}\n", text, flags=re.S)  # fmt: skip

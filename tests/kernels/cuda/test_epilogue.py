@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from bessemer.ir import scalar as oracle
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Int, KernelCode, Launch, Operand, Problem, Ptr
 from bessemer.kernels.cuda import emit, scalar
+from bessemer.ops.activation import _gelu
 from tests.kernels.cuda.emulator import emulate
 from tests.kernels.triton.cases import ulps, values
 from tests.kernels.triton.harness import run_on_gpu
@@ -124,6 +126,24 @@ def test_select_reads_only_the_side_it_takes(on: str, tmp_path: Path, monkeypatc
     e = ex.Select(ex.call("lt", AXES[2], ex.lit(16, dt.i64)), ACC, ex.load(1, (far,), dt.f16))
     got, want = run(problem(e, [(dt.f16, (8,))], dt.f16), on, tmp_path, monkeypatch)
     assert ulps(got, want, dt.f16).max() <= 0.5
+
+
+@pytest.mark.parametrize("on", ON)
+@pytest.mark.parametrize("out", [dt.f16, dt.bf16], ids=str)
+def test_gelu_is_one_function_of_16_bits(out: DType, on: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Far more exact than its sum with 1 in f32, which loses what is left of a small probability."""
+    p = problem(ex.cast(_gelu(ACC, {"approximate": "none"}), out), [], out)
+    x = np.linspace(-5.5, 9, 3 * S * H).astype(np.float16)
+    x[-3:] = np.inf, np.nan, -20
+    x = x.reshape(3, S, H)
+    kernel = code(p, monkeypatch)
+    assert "gelu_16(" in kernel.text and "erf_16(" not in kernel.text
+    (got,) = emulate(p, kernel, [x], tmp_path, ENV) if on == "emulator" else run_on_gpu(p, kernel, [x], ENV)
+    flat, wide = got.astype(np.float64).ravel(), x.astype(np.float64).ravel()
+    want = np.array([v * math.erfc(-v * math.sqrt(0.5)) / 2 for v in wide[:-3]])
+    step = 2.0**-8 if out == dt.bf16 else 2.0**-11
+    np.testing.assert_allclose(flat[:-3], want, rtol=1.1 * step, atol=3.1e-8 if out == dt.f16 else 2e-9)
+    assert flat[-3] == np.inf and np.isnan(flat[-2]) and abs(flat[-1]) < 1e-8
 
 
 FUNCTIONS = "exp expm1 tanh sigmoid erf sin cos atan neg abs floor ceil round trunc sign isnan".split()

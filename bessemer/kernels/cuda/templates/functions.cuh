@@ -48,6 +48,19 @@ static inline float exp_f32(float x) { return expf(x); }
 
 static inline float exp_16(float x) { return __expf(x); }
 
+/* 2^x, zero where that is no normal number. Volatile, so that it is no reason for a branch around it. */
+static inline float exp2_16(float x) {
+    float r;
+    asm volatile("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+}
+
+static inline float reciprocal_16(float x) {
+    float r;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+}
+
 static inline float expm1_f32(float x) { return expm1f(x); }
 
 static inline float log_f32(float x) { return logf(x); }
@@ -66,8 +79,20 @@ static inline float erf_16(float x) {
     q = fmaf(c, q, -6.707255840e-01f);
     q = fmaf(c, q, -1.109620571e+00f);
     q = fmaf(c, q, -3.999175970e-03f);
-    const float far = 1.0f - __expf(q);
+    const float far = 1.0f - exp2_16(q * 1.442695041e+00f);
     return a < 0.7f ? x * p : copysignf(far, x);
+}
+
+/* x (1 + erf(x / sqrt(2))) / 2 = max(x, 0) - |x| H(|x|), where H(a) = erfc(a / sqrt(2)) / 2 is 2^Q(a). */
+static inline float gelu_16(float x) {
+    const float c = min_f32(fabsf(x), 6.0f);
+    float q = fmaf(c, 3.471550599e-05f, -7.764994742e-04f);
+    q = fmaf(c, q, 8.072043334e-03f);
+    q = fmaf(c, q, -5.332788724e-02f);
+    q = fmaf(c, q, -4.589043037e-01f);
+    q = fmaf(c, q, -1.151131361e+00f);
+    q = fmaf(c, q, -1.000002266e+00f);
+    return fmaf(-c, exp2_16(q), max_f32(x, 0.0f));
 }
 
 static inline float tanh_f32(float x) { return tanhf(x); }
@@ -79,7 +104,7 @@ static inline float tanh_16(float x) {
     p = fmaf(s, p, -5.373915650e-02f);
     p = fmaf(s, p, 1.333143175e-01f);
     p = fmaf(s, p, -3.333333128e-01f);
-    const float near = fmaf(x * s, p, x), far = 1.0f - 2.0f / (__expf(2.0f * a) + 1.0f);
+    const float near = fmaf(x * s, p, x), far = fmaf(-2.0f, reciprocal_16(exp2_16(a * 2.885390082e+00f) + 1.0f), 1.0f);
     return a < 0.625f ? near : copysignf(far, x);
 }
 
@@ -89,4 +114,4 @@ static inline float sigmoid_f32(float x) {
     return (x < 0.0f ? e : 1.0f) / (1.0f + e);
 }
 
-static inline float sigmoid_16(float x) { return 1.0f / (1.0f + __expf(-x)); }
+static inline float sigmoid_16(float x) { return reciprocal_16(1.0f + exp2_16(x * -1.442695041e+00f)); }
