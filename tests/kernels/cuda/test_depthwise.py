@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import sym
+from bessemer.core.dim import Dim, sym
 from bessemer.core.dtype import DType
 from bessemer.core.interval import Range
 from bessemer.kernels.base import Config
@@ -76,7 +76,7 @@ def test_large_filters(tmp_path: Path) -> None:
 def test_symbolic_sizes(tmp_path: Path) -> None:
     n, h = sym("n"), sym("h")
     c = depthwise((2, 8, 6, 5), (3, 3), pads=(1, 1, 1, 1))
-    shapes = {0: (n, h, 5, 8), 3: (n, h, 5, 8)}
+    shapes: dict[int, tuple[Dim, ...]] = {0: (n, h, 5, 8), 3: (n, h, 5, 8)}
     c = symbolic(c, shapes, (n, h, 5, 8), {"n": Range(1, 4, 2), "h": Range(3, 9, 6)})
     check(c, config(2, 2, repeat=4), tmp_path, {"n": 2, "h": 6})
 
