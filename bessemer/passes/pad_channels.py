@@ -1,4 +1,7 @@
-"""Images of few channels get as many as a GPU reads at once: 16 bytes, for the convolutions of 16-bit types."""
+"""Images of few channels get as many as a GPU reads at once: 16 bytes, for the convolutions of 16-bit types.
+
+The convolution's own padding is then written with them, so that its windows lie inside the image.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ LAYOUT_ONLY = frozenset({"cast", "reshape", "transpose"})  # what is done to an 
 
 
 def pad_channels(e: Editor, options: PassOptions) -> None:
-    """conv(x, w) -> conv(pad(x), pad(w)) with channels of zeros, where x is an input of the network.
+    """conv(x, w) -> conv(pad(x), pad(w)) with channels of zeros, and without pads, where x is an input of the network.
 
     The padding is part of the kernel that changes the input's layout and dtype; elsewhere it would be one more pass
     over memory.
@@ -38,17 +41,18 @@ def _from_input(e: Editor, value: str) -> bool:
 
 def _pad(e: Editor, conv: Node, count: int) -> None:
     x, w = conv.inputs[:2]
-    last = e.type(x).rank - 1
+    rank = e.type(x).rank
+    own = conv.attrs["pads"]
+    assert isinstance(own, tuple)
+    before, after = own[: rank - 2], own[rank - 2 :]
+    around_x = (0, *before, 0, 0, *after, count)
+    behind_w = tuple(count if k == rank + 1 else 0 for k in range(2 * rank))
     wider = [
-        e.emit("pad", (value,), {"pads": _after(axis, rank, count), "mode": "constant"}, like=(conv,))
-        for value, axis, rank in ((x, last, last + 1), (w, 1, e.type(w).rank))
+        e.emit("pad", (value,), {"pads": pads, "mode": "constant"}, like=(conv,))
+        for value, pads in ((x, around_x), (w, behind_w))
     ]
-    e.replace(conv.outputs[0], e.emit("conv", (*wider, *conv.inputs[2:]), dict(conv.attrs), like=(conv,)))
-
-
-def _after(axis: int, rank: int, count: int) -> tuple[int, ...]:
-    """The pads of `count` elements behind one axis."""
-    return tuple(count if k == rank + axis else 0 for k in range(2 * rank))
+    attrs = {**conv.attrs, "pads": (0,) * len(own)}
+    e.replace(conv.outputs[0], e.emit("conv", (*wider, *conv.inputs[2:]), attrs, like=(conv,)))
 
 
 PASS = Pass("pad_channels", pad_channels)

@@ -23,11 +23,12 @@ def lowered(graph: Graph, target: str, precision: str) -> Graph:
 
 
 @pytest.mark.parametrize("channels", [1, 3, 12])
-def test_the_image_gets_channels_of_zeros(channels: int) -> None:
+def test_the_image_gets_channels_of_zeros_and_a_border(channels: int) -> None:
     before = classifier(channels)
     graph = lowered(before, "cuda", "fp16")
     (conv,) = (n for n in graph.nodes if n.op == "conv")
-    assert graph.types[conv.inputs[0]].shape == (2, 10, 12, 8 * -(-channels // 8))
+    assert graph.types[conv.inputs[0]].shape == (2, 12, 14, 8 * -(-channels // 8))
+    assert conv.attrs["pads"] == (0, 0, 0, 0)
     assert_same_numbers(before, graph, 5e-3)
 
 

@@ -19,12 +19,16 @@ def swizzled_blocks(w: np.ndarray, order: str, rows: int, chunks: int, runs: boo
 
     Unit u (8 elements) of row r of a block lies at place u ^ (r % 8), as warpgroup products read it. `order` is "nk"
     or "kn" for matrices (one behind another), "taps" for a filter [N, C, *kernel], whose sum runs over taps and then
-    channels, and "whole_taps" where every tap's channels are padded to whole blocks. With `runs`, row 8 j + 2 q + e of
-    every 32 is channel 8 q + 2 j + e: threads that hold columns 2 q and 2 q + 1 of every 8 then hold runs of 8."""
-    taps = order in ("taps", "whole_taps")
+    channels, "whole_taps" where every tap's channels are padded to whole blocks, "whole_rows" where those of every row
+    of taps are. With `runs`, row 8 j + 2 q + e of every 32 is channel 8 q + 2 j + e: threads that hold columns 2 q and
+    2 q + 1 of every 8 then hold runs of 8."""
+    taps = order in ("taps", "whole_taps", "whole_rows")
     if taps:
+        row_of_taps = w.shape[-1]
         w = np.moveaxis(w.reshape(*w.shape[:2], -1), 1, 2)
-    if order == "whole_taps":
+        if order == "whole_rows":
+            w = w.reshape(w.shape[0], -1, row_of_taps * w.shape[2])
+    if order in ("whole_taps", "whole_rows"):
         w = np.pad(w, ((0, 0), (0, 0), (0, -w.shape[2] % BLOCK)))
     matrices: np.ndarray[Any, Any] = w.reshape(1, w.shape[0], -1) if taps else w.reshape(-1, *w.shape[-2:])
     matrices = matrices.swapaxes(1, 2) if order == "kn" else matrices

@@ -6,6 +6,7 @@ import re
 import shutil
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,6 +85,33 @@ def test_windows(channels: int, kernel: tuple[int, ...], step: int, gap: int, tm
     check(ConvTma(), with_bias_relu(c, -1), config(1, 1, 64, 3, 1), tmp_path)
 
 
+@pytest.mark.parametrize(
+    "image,kernel,attrs",
+    [
+        ((2, 8, 23, 25), (7, 7), {"strides": (2, 2)}),
+        ((3, 8, 14, 11), (3, 3), {"strides": (2, 2)}),
+        ((2, 40, 9, 8), (2, 3), {"strides": (1, 2), "dilations": (2, 1)}),
+        ((2, 8, 36, 24), (12, 12), {"strides": (12, 12)}),
+        ((3, 24, 31), (5,), {"strides": (3,)}),
+    ],
+    ids=["stem", "small stem", "more channels", "patches", "one axis"],
+)
+def test_rows_of_taps_without_padding(
+    image: tuple[int, ...], kernel: tuple[int, ...], attrs: dict[str, Any], tmp_path: Path
+) -> None:
+    c = with_bias_relu(conv(image, (24, image[1], *kernel), dt.f16, **attrs), -1)
+    code = ConvTma().emit(c.problem, SMALL, config(1, 1, 64, 3, 1))
+    assert code.packs[0].params[0] == "whole_rows"
+    check(ConvTma(), c, config(1, 1, 64, 3, 1), tmp_path)
+
+
+def test_no_row_of_taps_reads_what_is_beside_it(tmp_path: Path) -> None:
+    """Not even to multiply it by zero: NaN in a column that no window covers stays there."""
+    c = conv((2, 8, 9, 12), (16, 8, 3, 3), dt.f16, strides=(2, 2))
+    c.operands[0][:, :, -1] = np.nan
+    check(ConvTma(), c, config(1, 1, 64, 3, 1), tmp_path)
+
+
 def test_windows_of_a_symbolic_batch(tmp_path: Path) -> None:
     n = sym("n")
     c = conv((3, 64, 7, 7), (24, 64, 3, 3), dt.f16, pads=(1, 1, 1, 1))
@@ -124,7 +152,8 @@ def test_reasons() -> None:
     assert "16 bytes" in reason(GemmTma(), matmul((80, 60), (60, 64), dt.f16).problem)
     assert "16 bytes" in reason(GemmTma(), matmul((80, 64), (64, 60), dt.f16).problem)
     assert "all of one a" in reason(GemmTma(), matmul((2, 80, 64), (2, 64, 64), dt.f16).problem)
-    assert "32 channels, not of 24" in reason(ConvTma(), conv((1, 24, 5, 5), (16, 24, 3, 3), dt.f16).problem)
+    few = conv((1, 24, 5, 5), (16, 24, 3, 3), dt.f16, pads=(1, 1, 1, 1)).problem
+    assert "32 channels of a padded image, not 24" in reason(ConvTma(), few)
     long = conv((1, 32, 300, 3), (16, 32, 3, 1), dt.f16, dilations=(128, 1)).problem
     assert "reaches over 255 pixels" in reason(ConvTma(), long)
     wide = conv((1, 32, 30, 30), (16, 32, 3, 3), dt.f16, strides=(9, 1)).problem

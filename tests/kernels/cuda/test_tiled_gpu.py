@@ -51,6 +51,12 @@ def test_symbolic_tokens() -> None:
     check(GemmTma(), c, env={"n": 2100})
 
 
+@pytest.mark.parametrize("kernel,stride", [(7, 2), (3, 2), (3, 1), (16, 16)])
+def test_rows_of_taps_without_padding(kernel: int, stride: int) -> None:
+    c = conv((4, 8, 64, 70), (72, 8, kernel, kernel), dt.f16, strides=(stride, stride))
+    check(ConvTma(), with_bias_relu(c, -1))
+
+
 @pytest.mark.parametrize("channels", [64, 40, 128])
 @pytest.mark.parametrize("stride,dilation", [(1, 1), (2, 1), (1, 2)])
 def test_convolutions(channels: int, stride: int, dilation: int) -> None:
