@@ -110,11 +110,7 @@ def problem_of(
     else:
         body = ex.ComputeDef(out_type.shape, out_type.dtype, composer.expr(output))
     values = tuple(composer.operands)
-    if anchor is not None:
-        beside = tuple(types[o] for o in anchor.outputs[1:] if o)
-        outputs = (*(types[o] for o in root.outputs[:1] if o), *beside)
-    else:
-        outputs = (out_type,)
+    outputs = tuple(types[o] for o in anchor.outputs if o) if anchor is root and anchor else (out_type,)
     used = {s for v in (*values, output) for d in types[v].shape for s in symbols(d)}
     for e in (epilogue, body.expr if body else None):
         if e is not None:

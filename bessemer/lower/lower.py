@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from bessemer.core.dim import Dim
 from bessemer.ir.graph import Constant, Graph, Node, TensorType, captures
 from bessemer.ir.opdef import OPS, Fusion
+from bessemer.kernels.base import Problem
 from bessemer.lower.compose import CannotCompose, context_of, problem_of
 from bessemer.lower.items import (
     AliasItem,
@@ -22,14 +23,14 @@ from bessemer.lower.items import (
     LabelItem,
     Lowered,
 )  # fmt: skip
-from bessemer.lower.norms import Supports, merge_norms
 from bessemer.lower.regions import Group, Grouping, fusion_of
 from bessemer.lower.views import join_offsets, view_offset
+
+Supports = Callable[[Problem], str | None]  # None: some tactic applies; else why none does
 
 
 def lower(graph: Graph, supports: Supports) -> Lowered:
     """Lower `graph` and the graphs inside it."""
-    graph = merge_norms(graph, supports)
     state = _Lowering(supports)
     items = state.graph(graph)
     return Lowered(
@@ -87,8 +88,7 @@ class _Lowering:
         if why is not None:
             return None, why
         flops = sum((self._flops(graph, m) for m in members), start=0)
-        beside = anchor.outputs[1:] if anchor is not None and anchor is not root else ()
-        return KernelItem(problem, values, tuple(o for o in (*root.outputs, *beside) if o), members, flops), ""
+        return KernelItem(problem, values, tuple(o for o in root.outputs if o), members, flops), ""
 
     def _flops(self, graph: Graph, node: Node) -> Dim:
         op = OPS.get(node.op)

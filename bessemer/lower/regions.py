@@ -22,7 +22,6 @@ from bessemer.lower.views import join_offsets, view_offset
 HEAVY = frozenset(
     "exp expm1 log log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf sigmoid pow".split()
 )
-BESIDE = frozenset({"norm_matmul"})  # ops whose kernels take an epilogue although they have outputs beside the first
 MAX_EXPR = 400  # nodes of a fused expression
 MAX_OPERANDS = 16
 MAX_MEMBERS = 32  # composing is quadratic in them, and as deep as they are long
@@ -62,7 +61,7 @@ class Grouping:
         for node in reversed(self.graph.nodes):
             if fusion_of(node) in (Fusion.HOST, Fusion.CONTROL) or self._is_free(node):
                 continue
-            group = None if node.outputs[0] in kept else self._consumer(node, owner)
+            group = None if len(node.outputs) != 1 or node.outputs[0] in kept else self._consumer(node, owner)
             if group is not None and self._joins(node, group):
                 group.members.insert(0, node)
                 if fusion_of(node) in (Fusion.TEMPLATE, Fusion.REDUCTION):
@@ -93,7 +92,7 @@ class Grouping:
 
     def _joins(self, node: Node, group: Group) -> bool:
         kind = fusion_of(node)
-        if len(group.members) >= MAX_MEMBERS or not self._beside_is_later(node, group):
+        if len(group.members) >= MAX_MEMBERS:
             return False
         if kind in (Fusion.TEMPLATE, Fusion.REDUCTION):
             if group.core is not None or any(fusion_of(m) is not Fusion.POINTWISE for m in group.members):
@@ -111,16 +110,6 @@ class Grouping:
         except CannotCompose:
             return False
         return _reasonable(problem)
-
-    def _beside_is_later(self, node: Node, group: Group) -> bool:
-        """Whether outputs beside the first may be written where the group runs: nobody needs them before."""
-        if len(node.outputs) == 1:
-            return True
-        if node.op not in BESIDE:
-            return False
-        place = {id(n): k for k, n in enumerate(self.graph.nodes)}
-        readers = [c for out in node.outputs[1:] for c in self.graph.consumers.get(out, ())]
-        return all(place[id(c)] > place[id(group.root)] for c in readers)
 
     def _recomputes(self, node: Node, group: Group) -> bool:
         """Whether inlining would evaluate costly code of `node` more often than once per element."""

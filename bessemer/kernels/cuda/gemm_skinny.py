@@ -20,7 +20,7 @@ class GemmSkinny:
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        rows = rows_of(problem)
+        rows = _rows(problem)
         return rows if isinstance(rows, Reason) else skinny.reason(problem, target, rows)
 
     def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
@@ -35,13 +35,12 @@ class GemmSkinny:
 
 
 def _known(problem: Problem) -> Rows:
-    rows = rows_of(problem)
+    rows = _rows(problem)
     assert isinstance(rows, Rows)
     return rows
 
 
-def rows_of(problem: Problem) -> Rows | Reason:
-    """The tokens and weights of a matmul, or why the template does not multiply them."""
+def _rows(problem: Problem) -> Rows | Reason:
     other = other_op(problem, ("matmul",))
     if other is not None:
         return other

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim, ceildiv
-from bessemer.core.dtype import DType
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Pack, Problem, Ptr, Reason
 from bessemer.kernels.c.scalar import supported
@@ -26,8 +24,6 @@ ROW = 128  # bytes of a chunk of one token or channel
 FIXED_US, WAVE_US, CLUSTER_US, STEP_US = 0.3, 1.0, 1.17, 0.01  # a launch, CTAs that run at once, their clusters, a step
 WEIGHT_BYTES_PER_US = 4_270_000.0  # from device memory
 SUM_BYTES_PER_US = 23_000.0  # partial sums that a multiprocessor hands on
-NORM_US = 0.01  # units of 16 bytes that a thread adds to what it knows of a token
-NORM_BYTES = 72  # of shared memory for a token
 COPY_BYTES_PER_US, GATHER_BYTES_PER_US = 19_200_000.0, 6_100_000.0  # slabs of all CTAs, from L2: rows, and windows
 
 
@@ -36,7 +32,6 @@ class Tile:
     """One way to cut a product over `k`: see the head of templates/skinny.cu."""
 
     k: int
-    beside: int  # bytes of shared memory that a token takes beside its rows and sums
     tokens: int
     blocks: int
     slices: int
@@ -66,16 +61,7 @@ class Tile:
         """Bytes of shared memory: both slabs, the partial sums, a barrier a step and one for the sums of others."""
         channels = self.blocks * BLOCK
         sums = self.slices * channels * (4 * self.tokens + 2 * self.cluster)
-        return self.chunks * (channels + self.tokens) * ROW + sums + 8 * self.steps + 8 + self.beside * self.tokens
-
-
-@dataclass(frozen=True)
-class Norm:
-    """How tokens are normalised before they are multiplied (see templates/norm.cuh)."""
-
-    centre: bool
-    epsilon: float
-    keep: bool  # whether the normalised tokens are an output too
+        return self.chunks * (channels + self.tokens) * ROW + sums + 8 * self.steps + 8
 
 
 @dataclass(frozen=True)
@@ -90,7 +76,6 @@ class Rows:
     sizes: Mapping[str, Dim]
     constants: Mapping[str, int]
     batches: int = 1  # of the weights; the output has `tokens` rows of each
-    norm: Norm | None = None
 
     @property
     def gathers(self) -> bool:
@@ -129,11 +114,9 @@ def tiles(problem: Problem, target: Limits, rows: Rows) -> list[dict[str, int | 
         for blocks, slices in WARPGROUPS:
             for cluster in CLUSTERS:
                 for step in STEPS:
-                    t = Tile(rows.k, _beside(rows), tokens, blocks, slices, cluster, step)
+                    t = Tile(rows.k, tokens, blocks, slices, cluster, step)
                     padded = (tokens > 16 and tokens >= 2 * m) or rows.channels <= BLOCK * (blocks - 1)
                     if padded or t.all_chunks * 8 > chunks * 9 or t.chunks % slices or step % slices:
-                        continue
-                    if rows.norm is not None and cluster > 1:
                         continue
                     if t.chunks >= step and t.shared <= shared_bytes(target):
                         found.append(
@@ -145,11 +128,7 @@ def tiles(problem: Problem, target: Limits, rows: Rows) -> list[dict[str, int | 
 def tile(rows: Rows, config: Config) -> Tile:
     """The tile of a configuration."""
     names = ("tokens", "blocks", "slices", "cluster", "step")
-    return Tile(rows.k, _beside(rows), *(int(config[n]) for n in names))
-
-
-def _beside(rows: Rows) -> int:
-    return 0 if rows.norm is None else NORM_BYTES
+    return Tile(rows.k, *(int(config[n]) for n in names))
 
 
 def microseconds(problem: Problem, target: Limits, rows: Rows, config: Config) -> float:
@@ -161,9 +140,8 @@ def microseconds(problem: Problem, target: Limits, rows: Rows, config: Config) -
     waves, per_sm = ceildiv_int(ctas, count * resident), ceildiv_int(ctas, count)
     slabs = t.chunks * (t.blocks * BLOCK + t.tokens) * ROW
     sums = t.slices * t.tokens * t.blocks * BLOCK * 4
-    units = 0 if rows.norm is None else t.chunks * ceildiv_int(t.tokens, 4 * t.warps)
     return (
-        FIXED_US + waves * (WAVE_US + (CLUSTER_US if t.cluster > 1 else 0.0) + NORM_US * units) + STEP_US * t.steps
+        FIXED_US + waves * (WAVE_US + (CLUSTER_US if t.cluster > 1 else 0.0)) + STEP_US * t.steps
         + rows.batches * rows.channels * rows.k * 2 / WEIGHT_BYTES_PER_US + per_sm * sums / SUM_BYTES_PER_US
         + ctas * slabs / (GATHER_BYTES_PER_US if rows.gathers else COPY_BYTES_PER_US)
     )  # fmt: skip
@@ -174,10 +152,8 @@ def code(problem: Problem, rows: Rows, config: Config) -> KernelCode:
     t = tile(rows, config)
     dtype = problem.operands[0].type.dtype
     names = ("tokens", "channels", *rows.sizes)
-    norm = _norm(rows, dtype)
     parts = {
         "ROWS": scalar.template(rows.template),
-        **norm.parts,
         "PRODUCT": emit.warpgroup_product(t.tokens, dtype),
         "CLUSTER": f" __cluster_dims__({t.cluster}, 1, 1)" if t.cluster > 1 else "",
         "SHAPE_FIELDS": " ".join(f"int {n};" for n in names),
@@ -186,46 +162,17 @@ def code(problem: Problem, rows: Rows, config: Config) -> KernelCode:
     }  # fmt: skip
     constants = {
         "BT": t.tokens, "NB": t.blocks, "SLICES": t.slices, "CL": t.cluster, "CHUNKS": t.chunks,
-        "STEP": t.step, "K": t.k, **rows.constants, **norm.constants,
+        "STEP": t.step, "K": t.k, **rows.constants,
     }  # fmt: skip
     module = emit.module("skinny.cu", problem, constants, parts)
     across = ceildiv_int(rows.channels, BLOCK * t.blocks)
     sizes = [Int(d, 32) for d in (rows.tokens, rows.channels, *rows.sizes.values())]
     options = (("warps", t.warps), ("shared", t.shared), ("cluster", t.cluster), ("pdl", True))
     grid = (t.cluster * across, ceildiv(rows.tokens, t.tokens), rows.batches)
-    launch = Launch("kernel", grid, (Ptr(0), Ptr(1), *sizes, *norm.args(problem), *module.args), options)
+    launch = Launch("kernel", grid, (Ptr(0), Ptr(1), *sizes, *module.args), options)
     packed = TensorType(problem.operands[1].type.dtype, (rows.batches * across * t.blocks, t.all_chunks, BLOCK, BLOCK))
     pack = Pack(1, "swizzled_blocks", (rows.order, across * t.blocks, t.all_chunks), packed)
     return KernelCode("cuda", module.text, (launch,), (pack,))
-
-
-@dataclass(frozen=True)
-class _NormText:
-    parts: Mapping[str, str]
-    constants: Mapping[str, int]
-    operands: int
-
-    def args(self, problem: Problem) -> tuple[Ptr, ...]:
-        """Of the launch: the operands behind the weights, and the output beside the product where there is one."""
-        keep = (Ptr(len(problem.operands) + 1),) if self.operands == 2 else ()
-        return (*(Ptr(2 + k) for k in range(self.operands)), *keep)
-
-
-def _norm(rows: Rows, dtype: DType) -> _NormText:
-    """What the kernel's text and launch need for a norm, or to do without."""
-    n = rows.norm
-    if n is None:
-        return _NormText({"NORM": scalar.template("norm_none.cuh"), "NORM_PARAMETERS": "", "NORM_NAMES": ""}, {}, 0)
-    types = {"norm_sums": "const float *", "norm_affine": "const float *", "normal": "uint16_t *"}
-    names = list(types)[: 3 if n.keep else 1]
-    parts = {
-        "NORM": scalar.template("norm.cuh").replace("@KIND@", dtype.name),
-        "NORM_PARAMETERS": "".join(f", {types[name]}{name}" for name in names),
-        "NORM_NAMES": "".join(f", {name}" for name in names),
-    }
-    (bits,) = struct.unpack("<i", struct.pack("<f", n.epsilon))
-    constants = {"CHANNELS": rows.channels, "CENTRE": int(n.centre), "KEEP": int(n.keep), "EPSILON": bits}
-    return _NormText(parts, constants, 2 if n.keep else 1)
 
 
 def ordered(problem: Problem, target: Limits, rows: Rows) -> Sequence[Config]:

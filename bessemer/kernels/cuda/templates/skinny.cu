@@ -36,17 +36,15 @@ struct Shape {
     @SHAPE_FIELDS@
 };
 
+@ROWS@
+
+@PRODUCT@
+
 // The row of a slab that holds token t of the tile: products give a thread columns 2 q and 2 q + 1 of every eight.
 inline constexpr int place_of(int t) {
     const int j = t % NEIGHBOURS / 2, q = t % PERMUTED / NEIGHBOURS;
     return t - t % PERMUTED + 8 * j + 2 * q + t % 2;
 }
-
-@ROWS@
-
-@NORM@
-
-@PRODUCT@
 
 // Where in a partial sum channel and token of the tile lie: tokens are neighbours, and four floats after every eight
 // channels spread the reads of `gather` over all banks.
@@ -145,7 +143,7 @@ inline void gather(const float *parts, int token, int channel, float (&acc)[8]) 
 }
 
 extern "C" __global__ void@CLUSTER@ __launch_bounds__(THREADS)
-kernel(const uint16_t *x, const uint16_t *w, @SHAPE@@NORM_PARAMETERS@@EPILOGUE_PARAMETERS@) {
+kernel(const uint16_t *x, const uint16_t *w, @SHAPE@@EPILOGUE_PARAMETERS@) {
     extern __shared__ __align__(1024) unsigned char memory[];
     const uint32_t shared = shared_address(memory);
     const int group = threadIdx.x / 128, block = group % NB, slice = group / NB;
@@ -163,11 +161,8 @@ kernel(const uint16_t *x, const uint16_t *w, @SHAPE@@NORM_PARAMETERS@@EPILOGUE_P
     // Rows that this thread finishes: all but those beyond the tile's share or the last token.
     const int end = column < shape.channels ? before + min(shape.tokens, first_token + (rank + 1) * OWN) : 0;
     Columns columns;
-    Norm norm(batch@NORM_NAMES@);
-    if (token < end) {
-        norm.load(column);
+    if (token < end)
         load_constant_columns(columns, column@EPILOGUE_NAMES@);
-    }
     wait_for_inputs();
     copy_tokens(shared, rows, rank);
     if (token < end)
@@ -190,11 +185,7 @@ kernel(const uint16_t *x, const uint16_t *w, @SHAPE@@NORM_PARAMETERS@@EPILOGUE_P
         for (int c = 0; c < chunks_of(s) / SLICES; c++)
             multiply(shared, sums, s * STEP + slice * (chunks_of(s) / SLICES) + c, block);
         products_commit();
-#pragma unroll
-        for (int c = 0; c < chunks_of(s); c++)
-            norm.add(memory, s * STEP + c);
     }
-    norm.total(memory);
     products_wait();
 
     if constexpr (CL > 1)
@@ -209,8 +200,6 @@ kernel(const uint16_t *x, const uint16_t *w, @SHAPE@@NORM_PARAMETERS@@EPILOGUE_P
         if (token + i * ITEM_STEP < end) {
             float acc[8];
             gather(parts, line + i * ITEM_STEP, run, acc);
-            norm.apply(memory, line + i * ITEM_STEP, acc);
             finish(acc, columns, cells[i], token + i * ITEM_STEP, column@EPILOGUE_NAMES@);
         }
-    norm.store(memory, first_token, shape);
 }
