@@ -34,12 +34,12 @@ REPEATS = (1, 4)
 RUN = 8  # channels of a thread
 HELD_TAPS = 9  # that a thread keeps in registers
 MOST_TAPS, MOST_REACH = 81, 32  # bits of a mask of columns
-MOST_REGISTERS = 214
-MOST_UNROLLED = 320  # runs of multiply-adds
+MOST_REGISTERS = 240
+MOST_UNROLLED = 200  # runs of multiply-adds
 CLOCK_MHZ = 1750.0
-LATENCY_US, WINDOW_US = 1.2, 0.6  # a launch, and what a tile waits for its loads where few threads hide it
-L2_BYTES_PER_US = 5_000_000.0
-STORE_STEPS = 30  # instructions that an element of the output takes beside its sum
+LATENCY_US, WINDOW_US = 1.0, 0.5  # a launch, and what a tile waits for its loads where few threads hide it
+BYTES_PER_US = 4_200_000.0
+STORE_STEPS = 12  # instructions that an element of the output takes beside its sum
 TILE_STEPS = 80  # and a tile
 
 
@@ -99,14 +99,18 @@ class _Tile:
     def registers(self) -> int:
         """Registers of a thread, roughly."""
         _, across = self.reach
-        sums, pixels, weights = 8 * self.high * self.wide, 4 * across, 8 * self.taps[1] * min(self.high, 2)
+        sums, pixels, weights = 8 * self.high * self.wide, 8 * across, 8 * self.taps[1] * min(self.high, 2)
         return sums + pixels + weights + (4 * math.prod(self.taps) if self.held else 0) + 40
 
     @property
-    def unrolled(self) -> int:
-        """Runs of multiply-adds in the kernel's text: of one row of the filter, or of all (see add_window)."""
-        rows, columns = self.taps
-        return self.high * self.wide * columns * (rows if self.held or self.high > 1 else 1)
+    def unrolled(self) -> bool:
+        """Whether the kernel's text has all rows of the filter, not a loop over them."""
+        return self.high > 1 or self.steps <= MOST_UNROLLED
+
+    @property
+    def steps(self) -> int:
+        """Runs of multiply-adds of a tile."""
+        return self.high * self.wide * math.prod(self.taps)
 
     @property
     def places(self) -> int:
@@ -186,15 +190,16 @@ class ConvDepthwise:
         compute = per_sm * clocks / CLOCK_MHZ
         nbytes = problem.operands[0].type.nbytes + problem.outputs[0].nbytes
         hidden = max(1.0, per_sm * t.threads / 512)
-        return LATENCY_US + WINDOW_US * t.repeat / hidden + max(compute, problem.typical(nbytes) / L2_BYTES_PER_US)
+        return LATENCY_US + WINDOW_US * t.repeat / hidden + max(compute, problem.typical(nbytes) / BYTES_PER_US)
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         t = _tile(problem, config)
         win, (kernel_h, kernel_w) = t.window, t.taps
         constants = {
             "C": t.channels, "TH": t.high, "TW": t.wide, "THREADS": t.threads, "REPEAT": t.repeat, "BR": t.runs,
-            "HELD": int(t.held), "KERNEL_H": kernel_h, "KERNEL_W": kernel_w, "STRIDE_H": win.strides[1],
-            "STRIDE_W": win.strides[2], "DILATION_H": win.dilations[1], "DILATION_W": win.dilations[2],
+            "HELD": int(t.held), "UNROLLED": int(t.unrolled), "KERNEL_H": kernel_h, "KERNEL_W": kernel_w,
+            "STRIDE_H": win.strides[1], "STRIDE_W": win.strides[2], "DILATION_H": win.dilations[1],
+            "DILATION_W": win.dilations[2],
         }  # fmt: skip
         dtype = problem.operands[1].type.dtype
         module = emit.module("depthwise.cu", problem, constants, {"KIND": dtype.name})
@@ -214,7 +219,8 @@ class ConvDepthwise:
                     config = {"high": high, "wide": wide, "threads": threads, "repeat": repeat}
                     t = _tile(problem, config)
                     sizes = [problem.typical(d) for d in t.window.output[1:]]
-                    fits = t.registers <= MOST_REGISTERS and t.reach[1] <= MOST_REACH and t.unrolled <= MOST_UNROLLED
+                    fits = t.registers <= MOST_REGISTERS and t.reach[1] <= MOST_REACH
+                    fits = fits and (high == 1 or t.steps <= MOST_UNROLLED)
                     if fits and (high == 1 or high < 2 * sizes[0]) and (wide == 1 or wide < 2 * sizes[1]):
                         found.append(config)
         return found

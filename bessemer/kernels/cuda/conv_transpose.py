@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ PIXELS = (4, 2, 1)
 THREADS = (128, 256)
 MOST_WEIGHTS = 32768  # bytes, in the shared memory of every CTA
 CLOCK_MHZ, LATENCY_US, L2_BYTES_PER_US = 1750.0, 1.8, 4_500_000.0
-STORE_STEPS, ITEM_STEPS = 30, 100  # instructions for an output beside its sum, and for an item
+STORE_STEPS, ITEM_STEPS = 12, 100  # instructions for an output beside its sum, and for an item
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,8 @@ def _upsample(problem: Problem) -> _Upsample | Reason:
         return Reason("computes channels last, with one group, over at most two axes")
     if not problem.operands[1].constant or not isinstance(ic, int) or not isinstance(oc, int):
         return Reason("needs a constant filter, to store it by tap")
-    attrs = dict(problem.attrs)
-    padded = any(problem.attr("pads")) or any(int(p) for p in attrs.get("output_padding", ()))
+    attrs: dict[str, Any] = dict(problem.attrs)
+    padded = any(attrs["pads"]) or any(attrs.get("output_padding", ()))
     if tuple(kernel) != tuple(problem.attr("strides")) or padded or any(d != 1 for d in problem.attr("dilations")):
         return Reason("computes windows that do not overlap: kernels like their strides, without padding")
     window = window_of(problem, kernel)

@@ -69,13 +69,16 @@ struct Filter {
     }
 };
 
-// Adds what the input row `r` of the tile at `corner` gives. `inside` has a bit for every column inside the image.
-inline void add_row(float (&acc)[TH][TW][8], const Filter &filter, const uint16_t *corner, uint32_t inside, int r) {
-    Run<uint16_t> pixels[REACH_W];
+// Reads the columns of an input row at `corner` that have a tap. `inside` has a bit for every column inside the image.
+inline void load_row(Run<uint16_t> (&pixels)[REACH_W], const uint16_t *corner, uint32_t inside) {
 #pragma unroll
     for (int p = 0; p < REACH_W; p++)
         if (any_column(p))
             pixels[p] = load_run_if(inside >> p & 1, corner + p * C);
+}
+
+// Adds what row `r` of the tile's input gives.
+inline void add_row(float (&acc)[TH][TW][8], const Filter &filter, const Run<uint16_t> (&pixels)[REACH_W], int r) {
 #pragma unroll
     for (int i = 0; i < TH; i++) {
         const int kh = tap_of_row(r, i);
@@ -100,26 +103,27 @@ inline void add_row(float (&acc)[TH][TW][8], const Filter &filter, const uint16_
     }
 }
 
+// Adds all rows, the next one under way while one is added.
 inline void add_window(float (&acc)[TH][TW][8], const Filter &filter, const uint16_t *x, const Shape &shape, int top,
                        int left) {
+    constexpr int STEP = TH == 1 ? DILATION_H : 1;  // between rows that are read
     uint32_t inside = 0;
 #pragma unroll
     for (int p = 0; p < REACH_W; p++)
         inside |= (static_cast<unsigned>(left + p) < shape.width ? 1u : 0u) << p;
-    const uint16_t *row = x + (static_cast<int64_t>(top) * shape.width + left) * C;
-    if constexpr (TH == 1) {
-#pragma unroll(HELD ? KERNEL_H : 1)
-        for (int kh = 0; kh < KERNEL_H; kh++) {
-            const int r = kh * DILATION_H;
-            add_row(acc, filter, row + static_cast<int64_t>(r) * shape.width * C,
-                    static_cast<unsigned>(top + r) < shape.height ? inside : 0, r);
-        }
-    } else {
+    const int64_t line = static_cast<int64_t>(shape.width) * C;
+    const uint16_t *const corner = x + top * line + left * C;
+    const auto inside_of = [&](int r) { return static_cast<unsigned>(top + r) < shape.height ? inside : 0; };
+    Run<uint16_t> pixels[REACH_W], next[REACH_W];
+    load_row(pixels, corner, inside_of(0));
+#pragma unroll(UNROLLED ? REACH_H : 1)
+    for (int r = 0; r < REACH_H; r += STEP) {
+        if (r + STEP < REACH_H && any_row(r + STEP))
+            load_row(next, corner + (r + STEP) * line, inside_of(r + STEP));
+        add_row(acc, filter, pixels, r);
 #pragma unroll
-        for (int r = 0; r < REACH_H; r++)
-            if (any_row(r))
-                add_row(acc, filter, row + static_cast<int64_t>(r) * shape.width * C,
-                        static_cast<unsigned>(top + r) < shape.height ? inside : 0, r);
+        for (int p = 0; p < REACH_W; p++)
+            pixels[p] = next[p];
     }
 }
 
