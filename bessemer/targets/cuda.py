@@ -115,12 +115,13 @@ class CudaTarget:
 
     @property
     def limits(self) -> Mapping[str, int]:
-        """sms, shared_bytes (per block), l2 (bytes), registers and threads (per multiprocessor), peak rates, and at how
-        many shapes dynamic problems are tuned."""
+        """sms, shared_bytes (per block), l2 (bytes), registers and threads (per multiprocessor), peak rates, at how
+        many shapes dynamic problems are tuned, and pdl (0 or 1)."""
         return {
             "sms": self.gpu.sms, "shared_bytes": self.gpu.shared_bytes, "l2": self.gpu.l2_bytes,
             "registers": self.gpu.registers, "threads": self.gpu.threads, "mflops": self.gpu.mflops,
             "fp32_mflops": self.gpu.fp32_mflops, "mbytes_per_s": self.gpu.mbytes_per_s, "tuned_points": 9,
+            "pdl": int(self.pdl),
         }  # fmt: skip
 
     @property

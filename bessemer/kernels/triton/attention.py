@@ -11,11 +11,11 @@ from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Probl
 from bessemer.kernels.heads import Heads, heads_of, mask_of
 from bessemer.kernels.triton import emit
 from bessemer.kernels.triton.shapes import (
-    FILL_US,
     LATENCY_US,
     SM_BYTES_PER_US,
     TENSOR_FLOP_PER_US,
     divides,
+    fill_us,
     power_of_two,
     precision,
     shared_bytes,
@@ -72,7 +72,7 @@ class Attention:
         compute = per_sm * steps * 2 * bm * bn * sum(_widths(heads)) / rate
         exponentials = per_sm * steps * bm * bn / 28_000  # 16 a clock, and the arithmetic around them
         loads = per_sm * steps * bn * sum(_widths(heads)) * heads.itemsize / SM_BYTES_PER_US
-        return FILL_US + LATENCY_US + steps * 0.15 * math.ceil(per_sm / 4) + max(compute + exponentials, loads)
+        return fill_us(target) + LATENCY_US + steps * 0.15 * math.ceil(per_sm / 4) + max(compute + exponentials, loads)
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         heads = heads_of(problem)

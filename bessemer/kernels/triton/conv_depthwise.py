@@ -12,9 +12,9 @@ from bessemer.kernels.base import Config, KernelCode, Launch, Limits, Pack, Prob
 from bessemer.kernels.triton import emit
 from bessemer.kernels.triton.conv_igemm import conv_reason, filter_sizes, window
 from bessemer.kernels.triton.shapes import (
-    FILL_US,
     MEMORY_BYTES_PER_US,
     SM_BYTES_PER_US,
+    fill_us,
     power_of_two,
     sizes,
     sms,
@@ -61,7 +61,7 @@ class ConvDepthwise:
         per_sm = math.ceil(programs / sms(target))
         through = per_sm * bm * bn * taps * itemsize / (2 * SM_BYTES_PER_US)
         memory = problem.typical(problem.operands[0].type.nbytes + problem.outputs[0].nbytes) / MEMORY_BYTES_PER_US
-        return FILL_US + max(through, memory) + 0.02 * per_sm
+        return fill_us(target) + max(through, memory) + 0.02 * per_sm
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         bm, bn = int(config["bm"]), int(config["bn"])

@@ -10,11 +10,11 @@ from bessemer.kernels.base import Config, KernelCode, Launch, Limits, Problem, P
 from bessemer.kernels.triton import emit
 from bessemer.kernels.triton.product import Product, pack_b, product_of
 from bessemer.kernels.triton.shapes import (
-    FILL_US,
     LATENCY_US,
     MEMORY_BYTES_PER_US,
     PREFETCHED_BYTES,
     divides,
+    fill_us,
     power_of_two,
     sizes,
     sms,
@@ -67,7 +67,7 @@ class Gemv:
         latency = waves * (LATENCY_US + steps * LATENCY_US / (2 if stages == 1 else stages + 1))
         idle = max(1.0, sms(target) / programs)
         memory = n * k * view.itemsize / MEMORY_BYTES_PER_US * idle * (1.0 if config["b"] == "nk" else 1.1)
-        return FILL_US / 2 + max(latency, memory)
+        return fill_us(target) / 2 + max(latency, memory)
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         view = _view(problem)

@@ -20,11 +20,11 @@ from bessemer.kernels.base import (
 )
 from bessemer.kernels.triton import emit
 from bessemer.kernels.triton.shapes import (
-    FILL_US,
     FLOATS,
     MEMORY_BYTES_PER_US,
     SM_BYTES_PER_US,
     element_types,
+    fill_us,
     power_of_two,
     sizes,
     sms,
@@ -76,7 +76,8 @@ class GroupNorm:
         programs = problem.typical(batch) * groups * chunks
         steps = -(-problem.typical(pixels) * power_of_two(channels) // (tile * chunks))
         busy = min(programs, sms(target))
-        return 2 * FILL_US + max(3 * bytes_ / MEMORY_BYTES_PER_US, 3 * bytes_ / (busy * SM_BYTES_PER_US), steps * 0.8)
+        memory = 3 * bytes_ / min(MEMORY_BYTES_PER_US, busy * SM_BYTES_PER_US)
+        return 2 * fill_us(target) + max(memory, steps * 0.8)
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         batch, pixels, groups, channels = _view(problem)

@@ -10,10 +10,10 @@ from bessemer.core.dim import Dim, ceildiv, product
 from bessemer.kernels.base import Config, KernelCode, Launch, Limits, Problem, Ptr, Reason, other_op, register
 from bessemer.kernels.triton import emit
 from bessemer.kernels.triton.shapes import (
-    FILL_US,
     MEMORY_BYTES_PER_US,
     SM_BYTES_PER_US,
     element_types,
+    fill_us,
     huge,
     power_of_two,
     sizes,
@@ -61,7 +61,7 @@ class Pool:
         per_sm = math.ceil(-(-pixels // bm) * -(-channels // bn) / sms(target))
         through = per_sm * bm * bn * taps * problem.operands[0].type.dtype.itemsize / (2 * SM_BYTES_PER_US)
         memory = problem.typical(problem.operands[0].type.nbytes + problem.outputs[0].nbytes) / MEMORY_BYTES_PER_US
-        return FILL_US + max(through, memory) + 0.02 * per_sm
+        return fill_us(target) + max(through, memory) + 0.02 * per_sm
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         window, (pixels, channels) = _window(problem), _view(problem)

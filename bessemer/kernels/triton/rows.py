@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from bessemer.kernels.base import Config, Limits
-from bessemer.kernels.triton.shapes import FILL_US, LATENCY_US, MEMORY_BYTES_PER_US, power_of_two, sms
+from bessemer.kernels.triton.shapes import LATENCY_US, MEMORY_BYTES_PER_US, fill_us, power_of_two, sms
 
 WHOLE = 16384  # the longest line kept in registers
 STEP = 4096
@@ -33,4 +33,4 @@ def line_estimate(config: Config, lines: int, length: int, itemsize: int, target
     work = br * bn / (warps * 32) * 0.004 + 0.05 * math.log2(warps * 32)
     passes = 1 if whole else 2 * -(-length // bn)
     memory = 2 * lines * length * itemsize / MEMORY_BYTES_PER_US
-    return FILL_US + max(waves * passes * (LATENCY_US / 2 + work), memory)
+    return fill_us(target) + max(waves * passes * (LATENCY_US / 2 + work), memory)

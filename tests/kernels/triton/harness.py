@@ -25,6 +25,7 @@ from bessemer.device.tensor_map import EncodedMap
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import COUNTERS, TRANSFORMS, WORKSPACE, Arg, Int, KernelCode, Launch, Map, Problem
 from bessemer.targets.cuda import ARCHS, CompiledKernel, CudaTarget, Request
+from tests.kernels.triton.waits import check_waits
 
 TORCH = {"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16", "i64": "int64", "i32": "int32",
          "i16": "int16", "i8": "int8", "u64": "uint64", "u32": "uint32", "u16": "uint16", "u8": "uint8",
@@ -80,6 +81,7 @@ def interpret(
 
     Outputs and workspace start as NaN; guards around all buffers are checked after the run."""
     env = dict(env or {})
+    check_waits(problem, code)
     buffers = buffers_of(problem, code, operands, env)
     launches = [_launch(launch, env) for launch in code.launches]
     count = len(operands)
@@ -191,6 +193,8 @@ def compile_for(
     arch: str, kernels: Sequence[tuple[Problem, KernelCode]], folder: Path | None = None
 ) -> list[list[CompiledKernel]]:
     """The cubins of each kernel's launches for one architecture. AssertionError with the compiler's text."""
+    for problem, code in kernels:
+        check_waits(problem, code)
     requests = [Request(problem, code, launch) for problem, code in kernels for launch in code.launches]
     found = CudaTarget(arch, ARCHS[arch], folder=folder).compile(requests)
     for request, kernel in zip(requests, found):

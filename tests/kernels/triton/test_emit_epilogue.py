@@ -32,6 +32,8 @@ import triton.language as tl
 
 @triton.jit
 def kernel(a_ptr, M, N, EPILOGUE, BM: tl.constexpr, BN: tl.constexpr, PDL: tl.constexpr):
+    begin(PDL)
+    wait(PDL)
     rows = tl.program_id(0) * BM + tl.arange(0, BM)[:, None]
     cols = tl.program_id(1) * BN + tl.arange(0, BN)[None, :]
     mask = (rows < M) & (cols < N)

@@ -115,3 +115,18 @@ def test_compiles_for_every_architecture() -> None:
     compiles(GemmSplitK(), problems[:1], first)
     compiles(GemmTma(), problems[:2], first)
     compiles(Gemv(), [matmul((1, 256), (256, 192), dt.f16).problem], first)
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "fastest"),
+    [(768, 768, (64, 32, 128, 1)), (2304, 768, (64, 64, 64, 1)), (3072, 768, (64, 64, 128, 1)),
+     (768, 3072, (64, 32, 256, 2))],
+)  # fmt: skip
+def test_what_was_fastest_on_an_h200_is_tried_early(n: int, k: int, fastest: tuple[int, ...]) -> None:
+    problem = matmul((128, k), (k, n), dt.f16).problem
+    times: dict[tuple[int, ...], float] = {}
+    for tactic in (Gemm(), GemmSplitK()):
+        for c in tactic.configs(problem, H200):
+            key = tuple(int(c[name]) for name in ("bm", "bn", "bk", "split"))
+            times.setdefault(key, tactic.estimate(problem, H200, c))
+    assert fastest in sorted(times, key=lambda key: times[key])[:8]
