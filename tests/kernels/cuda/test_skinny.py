@@ -40,7 +40,10 @@ def check(tactic: Tactic, c: Case, chosen: Config, folder: Path, env: dict[str, 
 @pytest.mark.parametrize("dtype", [dt.f16, dt.bf16], ids=str)
 @pytest.mark.parametrize(
     "chosen",
-    [config(16), config(32, 2), config(16, 1, 2, 1, 2), config(16, 1, 1, 2), config(16, 1, 1, 8), config(32, 1, 1, 4, 2)],
+    [
+        config(16), config(32, 2), config(16, 1, 2, 1, 2), config(16, 1, 1, 2), config(16, 1, 1, 8),
+        config(32, 1, 1, 4, 2),
+    ],  # fmt: skip
 )
 def test_products(dtype: DType, chosen: Config, tmp_path: Path) -> None:
     check(GemmSkinny(), with_bias_relu(matmul((21, 504), (504, 72), dtype), -1), chosen, tmp_path)
