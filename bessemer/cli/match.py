@@ -3,35 +3,44 @@
 Fusions and layouts give tensors names of their own. What a step computed is known from the ONNX nodes that it stands
 for: where a node belongs to several steps, the last of them has its result. So a step that writes one tensor has, in
 it, the output of one of the nodes that it finishes. It may also have that of a node that a later step belongs to, which
-then only moves it; or a part of such a node's result, which stands for nothing.
+then only moves it; or a part of such a node's result, or a value that rewriting moved (a product before the scale that
+its weights took in), which stands for nothing. That is seen by what is made of it: where it is right, so was this.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import permutations
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 
-from bessemer.engine.program import Program
+from bessemer.engine.program import Program, Tensor
 
-CHANNELS_LAST = {3: (0, 2, 1), 4: (0, 2, 3, 1), 5: (0, 2, 3, 4, 1)}  # by rank
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+MOST_AXES = 5  # of arrays that are looked at in other orders of their axes
 
 
 @dataclass(frozen=True)
 class Match:
-    """A tensor of an engine and the ONNX values that it may stand for. Of the first kind it stands for one; else it may
-    stand for one of the second kind."""
+    """A tensor of an engine and the ONNX values that it may stand for: surely the one that `values` holds, one of them
+    where they are several or `sure` is false, and where none of them, perhaps one of `others`.
+
+    `readers` are the tensors that are made of it."""
 
     tensor: str
     step: int
     values: tuple[str, ...]
-    others: tuple[str, ...] = ()
+    others: tuple[str, ...]
+    sure: bool
+    readers: tuple[str, ...]
 
 
-def matches(program: Program, model: onnx.ModelProto) -> list[Match]:
-    """For every tensor that a step writes: the outputs by their names, the others in the order of the steps."""
+def matches(program: Program, model: ModelProto) -> list[Match]:
+    """For every tensor that a step writes, in the order of the steps."""
     nodes = {(n.name or f"{n.op_type}_{k}"): tuple(o for o in n.output if o) for k, n in enumerate(model.graph.node)}
     named = {o for outputs in nodes.values() for o in outputs}
     bound = {program.tensors[n].offset: program.tensors[n].name for n in program.outputs}
@@ -47,9 +56,9 @@ def matches(program: Program, model: onnx.ModelProto) -> list[Match]:
             t = program.tensors[n]
             sure = bound[t.offset] if t.space == "output" else t.name if t.name in named else None
             found.pop(t.name, None)  # several launches may write one tensor: the last completes it
-            match = Match(t.name, k, ended, others) if sure is None else Match(t.name, k, (sure,))
-            if match.values or match.others:
-                found[t.name] = match
+            names = (ended, others) if sure is None else ((sure,), ())
+            if any(names):
+                found[t.name] = Match(t.name, k, *names, sure is not None, _readers(program, k, t))
     return list(found.values())
 
 
@@ -64,12 +73,32 @@ def _top_level(origin: Iterable[str], nodes: Mapping[str, object]) -> list[str]:
     return list(out)
 
 
-def as_stored(value: np.ndarray, shape: tuple[int, ...]) -> Iterable[np.ndarray]:
-    """`value` in every way in which a tensor of this shape may hold it: as it is, channels last, reshaped."""
-    if value.shape == shape:
+def _readers(program: Program, step: int, tensor: Tensor) -> tuple[str, ...]:
+    """What later steps make of what `step` wrote into this place, until another value is written there."""
+    place = (tensor.space, tensor.offset)
+
+    def there(numbers: Iterable[int]) -> bool:
+        return any((program.tensors[n].space, program.tensors[n].offset) == place for n in numbers)
+
+    out: dict[str, None] = {}
+    for later in program.steps[step + 1 :]:
+        if there(later.reads):
+            out.update(dict.fromkeys(program.tensors[n].name for n in later.writes))
+        if there(later.writes):
+            break
+    return tuple(out)
+
+
+def as_stored(value: np.ndarray, shape: tuple[int, ...], sure: bool) -> Iterator[np.ndarray]:
+    """`value` in every way in which a tensor of this shape may hold it: as it is, its axes in another order, reshaped.
+
+    A tensor that surely stands for it holds it as it is where the shape agrees."""
+    if value.shape == shape and (sure or value.ndim > MOST_AXES):
         yield value
-    order = CHANNELS_LAST.get(value.ndim)
-    if order is not None and tuple(value.shape[k] for k in order) == shape:
-        yield value.transpose(order)
+        return
+    if value.ndim == len(shape) and value.ndim <= MOST_AXES:
+        for order in permutations(range(value.ndim)):  # the first is the order that it has
+            if tuple(value.shape[k] for k in order) == shape:
+                yield value.transpose(order)
     if value.size == np.prod(shape, dtype=int) and value.shape != shape:
         yield value.reshape(shape)

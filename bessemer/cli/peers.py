@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnx
 
 from bessemer.core.errors import BessemerError
 
@@ -39,6 +38,8 @@ def _onnxruntime(model: Path, feeds: Arrays, inner: Sequence[str]) -> dict[str, 
 
 def _with_outputs(model: Path, inner: Sequence[str]) -> bytes:
     """The model with these values among its outputs."""
+    import onnx
+
     proto = onnx.load(str(model))
     known = {o.name for o in proto.graph.output}
     proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in inner if n not in known)

@@ -102,6 +102,13 @@ def test_help_names_every_verb_and_version_is_printed() -> None:
     assert ok("--version").startswith("bessemer ")
 
 
+def test_commands_that_only_run_engines_load_no_builder() -> None:
+    heavy = "'onnx', 'triton', 'torch', 'bessemer.builder'"
+    code = f"import sys, bessemer.cli.main; print([m for m in ({heavy}) if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "[]\n", done.stderr
+
+
 # -- build -------------------------------------------------------------------------------------------------------------
 
 

@@ -93,8 +93,13 @@ def test_a_part_of_a_result_stands_for_nothing(network: Path) -> None:
 
 def test_values_are_taken_in_every_layout() -> None:
     value = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
-    (plain,) = as_stored(value, (2, 3, 4, 5))
+    (plain,) = as_stored(value, (2, 3, 4, 5), False)
     assert np.array_equal(plain, value)
-    last, flat = as_stored(value, (2, 4, 5, 3))
+    last, flat = as_stored(value, (2, 4, 5, 3), True)
     assert np.array_equal(last, value.transpose(0, 2, 3, 1)) and flat.shape == (2, 4, 5, 3)
-    assert list(as_stored(value, (7, 3))) == []
+    square = np.arange(9).reshape(3, 3)
+    same, turned = as_stored(square, (3, 3), False)
+    assert np.array_equal(same, square) and np.array_equal(turned, square.T)
+    (named,) = as_stored(square, (3, 3), True)
+    assert np.array_equal(named, square)
+    assert list(as_stored(value, (7, 3), False)) == []

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-import onnx
 import typer
 
 from bessemer.cli.feeds import feeds_for, load_feeds
@@ -17,6 +16,9 @@ from bessemer.cli.report import build_progress, say, say_json, table
 from bessemer.cli.shapes import parse_shapes
 from bessemer.core.errors import BuildError
 from bessemer.runtime.session import Session, load
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 NAME = "compare"
 TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-1}  # of relative errors, by the engine's precision
@@ -78,9 +80,16 @@ def command(
     raise typer.Exit(1 if bad else 0)
 
 
+def _load(model: Path) -> ModelProto:
+    """The model without its external data."""
+    import onnx
+
+    return onnx.load(str(model), load_external_data=False)
+
+
 def _check_same_model(model: Path, session: Session) -> None:
     """BuildError where the engine takes or gives other names than the model has."""
-    graph = onnx.load(str(model), load_external_data=False).graph
+    graph = _load(model).graph
     mine = {"inputs": {t.name for t in session.inputs}, "outputs": {t.name for t in session.outputs}}
     theirs = {"inputs": {i.name for i in graph.input}, "outputs": {o.name for o in graph.output}}
     for side, names in mine.items():
@@ -105,23 +114,29 @@ def _layers(
     session: Session, model: Path, peer: str, feeds: Mapping[str, np.ndarray], limit: float
 ) -> tuple[list[Row], list[str]]:
     """A row for each stored tensor that stands for a value of the model; the names of the other tensors."""
-    found = matches(session.engine.program, onnx.load(str(model), load_external_data=False))
+    found = matches(session.engine.program, _load(model))
     inner = dict.fromkeys(v for m in found for v in (*m.values, *m.others))
     mine, theirs = session.trace(feeds), values_of(peer, model, feeds, tuple(inner))
     dtypes = {t.name: t.dtype.name for t in session.engine.program.tensors}
-    rows = []
-    for m in found:
+    rows: dict[str, Row] = {}
+    for m in reversed(found):  # what is made of a tensor first: see below
         if m.tensor not in mine:
             continue  # in a branch that was not taken
         a = _as_float(mine[m.tensor], dtypes[m.tensor])
         stored = [
-            (v, b) for v in (*m.values, *m.others) if v in theirs for b in as_stored(np.asarray(theirs[v]), a.shape)
+            (v, b)
+            for v in (*m.values, *m.others)
+            if v in theirs
+            for b in as_stored(np.asarray(theirs[v]), a.shape, m.sure)
         ]
         best = min((_row(m.tensor, v, a, b) for v, b in stored), key=lambda r: r["relative_error"], default=None)
-        if best is not None and (best["stands_for"] in m.values or best["relative_error"] <= limit):
-            rows.append({"step": m.step, **best})
-    compared = {r["name"] for r in rows}
-    return rows, [name for name in mine if name not in compared]
+        if best is None:
+            continue
+        right = best["relative_error"] <= limit
+        fine = any(r in rows and rows[r]["relative_error"] <= limit for r in m.readers)
+        if right or m.sure or (best["stands_for"] in m.values and not fine):
+            rows[m.tensor] = {"step": m.step, **best}
+    return list(reversed(rows.values())), [name for name in mine if name not in rows]
 
 
 def _row(name: str, value: str, a: np.ndarray, b: np.ndarray) -> Row:
