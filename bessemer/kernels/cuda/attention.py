@@ -11,8 +11,8 @@ from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Probl
 from bessemer.kernels.c.scalar import STORAGE, supported
 from bessemer.kernels.cuda import emit
 from bessemer.kernels.cuda.skinny import ARCH
-from bessemer.kernels.heads import Heads, heads_of, mask_of
-from bessemer.kernels.triton.shapes import huge, shared_bytes, sms
+from bessemer.kernels.gpu.heads import Heads, heads_of, mask_of
+from bessemer.kernels.gpu.shapes import huge, shared_bytes, sms
 
 HEADS = (32, 64, 128)  # sizes of a head
 TILES = tuple((groups, keys, stages) for groups in (1, 2) for keys in (64, 128) for stages in (1, 2, 3))

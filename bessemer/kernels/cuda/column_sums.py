@@ -15,7 +15,7 @@ from bessemer.kernels.c.scalar import supported
 from bessemer.kernels.cuda import emit
 from bessemer.kernels.cuda.epilogue import RUN, reduction
 from bessemer.kernels.cuda.skinny import ARCH, ceildiv_int
-from bessemer.kernels.triton.shapes import sms, upper
+from bessemer.kernels.gpu.shapes import sms, upper
 
 RUNS = (1, 2, 4, 8, 16)  # of 8 channels, of a CTA
 THREADS = (128, 256, 512)

@@ -25,8 +25,8 @@ from bessemer.kernels.base import (
 from bessemer.kernels.c.scalar import supported
 from bessemer.kernels.cuda import emit
 from bessemer.kernels.cuda.skinny import ARCH, ceildiv_int
-from bessemer.kernels.triton.shapes import element_types, sms, upper
-from bessemer.kernels.triton.window import Window, window_of
+from bessemer.kernels.gpu.shapes import element_types, sms, upper
+from bessemer.kernels.gpu.window import Window, window_of
 
 TILES = ((1, 1), (1, 2), (1, 4), (2, 2), (1, 7), (1, 8), (2, 4))  # output pixels along height and width
 THREADS = (128, 64)

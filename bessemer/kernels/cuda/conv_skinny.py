@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, other_op, register
 from bessemer.kernels.cuda import skinny
 from bessemer.kernels.cuda.skinny import Rows
-from bessemer.kernels.triton.shapes import element_types
-from bessemer.kernels.triton.window import window_of
+from bessemer.kernels.gpu.shapes import element_types
+from bessemer.kernels.gpu.window import window_of
 
 
 class ConvSkinny:

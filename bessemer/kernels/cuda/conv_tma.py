@@ -14,9 +14,9 @@ from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, o
 from bessemer.kernels.cuda import tiled
 from bessemer.kernels.cuda.tiled import Rows
 from bessemer.kernels.cuda.weights import BLOCK
-from bessemer.kernels.triton.shapes import element_types
-from bessemer.kernels.triton.window import Window as Windows
-from bessemer.kernels.triton.window import window_of
+from bessemer.kernels.gpu.shapes import element_types
+from bessemer.kernels.gpu.window import Window as Windows
+from bessemer.kernels.gpu.window import window_of
 
 MOST_REACH = 255  # from a window's corner to its last tap
 

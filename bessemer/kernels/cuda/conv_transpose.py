@@ -30,8 +30,8 @@ from bessemer.kernels.base import (
 from bessemer.kernels.c.scalar import supported
 from bessemer.kernels.cuda import emit
 from bessemer.kernels.cuda.skinny import ARCH
-from bessemer.kernels.triton.shapes import divides, element_types, sms, upper
-from bessemer.kernels.triton.window import Window, window_of
+from bessemer.kernels.gpu.shapes import divides, element_types, sms, upper
+from bessemer.kernels.gpu.window import Window, window_of
 
 RUN = 8  # outputs of a thread that are neighbours
 PIXELS = (4, 2, 1)

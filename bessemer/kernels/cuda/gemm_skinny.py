@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, other_op, register
 from bessemer.kernels.cuda import skinny
 from bessemer.kernels.cuda.skinny import Rows
-from bessemer.kernels.triton.product import product_of
+from bessemer.kernels.gpu.product import product_of
 
 
 class GemmSkinny:

@@ -9,7 +9,7 @@ from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, o
 from bessemer.kernels.cuda import tiled
 from bessemer.kernels.cuda.tiled import Rows
 from bessemer.kernels.cuda.weights import BLOCK
-from bessemer.kernels.triton.product import product_of
+from bessemer.kernels.gpu.product import product_of
 
 
 class GemmTma:

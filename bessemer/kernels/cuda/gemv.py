@@ -10,8 +10,8 @@ from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Probl
 from bessemer.kernels.c.scalar import supported
 from bessemer.kernels.cuda import emit
 from bessemer.kernels.cuda.skinny import ARCH, ceildiv_int
-from bessemer.kernels.triton.product import Product, pack_b, product_of
-from bessemer.kernels.triton.shapes import MEMORY_BYTES_PER_US, sms, upper
+from bessemer.kernels.gpu.product import Product, pack_b, product_of
+from bessemer.kernels.gpu.shapes import MEMORY_BYTES_PER_US, sms, upper
 
 RUN = 8  # outputs of a CTA, and elements of a unit
 MOST_ROWS = 4

@@ -12,7 +12,7 @@ from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Pack,
 from bessemer.kernels.c.scalar import supported
 from bessemer.kernels.cuda import emit, scalar
 from bessemer.kernels.cuda.weights import BLOCK
-from bessemer.kernels.triton.shapes import shared_bytes, sms, upper
+from bessemer.kernels.gpu.shapes import shared_bytes, sms, upper
 
 ARCH = "sm_90"  # the one with warpgroup products
 TOKENS = (16, 32, 64, 128)

@@ -13,7 +13,7 @@ from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Map, 
 from bessemer.kernels.c.scalar import supported
 from bessemer.kernels.cuda import emit, scalar
 from bessemer.kernels.cuda.weights import BLOCK
-from bessemer.kernels.triton.shapes import shared_bytes, sms, upper
+from bessemer.kernels.gpu.shapes import shared_bytes, sms, upper
 
 ARCH = "sm_90"  # the one with warpgroup products
 ROW = 128  # bytes of a chunk of one token or channel

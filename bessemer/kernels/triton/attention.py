@@ -8,9 +8,8 @@ from typing import Any
 
 from bessemer.core.dim import ceildiv
 from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Problem, Ptr, Reason, register
-from bessemer.kernels.heads import Heads, heads_of, mask_of
-from bessemer.kernels.triton import emit
-from bessemer.kernels.triton.shapes import (
+from bessemer.kernels.gpu.heads import Heads, heads_of, mask_of
+from bessemer.kernels.gpu.shapes import (
     LATENCY_US,
     SM_BYTES_PER_US,
     TENSOR_FLOP_PER_US,
@@ -22,6 +21,7 @@ from bessemer.kernels.triton.shapes import (
     sizes,
     sms,
 )
+from bessemer.kernels.triton import emit
 
 # (BM, BN, stages, warps)
 TILES = (

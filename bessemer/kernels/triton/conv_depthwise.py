@@ -9,9 +9,7 @@ from typing import Any
 from bessemer.core.dim import ceildiv
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Config, KernelCode, Launch, Limits, Pack, Problem, Ptr, Reason, register
-from bessemer.kernels.triton import emit
-from bessemer.kernels.triton.conv_igemm import conv_reason, filter_sizes, window
-from bessemer.kernels.triton.shapes import (
+from bessemer.kernels.gpu.shapes import (
     MEMORY_BYTES_PER_US,
     SM_BYTES_PER_US,
     fill_us,
@@ -19,6 +17,8 @@ from bessemer.kernels.triton.shapes import (
     sizes,
     sms,
 )
+from bessemer.kernels.triton import emit
+from bessemer.kernels.triton.conv_igemm import conv_reason, filter_sizes, window
 
 TILES = (  # pixels, channels, warps
     (32, 32, 4), (16, 64, 4), (8, 128, 4), (64, 32, 4), (16, 32, 4), (8, 64, 2), (4, 64, 2), (32, 64, 4), (64, 64, 8),

@@ -19,10 +19,10 @@ from bessemer.kernels.base import (
     other_op,
     register,
 )
+from bessemer.kernels.gpu.shapes import Tiling, element_types, precision, prefetched, shared_bytes, sizes
+from bessemer.kernels.gpu.window import Window, window_of
 from bessemer.kernels.triton import emit
 from bessemer.kernels.triton.partial import part_args, part_memory
-from bessemer.kernels.triton.shapes import Tiling, element_types, precision, prefetched, shared_bytes, sizes
-from bessemer.kernels.triton.window import Window, window_of
 
 # (BM, BN, BK, stages, warps) for 2-byte elements
 TILES = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, register
+from bessemer.kernels.gpu.shapes import sms
 from bessemer.kernels.triton.conv_igemm import (
     conv_candidates,
     conv_code,
@@ -16,7 +17,6 @@ from bessemer.kernels.triton.conv_igemm import (
     window,
 )
 from bessemer.kernels.triton.partial import SPLITS, countable
-from bessemer.kernels.triton.shapes import sms
 
 MAX_CONFIGS = 12
 

@@ -9,9 +9,9 @@ from typing import Any
 from bessemer.core.dim import Dim, ceildiv, product
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Config, KernelCode, Launch, Limits, Pack, Problem, Ptr, Reason, other_op, register
+from bessemer.kernels.gpu.shapes import Tiling, element_types, precision, shared_bytes, sizes
+from bessemer.kernels.gpu.window import Window, window_of
 from bessemer.kernels.triton import emit
-from bessemer.kernels.triton.shapes import Tiling, element_types, precision, shared_bytes, sizes
-from bessemer.kernels.triton.window import Window, window_of
 
 TILES = (
     (128, 128, 64, 3, 8), (128, 64, 64, 3, 4), (64, 64, 64, 4, 4), (64, 128, 64, 3, 4), (64, 32, 64, 4, 4),

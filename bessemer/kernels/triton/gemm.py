@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from bessemer.core.dim import Dim, ceildiv
 from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Problem, Ptr, Reason, register
+from bessemer.kernels.gpu.product import Product, pack_b, product_of
+from bessemer.kernels.gpu.shapes import Tiling, divides, precision, prefetched, shared_bytes, sizes
 from bessemer.kernels.triton import emit
 from bessemer.kernels.triton.partial import part_args, part_memory
-from bessemer.kernels.triton.product import Product, pack_b, product_of
-from bessemer.kernels.triton.shapes import Tiling, divides, precision, prefetched, shared_bytes, sizes
 
 # (BM, BN, BK, stages, warps) for 2-byte elements
 TILES = (

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, register
+from bessemer.kernels.gpu.product import Product, product_of
+from bessemer.kernels.gpu.shapes import sms
 from bessemer.kernels.triton.gemm import candidates, estimate, product_code, tiles, tiling
 from bessemer.kernels.triton.partial import SPLITS, countable
-from bessemer.kernels.triton.product import Product, product_of
-from bessemer.kernels.triton.shapes import sms
 
 MAX_CONFIGS = 12
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from bessemer.core.dim import ceildiv, minimum
 from bessemer.kernels.base import Config, KernelCode, Launch, Limits, Problem, Ptr, Reason, register
+from bessemer.kernels.gpu.product import Product, pack_b, product_of
+from bessemer.kernels.gpu.shapes import divides, huge, precision, shared_bytes, sizes, sms
 from bessemer.kernels.triton import emit
 from bessemer.kernels.triton.gemm import BAND, estimate, tiling
-from bessemer.kernels.triton.product import Product, pack_b, product_of
-from bessemer.kernels.triton.shapes import divides, huge, precision, shared_bytes, sizes, sms
 
 ARCHS = ("sm_90", "sm_100", "sm_120")
 # (BM, BN, BK, stages, warps)

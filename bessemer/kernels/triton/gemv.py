@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 from bessemer.core.dim import ceildiv
 from bessemer.kernels.base import Config, KernelCode, Launch, Limits, Problem, Ptr, Reason, register
-from bessemer.kernels.triton import emit
-from bessemer.kernels.triton.product import Product, pack_b, product_of
-from bessemer.kernels.triton.shapes import (
+from bessemer.kernels.gpu.product import Product, pack_b, product_of
+from bessemer.kernels.gpu.shapes import (
     LATENCY_US,
     MEMORY_BYTES_PER_US,
     PREFETCHED_BYTES,
@@ -20,6 +19,7 @@ from bessemer.kernels.triton.shapes import (
     sms,
     upper,
 )
+from bessemer.kernels.triton import emit
 
 MOST_ROWS = 4
 # (BN, BK, warps): along K where b is stored [n, k], along N where it is stored [k, n]

@@ -18,8 +18,7 @@ from bessemer.kernels.base import (
     other_op,
     register,
 )
-from bessemer.kernels.triton import emit
-from bessemer.kernels.triton.shapes import (
+from bessemer.kernels.gpu.shapes import (
     FLOATS,
     MEMORY_BYTES_PER_US,
     SM_BYTES_PER_US,
@@ -30,6 +29,7 @@ from bessemer.kernels.triton.shapes import (
     sms,
     upper,
 )
+from bessemer.kernels.triton import emit
 
 CHUNKS = (1, 2, 4, 8, 16, 32, 64)
 TILES = ((1024, 4), (2048, 4), (4096, 8))  # elements of a step, warps

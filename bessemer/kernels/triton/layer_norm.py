@@ -7,9 +7,9 @@ from typing import Any
 
 from bessemer.core.dim import Dim, ceildiv, product
 from bessemer.kernels.base import Config, KernelCode, Launch, Limits, Problem, Ptr, Reason, other_op, register
+from bessemer.kernels.gpu.shapes import FLOATS, element_types, sizes, upper
 from bessemer.kernels.triton import emit
 from bessemer.kernels.triton.rows import line_configs, line_estimate
-from bessemer.kernels.triton.shapes import FLOATS, element_types, sizes, upper
 
 
 class LayerNorm:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bessemer.core.dim import Dim
 from bessemer.kernels.base import COUNTERS, MOST_COUNTERS, WORKSPACE, Problem, Ptr
-from bessemer.kernels.triton.shapes import Tiling, upper
+from bessemer.kernels.gpu.shapes import Tiling, upper
 
 SPLITS = (2, 3, 4, 6, 8, 12, 16)
 

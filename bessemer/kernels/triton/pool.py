@@ -8,8 +8,7 @@ from typing import Any
 
 from bessemer.core.dim import Dim, ceildiv, product
 from bessemer.kernels.base import Config, KernelCode, Launch, Limits, Problem, Ptr, Reason, other_op, register
-from bessemer.kernels.triton import emit
-from bessemer.kernels.triton.shapes import (
+from bessemer.kernels.gpu.shapes import (
     MEMORY_BYTES_PER_US,
     SM_BYTES_PER_US,
     element_types,
@@ -19,7 +18,8 @@ from bessemer.kernels.triton.shapes import (
     sizes,
     sms,
 )
-from bessemer.kernels.triton.window import Window, window_of
+from bessemer.kernels.gpu.window import Window, window_of
+from bessemer.kernels.triton import emit
 
 TILES = ((32, 32, 4), (16, 64, 4), (8, 128, 4), (64, 32, 4), (16, 32, 4), (4, 64, 2), (1, 64, 1), (1, 128, 2))
 TILES_FIRST = ((128, 1, 4), (256, 1, 4), (512, 1, 4), (64, 1, 2))

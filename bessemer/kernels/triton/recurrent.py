@@ -20,8 +20,7 @@ from bessemer.kernels.base import (
     other_op,
     register,
 )
-from bessemer.kernels.triton import emit
-from bessemer.kernels.triton.shapes import (
+from bessemer.kernels.gpu.shapes import (
     LATENCY_US,
     SM_BYTES_PER_US,
     element_types,
@@ -30,6 +29,7 @@ from bessemer.kernels.triton.shapes import (
     sizes,
     upper,
 )
+from bessemer.kernels.triton import emit
 
 TILES = ((256, 32, 16), (128, 64, 8), (128, 32, 8), (64, 64, 8), (64, 64, 4), (32, 64, 4), (32, 32, 4))  # BH, BK, warps
 BATCH = 16  # sequences of one program: the least that a tensor-core product takes

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from bessemer.kernels.base import Config, Limits
-from bessemer.kernels.triton.shapes import LATENCY_US, MEMORY_BYTES_PER_US, fill_us, power_of_two, sms
+from bessemer.kernels.gpu.shapes import LATENCY_US, MEMORY_BYTES_PER_US, fill_us, power_of_two, sms
 
 WHOLE = 16384  # the longest line kept in registers
 STEP = 4096

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from bessemer.core.dim import Dim, ceildiv, product
 from bessemer.kernels.base import Config, KernelCode, Launch, Limits, Problem, Ptr, Reason, other_op, register
+from bessemer.kernels.gpu.shapes import element_types, sizes, upper
 from bessemer.kernels.triton import emit
 from bessemer.kernels.triton.rows import line_configs, line_estimate
-from bessemer.kernels.triton.shapes import element_types, sizes, upper
 
 
 class Softmax:

@@ -1,4 +1,4 @@
-"""What Triton tactics share: integer arguments, checks of operands, and the estimate that orders configurations."""
+"""What GPU tactics share: integer arguments, checks of operands, and the estimate that orders configurations."""
 
 from __future__ import annotations
 

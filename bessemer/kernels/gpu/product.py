@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bessemer.core.dim import Dim, product
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Pack, Problem, Reason, other_op
-from bessemer.kernels.triton.shapes import Tiling, element_types
+from bessemer.kernels.gpu.shapes import Tiling, element_types
 
 Batch = tuple[Dim, Dim, Dim]  # size, and the strides of a and b in elements (0 where broadcast)
 

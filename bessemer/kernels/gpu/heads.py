@@ -8,7 +8,7 @@ from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Problem, Reason, other_op
-from bessemer.kernels.triton.shapes import element_types
+from bessemer.kernels.gpu.shapes import element_types
 
 MAX_HEAD = 256
 
