@@ -26,7 +26,7 @@ def _photos(model: str, batch: int, bar: float | None = None, then: float | None
     return Row(f"{model}-b{batch}", model, {"x": (batch, 3, 224, 224)}, bar, then, times)
 
 
-def _ids(model: str, batch: int, length: int, bar: float, then: float) -> Row:
+def _ids(model: str, batch: int, length: int, bar: float | None = None, then: float | None = None) -> Row:
     return Row(f"{model}-b{batch}-s{length}", model, {"input_ids": (batch, length)}, bar, then)
 
 
@@ -61,5 +61,10 @@ ROWS: Mapping[str, Row] = {
         Row("a1-rec", "a1-rec", {"x": (6, 3, 48, 320)}, times=2.0),
         _masked(1, 128, times=2.0),
         _masked(32, 128, times=1.3),
+        # Batches between: no slower than the best peer.
+        *(_photos(model, batch) for model in ("resnet50", "vit-b16", "d0") for batch in (2, 4, 8, 16, 64)),
+        *(_photos(model, batch) for model, batch in (("vit-b16", 128), ("d0", 32))),
+        *(_ids("bert-base", batch, 128) for batch in (2, 4, 16, 64, 128)),
+        *(_ids("bert-large", batch, 384) for batch in (2, 8, 128)),
     )
 }
