@@ -65,16 +65,25 @@ def view_of(array: Any, stream: int | None = None) -> View:
     array's library lets that stream wait for its own work on the array; otherwise `producer` is left to wait for."""
     if isinstance(array, np.ndarray):
         return _numpy(array)
-    if hasattr(array, "__dlpack__") and hasattr(array, "__dlpack_device__"):
+    if offers(array, "__dlpack__") and offers(array, "__dlpack_device__"):
         return _dlpack(array, stream)
-    if hasattr(array, "__cuda_array_interface__"):
+    if offers(array, "__cuda_array_interface__"):
         return _cuda_array(array)
-    if hasattr(array, "__array_interface__"):
+    if offers(array, "__array_interface__"):
         return _numpy(np.asarray(array))
     raise InputError(
         f"{type(array).__name__} is no array",
         fix="give a numpy array, or an object with __dlpack__ or __cuda_array_interface__",
     )
+
+
+def offers(array: Any, protocol: str) -> bool:
+    """Whether the array has a protocol's attribute. InputError where its library refuses to show it, as torch does with
+    a tensor that requires grad."""
+    try:
+        return hasattr(array, protocol)
+    except (BufferError, RuntimeError) as error:
+        raise InputError(f"{type(array).__name__} gives no {protocol}: {error}", fix="detach() or copy it") from None
 
 
 def storage(view: View) -> np.ndarray:
@@ -176,7 +185,7 @@ def _dlpack(array: Any, stream: int | None) -> View:
     try:
         capsule = array.__dlpack__(stream=(stream or LEGACY_STREAM)) if on_gpu else array.__dlpack__()
     except (BufferError, RuntimeError) as error:
-        raise InputError(f"{type(array).__name__} gives no DLPack capsule: {error}", fix="detach or copy it") from None
+        raise InputError(f"{type(array).__name__} gives no DLPack: {error}", fix="detach() or copy it") from None
     address = _capsule_pointer()(capsule, b"dltensor")
     assert address is not None
     tensor = _Tensor.from_address(address)

@@ -15,7 +15,7 @@ import numpy as np
 from bessemer.core.errors import DeviceError, InputError
 from bessemer.device.cpu import empty_array
 from bessemer.device.cuda import Stream
-from bessemer.device.interop import View, view_of
+from bessemer.device.interop import View, offers, view_of
 from bessemer.engine.engine import Engine
 from bessemer.engine.program import Step, Tensor
 from bessemer.runtime.bindings import as_array, check_out
@@ -144,7 +144,7 @@ class CudaSession(Session):
             context.wait_for(view.producer, stream)
 
     def _view(self, k: int, value: Any, stream: Stream, host: bool) -> View:
-        foreign = hasattr(value, "__cuda_array_interface__") or hasattr(value, "__dlpack__")
+        foreign = offers(value, "__dlpack__") or offers(value, "__cuda_array_interface__")
         view = view_of(value, int(stream.handle)) if foreign else view_of(as_array(value))
         if view.device != "cuda":
             if not host:

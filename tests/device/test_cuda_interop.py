@@ -63,6 +63,20 @@ def test_torch_on_the_cpu_by_dlpack() -> None:
         view_of(torch.zeros(3, requires_grad=True))
 
 
+class Refusing:
+    """What torch shows of a tensor on a GPU that requires grad."""
+
+    @property
+    def __cuda_array_interface__(self) -> Any:
+        raise RuntimeError("Can't get __cuda_array_interface__ on Variable that requires grad")
+
+
+def test_a_library_that_refuses_is_cited() -> None:
+    with pytest.raises(InputError, match="requires grad") as caught:
+        view_of(Refusing())
+    assert caught.value.fix == "detach() or copy it"
+
+
 class Capsuled:
     """An array that offers DLPack alone, on a device of choice."""
 
