@@ -45,7 +45,7 @@ def run(text: str, inputs: Sequence[Array]) -> Array:
     """What the kernel stores, given what its loads yield, in their order. KeyError for an instruction unknown here."""
     machine = _Machine(list(inputs))
     body = text[text.index("{", text.index(".entry")) + 1 : text.index("ret;")]
-    for name, operands in re.findall(r"^\s+([a-z][\w.]*)\s+([^;]*);", body, re.M):
+    for name, operands in re.findall(r"^\s+([a-z][\w.]*)\s+([^;\s][^;]*);", body, re.M):
         machine.step(name, re.findall(r"[^\s,{}\[\]+]+", operands))
     return machine.stored
 

@@ -93,8 +93,8 @@ def kernel(
         if PACKED:
             b = tl.load(w_ptr + step * BK + (row[:, None] + lane[None, :]))
         else:
-            known = ((c < IC) & (tap < TAPS))[None, :]
-            b = tl.load(w_ptr + row[:, None] + (c * TAPS + tap)[None, :], mask=known, other=0.0)
+            known = c < IC if CHUNKED else tap < TAPS
+            b = tl.load(w_ptr + row[:, None] + (c * TAPS + tap)[None, :], mask=known[None, :], other=0.0)
         if SWAP:
             acc = tl.dot(b, tl.trans(a), acc, input_precision=PRECISION)
         else:
