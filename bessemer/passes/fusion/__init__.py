@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from bessemer.passes import simplify
 from bessemer.passes.base import Pass
-from bessemer.passes.fusion import attention, gelu, group_norm, matmul, normalize, siblings, softmax, swish
+from bessemer.passes.fusion import (
+    attention,
+    attention_folded,
+    channel_runs,
+    gelu,
+    group_norm,
+    matmul,
+    normalize,
+    siblings,
+    softmax,
+    swish,
+)
 
 PATTERNS: tuple[Pass, ...] = (
     gelu.PASS,
@@ -15,8 +26,10 @@ PATTERNS: tuple[Pass, ...] = (
     group_norm.PASS,
     simplify.PASS,
     attention.PASS,
+    attention_folded.PASS,
     simplify.PASS,
     attention.HEADS,
     simplify.PASS,
+    channel_runs.PASS,
     siblings.PASS,
 )

@@ -64,7 +64,7 @@ def _fuse(e: Editor, out: Node) -> None:
         return
     if rank != 4:
         return
-    found = _scores(e, softmax.inputs[0])
+    found = scores_of(e, softmax.inputs[0])
     if found is None:
         return
     scores, factor, mask = found
@@ -92,7 +92,7 @@ def _same_batch(e: Editor, q: str, k: str, v: str) -> bool:
     return e.type(k).shape[:2] == lead and e.type(v).shape[:2] == lead
 
 
-def _scores(e: Editor, value: str) -> tuple[Node, float, str | None] | None:
+def scores_of(e: Editor, value: str) -> tuple[Node, float, str | None] | None:
     """(matmul, factor, mask) of the softmax's argument."""
     source, factor, _ = scaled(e, value)
     matmul = e.producer(source, "matmul")
