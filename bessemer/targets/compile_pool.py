@@ -22,6 +22,7 @@ from typing import Any
 
 from bessemer.core import canon
 from bessemer.core.errors import CompilerError
+from bessemer.core.process import environment
 from bessemer.targets import nvrtc_compile, triton_compile
 from bessemer.targets.base import no_room
 
@@ -83,11 +84,9 @@ class _Process:
     """One compiler process."""
 
     def __init__(self) -> None:
-        root = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bessemer.targets.compile_worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, text=True, env={**os.environ, "PYTHONPATH": path},
+            stderr=subprocess.DEVNULL, text=True, env=environment(),
         )  # fmt: skip
 
     def answer(self, request: Mapping[str, Any], timeout: float) -> dict[str, Any]:

@@ -6,12 +6,8 @@ that crashes, hangs, writes outside its outputs or computes wrongly costs only i
 
 from __future__ import annotations
 
-import faulthandler
-import os
-import select
-import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +19,7 @@ from bessemer.targets.base import Target
 from bessemer.targets.c_compiler import Source, compile_objects, link_objects
 from bessemer.targets.cpu import interpreter, source_of
 from bessemer.tune.case import Case, case_of
+from bessemer.tune.child import Lost, forked
 from bessemer.tune.guarded_cpu import Guarded, guard
 from bessemer.tune.task import Candidate, Measured
 
@@ -125,39 +122,24 @@ def _screen(guarded: Guarded, case: Case) -> dict[int, str]:
 
 def _screen_from(numbers: Sequence[int], guarded: Guarded, case: Case) -> list[str | None]:
     """The verdicts on these candidates, up to one that ends the child."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.close(reader)
-            faulthandler.disable()  # a crash here is a verdict
-            guarded.table.single()
-            for k in numbers:
-                try:
-                    message = _verdict(k, guarded, case) or "ok"
-                except BaseException as error:
-                    message = f"{type(error).__name__}: {error}"
-                os.write(writer, " ".join(message.split())[:1000].encode() + b"\n")
-        finally:
-            os._exit(0)
-    os.close(writer)
+
+    def work(send: Callable[[str | None], None]) -> None:
+        guarded.table.single()
+        for k in numbers:
+            try:
+                message = _verdict(k, guarded, case)
+            except BaseException as error:
+                message = f"{type(error).__name__}: {error}"
+            send(message and message[:1000])
+
+    child = forked(work)
     verdicts: list[str | None] = []
-    hung = False
-    with os.fdopen(reader, "rb", buffering=0) as pipe:
+    try:
         while len(verdicts) < len(numbers):
-            waiting = select.poll()  # select() takes no descriptor above 1023
-            waiting.register(pipe, select.POLLIN)
-            hung = not waiting.poll(SCREEN_SECONDS * 1000)
-            text = b"" if hung else pipe.readline()
-            if not text:
-                break
-            verdicts.append(None if text == b"ok\n" else text.decode().rstrip())
-    if hung:
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if len(verdicts) < len(numbers):
-        signalled = f"crashed (signal {os.WTERMSIG(status)})" if os.WIFSIGNALED(status) else "crashed"
-        verdicts.append(f"did not end within {SCREEN_SECONDS:.0f} s" if hung else signalled)
+            verdicts.append(child.receive(SCREEN_SECONDS))
+    except Lost as lost:
+        verdicts.append(str(lost))
+    child.close()
     return verdicts
 
 
