@@ -29,12 +29,14 @@ from bessemer.lower.lower import lower
 from bessemer.passes import pipeline, ranges
 from bessemer.passes.base import PassOptions
 from bessemer.passes.precision import kept_wide
+from bessemer.passes.probe_inputs import generated, sizes_at
 from bessemer.plan.plan import plan
 from bessemer.plan.unbounded import unbounded_notes
 from bessemer.targets.base import Target, resolve
 from bessemer.tune.cache import TimingCache, shipped
-from bessemer.tune.choice import Variant
-from bessemer.tune.measure import measurer_for
+from bessemer.tune.in_place import Choices, settled
+from bessemer.tune.measure import clock_for, measurer_for
+from bessemer.tune.rivals import Rivals
 from bessemer.tune.tuner import MODES, Tuner
 
 if TYPE_CHECKING:
@@ -156,10 +158,12 @@ def _run(model: str | Path | bytes | ModelProto, options: BuildOptions) -> Engin
         return None
     problems = [i.problem for i in lowered.items if isinstance(i, KernelItem)]
     tuner.budget = build_.seconds_to_tune()
-    choices = tuner.choose(problems, lowered.bound_symbols)
+    alone = tuner.choose(problems, lowered.bound_symbols)
+    choices = build_.placed(tuner, problems, alone, lambda c: build_.assembled(graph, lowered, c), graph)
     build_.finish_tuning(tuner)
     if build_.done("tune", lambda: _choices_text(choices)):
         return None
+    build_.tell("plan", 0, 1)
     engine = build_.assembled(graph, lowered, choices)
     build_.done("plan", lambda: canon.dumps({"steps": len(engine.program.steps), **engine.memory}))
     return engine
@@ -233,21 +237,33 @@ class _Build:
         spent = time.monotonic() - self.started
         return max(0.0, self.options.build_budget - 1.5 * spent - AFTER_TUNING)
 
+    def placed(
+        self, tuner: Tuner, problems: Sequence[Problem], choices: Choices, assemble: Callable[[Choices], Engine],
+        graph: Graph,
+    ) -> Choices:  # fmt: skip
+        """The choices with the kernels that are fastest in their places, where they are known or a GPU can tell."""
+        clock = None
+        if self.options.tune == "device" and tuner.left is None:
+            feeds = generated(graph, sizes_at(graph, "opt"), "centred")
+            clock = clock_for(self.target, assemble, feeds, self.options.log)
+        budget = self.options.build_budget
+        seconds = None if budget is None else budget - (time.monotonic() - self.started) - AFTER_TUNING
+        return settled(choices, Rivals(tuner), problems, clock, seconds)
+
     def finish_tuning(self, tuner: Tuner) -> None:
         self.cache.save()
         if tuner.left is not None:
             self.notes.append(f"{tuner.left}; build again with the same timing cache to go on")
 
-    def assembled(self, graph: Graph, lowered: Lowered, choices: Mapping[Problem, Sequence[Variant]]) -> Engine:
-        self.tell("plan", 0, 1)
+    def assembled(self, graph: Graph, lowered: Lowered, choices: Choices) -> Engine:
         compiled = self.target.link((problem, v.choice.code) for problem, found in choices.items() for v in found)
         program, parts = plan(lowered, choices, compiled.placement)
         weights = Weights(program.weights_bytes, parts=parts)
         verify_program(program, len(compiled.blobs), weights.nbytes)
-        self.notes += unbounded_notes(program)
-        return Engine(self._manifest(graph, lowered), program, compiled.blobs, weights)
+        notes = [*self.notes, *unbounded_notes(program)]
+        return Engine(self._manifest(graph, lowered, notes), program, compiled.blobs, weights)
 
-    def _manifest(self, graph: Graph, lowered: Lowered) -> dict[str, Any]:
+    def _manifest(self, graph: Graph, lowered: Lowered, notes: Sequence[str]) -> dict[str, Any]:
         slow = [f"{i.node.name or i.node.op}: {i.why}" for i in lowered.items if isinstance(i, HostItem) and i.why]
         return {
             "bessemer": __version__,
@@ -259,7 +275,7 @@ class _Build:
             "precision": self.options.precision,
             "slow_paths": slow,
             "kept_in_fp32": self.kept,
-            "notes": self.notes,
+            "notes": list(notes),
         }  # fmt: skip
 
 
@@ -277,7 +293,7 @@ def _lowered_text(lowered: Lowered) -> str:
     return "\n".join(lines)
 
 
-def _choices_text(choices: Mapping[Problem, Sequence[Variant]]) -> str:
+def _choices_text(choices: Choices) -> str:
     def typical(problem: Problem) -> str:
         env = {k: r.typical for k, r in problem.ranges}
         return ", ".join(f"{o.type.dtype}{[substitute(d, env) for d in o.type.shape]}" for o in problem.operands)

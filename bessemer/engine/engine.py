@@ -28,11 +28,12 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class WeightPart:
-    """A run of bytes of the weight section: where it goes, its size, and how to make it."""
+    """A run of bytes of the weight section: where it goes, its size, how to make it, and what names its contents."""
 
     offset: int
     nbytes: int
     load: Callable[[], np.ndarray] = field(compare=False)
+    key: str = ""
 
 
 class Weights:

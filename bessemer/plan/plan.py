@@ -64,7 +64,7 @@ class _WeightTable:
         if key not in self.offsets:
             offset = align(self.nbytes, WEIGHT_ALIGN)
             self.offsets[key] = offset
-            self.parts.append(WeightPart(offset, nbytes, load))
+            self.parts.append(WeightPart(offset, nbytes, load, key))
             self.nbytes = offset + nbytes
         return self.offsets[key]
 

@@ -5,7 +5,8 @@ kernel, another version of it, or another device. Failures are entries too. Merg
 two entries with one key the faster wins, a time beats a failure, and equal times are ordered by their text.
 
 A pruned cache keeps the times of each problem's winner and its close rivals; the others are named in one line, the
-start of their keys, so that nobody times them again. The package brings such caches for some devices (`shipped`): what
+start of their keys, so that nobody times them again. A further kind of line says which kernels won in their places in a
+sequence (`Placed`). The package brings such caches for some devices (`shipped`): what
 they know counts where the user's own cache has nothing, and is not written into it.
 """
 
@@ -64,6 +65,28 @@ class Slower:
         return canon.dumps({"slower": sorted(self.keys), "device": self.device, "problem": self.problem})
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What was chosen in its place in a sequence of problems, see tune/in_place.py: of each problem that had rivals the
+    keys of its fastest candidate alone and of the chosen one. `us` is the time of a run."""
+
+    sequence: str
+    device: str
+    us: float
+    chosen: Mapping[str, tuple[str, str]]
+
+    def to_line(self) -> str:
+        chosen = {problem: list(keys) for problem, keys in self.chosen.items()}
+        return canon.dumps({"placed": chosen, "device": self.device, "sequence": self.sequence, "us": self.us})
+
+    def order(self) -> tuple[float, str]:
+        """The better of two for one sequence is the lesser."""
+        return (self.us, self.to_line())
+
+
+Line = Entry | Slower | Placed
+
+
 def problem_key(problem: Problem) -> str:
     """What the entries of a problem have in common."""
     return canon.digest(problem.key)[:16]
@@ -89,6 +112,7 @@ class TimingCache:
         self.entries: dict[str, Entry] = {}
         self.slower: dict[tuple[str, str], frozenset[str]] = {}  # by problem and device
         self._slower: set[str] = set()  # all of them
+        self.placed: dict[tuple[str, str], Placed] = {}  # by sequence and device
         self.shipped: TimingCache | None = None
         self._changed = False
         if self.path is not None and mode != "off":
@@ -112,13 +136,28 @@ class TimingCache:
             return False
         return key[:SHORT] in self._slower or (self.shipped is not None and self.shipped.is_slower(key))
 
-    def put(self, entry: Entry) -> None:
-        if self.mode in ("append", "read"):
-            self.merge([entry])
+    def placed_in(self, sequence: str, device: str) -> Placed | None:
+        """What was chosen in its place in that sequence."""
+        if self.mode == "off":
+            return None
+        found = self.placed.get((sequence, device))
+        return found or (self.shipped.placed_in(sequence, device) if self.shipped is not None else None)
 
-    def merge(self, lines: Iterable[Entry | Slower]) -> None:
+    def put(self, line: Entry | Placed) -> None:
+        if isinstance(line, Placed):  # made after the entries it names: an older one compared other candidates
+            self.placed.pop((line.sequence, line.device), None)
+        if self.mode in ("append", "read"):
+            self.merge([line])
+
+    def merge(self, lines: Iterable[Line]) -> None:
         """Take in what another cache knows; see the module's rule for duplicates."""
         for line in lines:
+            if isinstance(line, Placed):
+                at = (line.sequence, line.device)
+                if at not in self.placed or line.order() < self.placed[at].order():
+                    self.placed[at] = line
+                    self._changed = True
+                continue
             if isinstance(line, Slower):
                 place = (line.problem, line.device)
                 keys = self.slower.get(place, frozenset()) | line.keys
@@ -131,10 +170,11 @@ class TimingCache:
                 self.entries[line.key] = line
                 self._changed = True
 
-    def lines(self) -> list[Entry | Slower]:
+    def lines(self) -> list[Line]:
         """All that is known, in the order of the file."""
         entries = [self.entries[key] for key in sorted(self.entries)]
-        return [*entries, *(Slower(*place, keys) for place, keys in sorted(self.slower.items()))]
+        slower = (Slower(*place, keys) for place, keys in sorted(self.slower.items()))
+        return [*entries, *slower, *(self.placed[at] for at in sorted(self.placed))]
 
     def save(self) -> None:
         """Write the file atomically, sorted by key, merged with what others wrote meanwhile."""
@@ -153,20 +193,23 @@ class TimingCache:
             ) from error  # fmt: skip
         self._changed = False
 
-    def pruned(self, within: float = WITHIN) -> list[Entry | Slower]:
-        """The lines of a small cache that chooses the same kernels: of every problem the fastest and the candidates
-        within that share of it; the others are named as slower. Entries of no named problem are left out."""
+    def pruned(self, within: float = WITHIN) -> list[Line]:
+        """The lines of a small cache that chooses the same kernels: of every problem the fastest, the candidates within
+        that share of it, and what was chosen in its place; the others are named as slower. Entries of no named problem
+        are left out."""
+        needed = {key for p in self.placed.values() for keys in p.chosen.values() for key in keys}
         fastest: dict[tuple[str, str], float] = {}
         for e in self.entries.values():
             place = (e.problem, e.device)
             fastest[place] = min(fastest.get(place, float("inf")), float("inf") if e.us is None else e.us)
         out = TimingCache()
         out.merge(Slower(*place, keys) for place, keys in self.slower.items())
+        out.merge(self.placed.values())
         for e in self.entries.values():
             place = (e.problem, e.device)
             if not e.problem:
                 continue
-            kept = e.us is not None and e.us <= fastest[place] * (1 + within)
+            kept = e.us is not None and (e.us <= fastest[place] * (1 + within) or e.key in needed)
             out.merge([e if kept else Slower(*place, frozenset({e.key[:SHORT]}))])
         return out.lines()
 
@@ -177,7 +220,7 @@ def shipped(fingerprint: Mapping[str, Any]) -> TimingCache | None:
     return TimingCache(path, "read") if path.exists() else None
 
 
-def read_lines(path: Path) -> list[Entry | Slower]:
+def read_lines(path: Path) -> list[Line]:
     """All lines of a file. A damaged last line (a killed build) is dropped; any other is an error naming the line."""
     try:
         lines = path.read_bytes().rstrip(b"\n").split(b"\n")
@@ -199,7 +242,10 @@ def read_lines(path: Path) -> list[Entry | Slower]:
     return out
 
 
-def _line(data: Mapping[str, Any]) -> Entry | Slower:
+def _line(data: Mapping[str, Any]) -> Line:
+    if "placed" in data:
+        chosen = {str(p): (str(alone), str(here)) for p, (alone, here) in data["placed"].items()}
+        return Placed(str(data["sequence"]), str(data["device"]), float(data["us"]), chosen)
     if "slower" in data:
         return Slower(str(data["problem"]), str(data["device"]), frozenset(str(k) for k in data["slower"]))
     us, error = data["us"], data["error"]

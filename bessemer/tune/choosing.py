@@ -45,6 +45,13 @@ def choose_near(task: Task, opt: Choice, written: Written) -> Choice:
     return _choice(task, best, None if result is None else result.us)
 
 
+def rivals(task: Task, written: Written, within: float, most: int) -> list[Choice]:
+    """The fastest candidates by their times, first the fastest: those within that share of it, so many at most."""
+    timed = sorted(_timed(task), key=lambda t: (t[1], t[0].label))
+    near = [(c, us) for c, us in timed if us <= timed[0][1] * (1 + within)]
+    return [_choice(task, c, us) for c, us in near[:most] if written(task, c)]
+
+
 def _timed(task: Task) -> list[tuple[Candidate, float]]:
     found = [(c, task.known[c.label].us) for c in task.candidates if c.label in task.known]
     return [(c, us) for c, us in found if us is not None]

@@ -1,8 +1,14 @@
-"""Which measurer times a target's kernels."""
+"""What times a target's kernels, and whole engines."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from bessemer.engine.engine import Engine
 from bessemer.targets.base import Target
+from bessemer.tune.in_place import Choices, EngineClock
 from bessemer.tune.tuner import Measurer
 
 
@@ -20,3 +26,19 @@ def measurer_for(target: Target) -> Measurer | None:
     if not isinstance(target, CudaTarget) or found is None or found.arch != target.arch:
         return None
     return CudaMeasurer(target)
+
+
+def clock_for(
+    target: Target, assemble: Callable[[Choices], Engine], feeds: Mapping[str, np.ndarray],
+    log: Callable[[str], None] | None,
+) -> EngineClock | None:  # fmt: skip
+    """What times whole engines that `assemble` makes on these inputs; None where the GPU is not in this machine, and
+    for CPUs, where an engine takes seconds to link."""
+    from bessemer.device.cuda import find_device
+
+    found = find_device() if target.name == "cuda" else None
+    if found is None or found.arch != target.arch:
+        return None
+    from bessemer.tune.engine_clock import GpuEngineClock
+
+    return GpuEngineClock(assemble, feeds, log)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from bessemer.core import canon
@@ -59,6 +59,7 @@ class Tuner:
     log: Callable[[str], None] | None = None
     clock: Callable[[], float] = time.monotonic
     left: Left | None = None  # what the budget left untuned
+    tasks: dict[Problem, Task] = field(default_factory=dict)  # of all problems, at their opt shapes
     _saved: float = float("-inf")  # when the timing cache was
 
     def supports(self, problem: Problem) -> str | None:
@@ -77,17 +78,18 @@ class Tuner:
         order = sorted(counts, key=lambda p: (-counts[p] * estimate_us(p, self.target), p.key))
         tasks = [self._task(problem, counts[problem]) for problem in order]
         self._tune(tasks, end)
+        self.tasks = {t.problem: t for t in tasks}
         chosen = []
         for number, task in enumerate(tasks):
-            self._tell(number, len(tasks), task.problem.op)
-            chosen.append(choose(task, self._written))
+            self.tell(number, len(tasks), task.problem.op)
+            chosen.append(choose(task, self.written))
         elsewhere = [self._elsewhere(task, choice, symbols) for task, choice in zip(tasks, chosen)]
         others = [task for points in elsewhere for _, task in points if task.count == 0]
         self._tune(others, end)
         if self.mode == "device" and self.measurer is not None:
             self.left = left([*tasks, *others], self._most, self.target)
         out = {t.problem: self._variants(t, c, points) for t, c, points in zip(tasks, chosen, elsewhere)}
-        self._tell(len(tasks), len(tasks), "")
+        self.tell(len(tasks), len(tasks), "")
         return out
 
     def _tune(self, tasks: Sequence[Task], end: float | None) -> None:
@@ -104,7 +106,8 @@ class Tuner:
     def _most(self) -> int:
         return self.target.limits.get("timed_candidates", TIMED)
 
-    def _tell(self, done: int, of: int, what: str) -> None:
+    def tell(self, done: int, of: int, what: str) -> None:
+        """Report progress."""
         if self.progress is not None:
             self.progress(done, of, what)
 
@@ -130,7 +133,7 @@ class Tuner:
                 task.slower = {label for label, key in task.keys.items() if self.cache.is_slower(key)} - set(task.known)
         return task
 
-    def _written(self, task: Task, candidate: Candidate) -> bool:
+    def written(self, task: Task, candidate: Candidate) -> bool:
         """Whether the candidate has code. One that has none failed, but only in this build: it is cheap to try."""
         why = self._finder.unwritten(candidate)
         if why is not None:
@@ -141,7 +144,7 @@ class Tuner:
         """What is worth timing and has code; others take the places of those that have none."""
         while True:
             missing = task.missing(self._most, width)
-            if all([self._written(task, c) for c in missing]):
+            if all([self.written(task, c) for c in missing]):
                 return missing
 
     # -- shapes other than the opt ones ---------------------------------------------------------------------------
@@ -162,7 +165,7 @@ class Tuner:
         kernels: dict[tuple[str, KernelCode], Choice] = {}
         boxes = {}
         for box, there in points:
-            found = choice if there is task else choose_near(there, choice, self._written)
+            found = choice if there is task else choose_near(there, choice, self.written)
             key = (label_of(found.tactic, found.config), found.code)
             boxes[box] = kernels.setdefault(key, choice if key[1] == choice.code else found)
         ranges = task.problem.range_map
@@ -193,12 +196,12 @@ class Tuner:
             return
         work = [(t.problem, missing) for t in tasks if (missing := self._missing(t, width))]
         if work:
-            self._tell(0, len(tasks), "compile")
+            self.tell(0, len(tasks), "compile")
             measurer.prepare(work, seconds)
 
     def _time(self, tasks: Sequence[Task], measurer: Measurer, width: int | None, end: float | None) -> None:
         for number, task in enumerate(tasks):
-            self._tell(number, len(tasks), task.problem.op)
+            self.tell(number, len(tasks), task.problem.op)
             while missing := self._missing(task, width):  # again where some fail: others take their places
                 if end is not None:
                     missing = [c for c in missing if measurer.ready(task.problem, c)]

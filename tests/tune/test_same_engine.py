@@ -15,6 +15,7 @@ from bessemer.device.cuda import DeviceInfo
 from bessemer.kernels.base import Problem
 from bessemer.tune import cache as timing_cache
 from bessemer.tune.cache import TimingCache
+from bessemer.tune.in_place import Choices
 from bessemer.tune.task import Candidate, Measured
 
 pytestmark = pytest.mark.triton
@@ -35,6 +36,23 @@ class Pretender:
     def measure(self, problem: Problem, candidates: Sequence[Candidate]) -> list[Measured]:
         self.asked += len(candidates)
         return [Measured(5.0 + sum(map(ord, c.label)) % 97) for c in candidates]
+
+
+class Exchanger:
+    """Finds every engine faster than the one before."""
+
+    def __init__(self) -> None:
+        self.tried = 0
+
+    def begin(self, choices: Choices) -> None:
+        pass
+
+    def beats(self, choices: Choices) -> bool:
+        self.tried += 1
+        return True
+
+    def end(self) -> float:
+        return 1.0
 
 
 def _model() -> onnx.ModelProto:
@@ -58,12 +76,15 @@ def test_from_a_merged_cache_and_from_a_shipped_one(tmp_path: Path, monkeypatch:
         return engine.save(tmp_path / name).read_bytes()
 
     monkeypatch.setattr(timing_cache, "CACHES", tmp_path / "caches")
+    exchanger = Exchanger()
+    clock_for = lambda target, *rest: exchanger if builder.measurer_for(target) else None  # noqa: E731
+    monkeypatch.setattr("bessemer.builder.clock_for", clock_for)
     h200 = DeviceInfo(0, "NVIDIA H200", "sm_90", 132, 232448, 60 << 20, 141 << 30, "13.0")
     pretender = Pretender()
     _here(monkeypatch, h200, pretender)
     built("first", tmp_path / "times.jsonl")
-    assert pretender.asked > 4
-    asked = pretender.asked
+    assert pretender.asked > 4 and exchanger.tried > 1
+    asked, tried = pretender.asked, exchanger.tried
     there = built("there", tmp_path / "times.jsonl")
     assert pretender.asked == asked, "all is known"
     _here(monkeypatch, None, None)
@@ -76,6 +97,6 @@ def test_from_a_merged_cache_and_from_a_shipped_one(tmp_path: Path, monkeypatch:
     without = built("shipped", None)
     _here(monkeypatch, h200, pretender)
     assert built("shipped there", None) == without
-    assert pretender.asked == asked, "what lost is not timed again"
+    assert (pretender.asked, exchanger.tried) == (asked, tried), "what lost is not timed again"
     _here(monkeypatch, None, None)
     assert built("off", TimingCache(None, "off")) == built("model", None, "off")

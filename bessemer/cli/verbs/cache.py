@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bessemer.cli.report import say, say_json, size, table
-from bessemer.tune.cache import CACHES, WITHIN, Entry, TimingCache, read_lines
+from bessemer.tune.cache import CACHES, WITHIN, Entry, Placed, TimingCache, read_lines
 
 app = typer.Typer(help="Look into, merge and prune timing caches.", no_args_is_help=True)
 
@@ -37,6 +37,8 @@ def _counts(path: Path) -> list[dict[str, object]]:
     for line in read_lines(path):
         if isinstance(line, Entry):
             counts.setdefault((line.device, line.op, line.tactic), []).append(line.us)
+        elif isinstance(line, Placed):
+            counts.setdefault((line.device, "any", "chosen in their places"), []).extend([0.0] * len(line.chosen))
         else:
             counts.setdefault((line.device, "any", "slower ones, untold"), []).extend([0.0] * len(line.keys))
     return [
