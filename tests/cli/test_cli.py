@@ -276,6 +276,23 @@ def test_diff(tmp_path: Path, model: Path, engine: Path) -> None:
     assert any(r["what"].startswith("inputs") for r in rows)
 
 
+def test_diff_holds_steps_of_the_same_nodes_against_each_other(tmp_path: Path) -> None:
+    """One convolution becomes several steps; an engine does not differ from itself, and does where weights do."""
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [2, c, 16, 16]) for n, c in (("x", 16), ("y", 32)))
+    node = helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])
+    engines = [tmp_path / f"{seed}.engine" for seed in range(2)]
+    for seed, engine in enumerate(engines):
+        w = np.random.default_rng(seed).standard_normal((32, 16, 3, 3)).astype(np.float32)
+        graph = helper.make_graph([node], "conv", [x], [y], [onnx.numpy_helper.from_array(w, "w")])
+        opsets = [helper.make_opsetid("", 17)]
+        onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "m.onnx")
+        ok("build", tmp_path / "m.onnx", "-o", engine, "--tune", "off")
+    nodes = [tuple(s["onnx_nodes"]) for s in as_json("inspect", engines[0])["steps"]]
+    assert len(set(nodes)) < len(nodes)
+    assert as_json("diff", engines[0], engines[0]) == []
+    assert [r["what"] for r in as_json("diff", *engines, status=1)] == ["weights"]
+
+
 def test_damaged_engines_are_refused_before_they_run(tmp_path: Path, engine: Path) -> None:
     damaged = tmp_path / "damaged.engine"
     data = bytearray(engine.read_bytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +21,8 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what differs between two engines; status 1 where anything does."""
-    left, right = describe(read(a)), describe(read(b))
+    first, second = read(a), read(b)
+    left, right = ({**describe(e), "weights": f"sha256 {e.weights.sha256()[:16]}"} for e in (first, second))
     rows = [*_facts(left, right), *_steps(left["steps"], right["steps"])]
     if as_json:
         say_json([{"what": w, "a": x, "b": y} for w, x, y in rows])
@@ -45,15 +47,31 @@ def _flat(data: Any, prefix: str = "") -> dict[str, str]:
 
 
 def _steps(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    """Steps that compute the same for the same ONNX nodes are held against each other in their order."""
     rows = [("steps", str(len(a)), str(len(b)))] if len(a) != len(b) else []
-    by_name = {tuple(s["onnx_nodes"]): s for s in b}
+    left: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for step in b:
+        left.setdefault((step["name"], *step["onnx_nodes"]), []).append(step)
     for step in a:
-        other = by_name.get(tuple(step["onnx_nodes"]))
-        if other is None:
-            rows.append((f"step {step['step']} {step['name']}", _kernel(step), "-"))
-        elif _kernel(step) != _kernel(other):
-            rows.append((f"step {step['step']} {step['name']}", _kernel(step), _kernel(other)))
-    return rows
+        others = left.get((step["name"], *step["onnx_nodes"]))
+        other = others.pop(0) if others else None
+        if other is None or _kernel(step) != _kernel(other):
+            rows.append((_title(step), _kernel(step), "-" if other is None else _kernel(other)))
+        elif _source(step) != _source(other):
+            rows.append((f"{_title(step)}: source", _digest(_source(step)), _digest(_source(other))))
+    return rows + [(_title(step), "-", _kernel(step)) for others in left.values() for step in others]
+
+
+def _title(step: dict[str, Any]) -> str:
+    return f"step {step['step']} {step['name']}"
+
+
+def _source(step: dict[str, Any]) -> str:
+    return str(step.get("kernel", {}).get("source", ""))
+
+
+def _digest(text: str) -> str:
+    return f"sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def _kernel(step: dict[str, Any]) -> str:

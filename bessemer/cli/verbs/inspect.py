@@ -137,5 +137,9 @@ def _print_step(s: dict[str, Any]) -> None:
         return
     time = "not timed" if k["measured_us"] is None else f"{k['measured_us']:.2f} us"
     say(f"kernel {k['tactic']} {k['config']}: {time}, chosen by {k['chosen_by']}")
-    table("why not another kernel", ("kernel", "reason"), [(r["tactic"], r["reason"]) for r in k["why_not_another"]])
+    rejected = [(r["tactic"], r["reason"]) for r in k["why_not_another"]]
+    if rejected:
+        table("why not another kernel", ("kernel", "reason"), rejected)
+    else:
+        say("why not another kernel: there is no other for this")
     say(k["source"])
