@@ -34,7 +34,8 @@ STEP_KINDS = ("kernel", "host", "copy", "branch", "jump")
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """A region of memory. `offset` is in bytes within its space; for "input" and "output" it is the binding's number,
-    for "dynamic" the number of the allocation (a view has that of the tensor it looks into)."""
+    for "dynamic" the number of the allocation (a view has that of the tensor it looks into). A view that starts
+    elsewhere at other shapes has the place and the bytes of what it looks into, and starts `shift` bytes after it."""
 
     name: str
     dtype: DType
@@ -42,6 +43,7 @@ class Tensor:
     space: str
     offset: int
     nbytes: int  # at the largest shape; 0 for "dynamic"
+    shift: Dim = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +130,7 @@ def to_json(program: Program) -> dict[str, Any]:
         "name": program.name,
         "inputs": list(program.inputs),
         "outputs": list(program.outputs),
-        "tensors": [
-            [t.name, t.dtype.name, [str(d) for d in t.shape], t.space, t.offset, t.nbytes] for t in program.tensors
-        ],
+        "tensors": [_tensor_to_json(t) for t in program.tensors],
         "steps": [_step_to_json(s) for s in program.steps],
         "kernels": [_kernel_to_json(k) for k in program.kernels],
         "symbols": {
@@ -141,6 +141,11 @@ def to_json(program: Program) -> dict[str, Any]:
         "weights_bytes": program.weights_bytes,
         "peak_bytes": program.peak_bytes,
     }
+
+
+def _tensor_to_json(t: Tensor) -> list[Any]:
+    shift = [] if t.shift == 0 else [str(t.shift)]
+    return [t.name, t.dtype.name, [str(d) for d in t.shape], t.space, t.offset, t.nbytes, *shift]
 
 
 def _step_to_json(s: Step) -> dict[str, Any]:
@@ -185,10 +190,7 @@ def from_json(data: Mapping[str, Any]) -> Program:
         name=str(data["name"]),
         inputs=_ints(data["inputs"]),
         outputs=_ints(data["outputs"]),
-        tensors=tuple(
-            Tensor(str(n), parse_dtype(t), tuple(parse(d) for d in shape), str(space), _int(offset), _int(nbytes))
-            for n, t, shape, space, offset, nbytes in data["tensors"]
-        ),
+        tensors=tuple(_tensor_from_json(*t) for t in data["tensors"]),
         steps=tuple(_step_from_json(s) for s in data["steps"]),
         kernels=tuple(_kernel_from_json(k) for k in data["kernels"]),
         symbols={
@@ -199,6 +201,13 @@ def from_json(data: Mapping[str, Any]) -> Program:
         weights_bytes=_int(data["weights_bytes"]),
         peak_bytes=_int(data["peak_bytes"]),
     )
+
+
+def _tensor_from_json(
+    name: Any, dtype: Any, shape: Any, space: Any, offset: Any, nbytes: Any, shift: Any = "0"
+) -> Tensor:  # fmt: skip
+    dims = tuple(parse(d) for d in shape)
+    return Tensor(str(name), parse_dtype(dtype), dims, str(space), _int(offset), _int(nbytes), parse(shift))
 
 
 def _step_from_json(s: Mapping[str, Any]) -> Step:

@@ -85,6 +85,23 @@ def _check_tensor(program: Program, number: int, t: Tensor, ranges: Mapping[str,
     _check_size(program, where, t, bounds(product(t.shape) * t.dtype.itemsize, ranges)[1])
     if t.space == "weights" and t.offset % WEIGHT_ALIGN:
         _fail(program, f"{where} is not aligned to {WEIGHT_ALIGN} bytes")
+    if t.shift != 0:
+        _check_shift(program, where, t, ranges)
+
+
+def _check_shift(program: Program, where: str, t: Tensor, ranges: Mapping[str, Range]) -> None:
+    """Whether a view that starts elsewhere at other shapes ends, at each, inside what it looks into."""
+    _check_symbols(program, where, (t.shift,))
+    size = product(t.shape) * t.dtype.itemsize
+    if t.space == "dynamic":
+        whole = next((o for o in program.tensors if (o.space, o.offset, o.shift) == ("dynamic", t.offset, 0)), t)
+        room = bounds(product(whole.shape) * whole.dtype.itemsize - t.shift - size, ranges)[0]
+    else:
+        room = t.nbytes - bounds(t.shift + size, ranges)[1]
+    if t.space not in ("arena", "dynamic") or t.dtype.kind == "s" or bounds(t.shift, ranges)[0] < 0 or room < 0:
+        _fail(program, f"{where} starts {t.shift} bytes into what it looks into, and may end outside")
+    if divisor(t.shift, ranges) % WEIGHT_ALIGN:
+        _fail(program, f"{where} starts {t.shift} bytes into what it looks into, not at multiples of {WEIGHT_ALIGN}")
 
 
 def _check_size(program: Program, where: str, t: Tensor, largest: int) -> None:

@@ -38,7 +38,7 @@ class AliasItem:
 
     value: str
     source: str
-    offset: int = 0
+    offset: Dim = 0
 
 
 @dataclass(frozen=True)

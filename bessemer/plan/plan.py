@@ -116,9 +116,14 @@ class _Planner:
             if root in self.lowered.constants:
                 self.numbers[value] = self._weight(value, t, self.lowered.constants[root], None)
             else:
-                space, offset = self.storage.space[root], self.storage.offset[root] + self.storage.shift(value)
-                nbytes = 0 if space == "dynamic" else self.storage.block.get(value, self.storage.nbytes(value))
-                self.numbers[value] = self._add(Tensor(value, t.dtype, t.shape, space, offset, nbytes))
+                space, offset, shift = self.storage.space[root], self.storage.offset[root], self.storage.shift(value)
+                held = self.storage.block.get(value, self.storage.nbytes(value))
+                if isinstance(shift, int):
+                    offset, shift = offset + shift, 0
+                else:  # it may be anywhere in what it looks into
+                    held = self.storage.block.get(root, self.storage.nbytes(root))
+                nbytes = 0 if space == "dynamic" else held
+                self.numbers[value] = self._add(Tensor(value, t.dtype, t.shape, space, offset, nbytes, shift))
         return self.numbers[value]
 
     def _add(self, tensor: Tensor) -> int:

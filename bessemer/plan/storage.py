@@ -34,7 +34,7 @@ class Storage:
     items: tuple[Item, ...]
     types: dict[str, TensorType]  # of the program's values, and of the copies that outputs need
     roots: dict[str, str] = field(default_factory=dict)
-    shifts: dict[str, int] = field(default_factory=dict)  # bytes into what `roots` names
+    shifts: dict[str, Dim] = field(default_factory=dict)  # bytes into what `roots` names
     space: dict[str, str] = field(default_factory=dict)  # by root
     offset: dict[str, int] = field(default_factory=dict)  # by root
     block: dict[str, int] = field(default_factory=dict)  # bytes by root: enough for every view of it
@@ -48,11 +48,11 @@ class Storage:
             value = self.roots[value]
         return value
 
-    def shift(self, value: str) -> int:
+    def shift(self, value: str) -> Dim:
         """Bytes from the start of its root to the start of `value`."""
-        total = 0
+        total: Dim = 0
         while value in self.roots:
-            total += self.shifts.get(value, 0)
+            total = total + self.shifts.get(value, 0)
             value = self.roots[value]
         return total
 
@@ -77,7 +77,7 @@ def assign(lowered: Lowered, workspace: Mapping[int, int]) -> tuple[Storage, dic
     for item in lowered.items:
         if isinstance(item, AliasItem):
             storage.roots[item.value] = item.source
-            if item.offset:
+            if item.offset != 0:
                 storage.shifts[item.value] = item.offset
         elif isinstance(item, JoinItem):
             storage.roots.update(dict.fromkeys(item.parts, item.value))
@@ -138,8 +138,8 @@ def _intervals(storage: Storage) -> list[Interval]:
             continue
         nbytes = size[root]
         for view in views.get(root, ()):
-            own = storage.planned(view)
-            nbytes = _larger(nbytes, None if own is None else storage.shift(view) + own)
+            end = storage.shift(view) + storage.types[view].nbytes
+            nbytes = _larger(nbytes, planned_bytes(end, storage.lowered.ranges))
         if nbytes is None or storage.types[root].dtype.kind == "s":
             storage.space[root], storage.offset[root] = "dynamic", storage.dynamic
             storage.dynamic += 1

@@ -59,6 +59,8 @@ class CpuContext:
         self.integers = Integers()
         self._pointers: list[int] = []  # fixed addresses, 0 where patched
         self._patches: dict[tuple[str, int], list[int]] = {}  # (space, offset) -> pointer slots
+        self._shifts: dict[int, int] = {}  # pointer slot -> integer slot that holds the bytes to add
+        self.integers.add(0)  # those of the others
         steps = [self._step(s) for s in self.program.steps]
         kernels = [k.entry for k in self.program.kernels]
         self.table = StepTable(
@@ -67,6 +69,10 @@ class CpuContext:
         self.table.pointers[: len(self._pointers)] = self._pointers
         self.table.integers[: len(self.integers.values)] = self.integers.values
         self._slots = {place: np.array(slots, np.int64) for place, slots in self._patches.items()}
+        self._shift_slots = np.zeros(len(self._pointers), np.int64)
+        self._shift_slots[list(self._shifts)] = list(self._shifts.values())
+        self._moving = np.array([slot for slot in self._shifts if self._pointers[slot]], np.int64)
+        self._origins = np.array(self._pointers, np.int64)[self._moving]
         none = np.zeros(0, np.int64)
         self._input_slots = [self._slots.get(("input", k), none) for k in range(len(self.program.inputs))]
         self._output_slots = [self._slots.get(("output", k), none) for k in range(len(self.program.outputs))]
@@ -115,6 +121,8 @@ class CpuContext:
 
     def _point(self, number: int) -> None:
         t = self.program.tensors[number]
+        if t.shift != 0:
+            self._shifts[len(self._pointers)] = self.integers.add(t.shift)
         base = {"weights": self.shared.weights, "arena": self.arena}.get(t.space)
         if base is None:
             self._patches.setdefault((t.space, t.offset), []).append(len(self._pointers))
@@ -141,11 +149,18 @@ class CpuContext:
         self._bound[shapes] = bound
         if bound is not self._current or self._data_dependent:
             self.table.integers[bound.slots] = bound.values
+            self._move()
             self._current = bound
             self._env = dict(bound.env)
             self._dynamic.clear()
             self._allocate()
         return bound
+
+    def _move(self) -> None:
+        """Point to the views of the arena that start elsewhere at other shapes."""
+        if len(self._moving):
+            shifts = self.table.integers[self._shift_slots[self._moving]]
+            self.table.pointers[self._moving] = self._origins + shifts
 
     def run(self, inputs: Sequence[np.ndarray], outputs: list[np.ndarray | None]) -> list[np.ndarray]:
         """Run at the current shapes; an output that is None has a shape that depends on data, and is made."""
@@ -208,11 +223,16 @@ class CpuContext:
         if t.space == "dynamic":
             if t.offset not in self._dynamic:
                 raise DeviceError(f"tensor {t.name} is read before its size is known")
-            return self._dynamic[t.offset].reshape([evaluate(d, self._env) for d in t.shape])
-        base = self.shared.weights if t.space == "weights" else self.arena
+            whole = self._dynamic[t.offset]
+            if t.dtype.kind == "s":
+                return whole.reshape([evaluate(d, self._env) for d in t.shape])
+            base, start = whole.reshape(-1).view(np.uint8), 0
+        else:
+            base, start = (self.shared.weights if t.space == "weights" else self.arena), t.offset
+        start += evaluate(t.shift, self._env)
         shape = tuple(evaluate(d, self._env) for d in t.shape)
         nbytes = int(np.prod(shape)) * t.dtype.itemsize
-        return base[t.offset : t.offset + nbytes].view(t.dtype.numpy).reshape(shape)
+        return base[start : start + nbytes].view(t.dtype.numpy).reshape(shape)
 
     def _host(self, k: int) -> int:
         """Called by the interpreter; an exception is kept and raised after the C call."""
@@ -242,6 +262,7 @@ class CpuContext:
             value = substitute(d, self._env)
             if isinstance(value, int):
                 self.table.integers[slot] = value
+        self._move()
         for t in self.program.tensors:
             shape = shape_of(t, self._env) if t.space == "output" else None
             if shape is not None and self._arrays["output"][t.offset] is None:
@@ -267,7 +288,7 @@ class CpuContext:
             self._arrays["output"][t.offset] = array
         slots = self._slots.get((t.space, t.offset))
         if slots is not None:
-            self.table.pointers[slots] = array.ctypes.data
+            self.table.pointers[slots] = array.ctypes.data + self.table.integers[self._shift_slots[slots]]
 
     def _raise(self) -> None:
         failure, self._failure = self._failure, None

@@ -74,7 +74,7 @@ class Launch:
     kernel: Kernel
     grid: tuple[int, ...]
     args: Arguments
-    patches: list[tuple[int, tuple[str, int]]]
+    patches: list[tuple[int, tuple[str, int], int]]  # argument, what it points to, and how many bytes into it
 
 
 @dataclass
@@ -149,9 +149,10 @@ class CudaContext:
         t = self.program.tensors[number]
         if t.space == "weights":
             return self.shared.weights + t.offset
+        shift = evaluate(t.shift, self._env)
         if t.space == "arena":
-            return self.arena + t.offset
-        return self.addresses[(t.space, t.offset)]
+            return self.arena + t.offset + shift
+        return self.addresses[(t.space, t.offset)] + shift
 
     def buffer(self, key: tuple[str, int], nbytes: int) -> int:
         """A device buffer of the context's own, at least `nbytes` large."""
@@ -192,7 +193,7 @@ class CudaContext:
                     address if arg.map is None else self.device.tensor_map(t.dtype, address, arg.map.at(self._env))
                 )
                 if t.space in ("input", "output", "dynamic"):
-                    patches.append((number, (t.space, t.offset)))
+                    patches.append((number, (t.space, t.offset), evaluate(t.shift, self._env)))
         args = kernel.arguments(values)
         for number, nbytes in enumerate(kernel.scratch_bytes(grid)):
             if nbytes:
@@ -270,6 +271,7 @@ class CudaContext:
 
     def _dims(self, k: int) -> Iterator[Dim]:
         step = self.program.steps[k]
+        yield from (self.program.tensors[n].shift for n in (*step.reads, *step.writes))
         yield from (a.value for a in step.args if a.kind == "int")
         yield from (d for a in step.args if a.map is not None for d in a.map.sizes())
         yield from step.grid
@@ -304,8 +306,8 @@ class CudaContext:
             if t.space in ("input", "output", "dynamic")
         }
         for k in range(first, last):
-            for number, key in state.launches[k].patches if k in state.launches else ():
-                state.launches[k].args[number] = self.addresses[key]
+            for number, key, shift in state.launches[k].patches if k in state.launches else ():
+                state.launches[k].args[number] = self.addresses[key] + shift
         state.graphs[first] = self.captured(state, first, last)
         state.captured[first] = {key: self.addresses[key] for key in keys}
 
@@ -331,8 +333,8 @@ class CudaContext:
             if not all(launch.grid):
                 continue
             if launch.patches:
-                for position, key in launch.patches:
-                    launch.args[position] = self.addresses[key]
+                for position, key, shift in launch.patches:
+                    launch.args[position] = self.addresses[key] + shift
                 graph.update(number, launch.kernel, launch.grid, launch.args)
             number += 1
         return True

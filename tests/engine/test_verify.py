@@ -15,7 +15,7 @@ from bessemer.core.interval import Range
 from bessemer.engine.liveness import Owners
 from bessemer.engine.program import Arg, Program, Step, Symbol, Tensor
 from bessemer.engine.verify import verify
-from tests.engine.engines import N, program, step, symbol, tensor
+from tests.engine.engines import N, U, program, step, symbol, tensor
 
 
 def test_the_whole_program_is_safe() -> None:
@@ -57,6 +57,12 @@ BROKEN: dict[str, tuple[Program, str]] = {
     "ends behind the weights": (tensor(7, offset=128), "ends at 134, its space at 70"),
     "unbounded in the arena": (tensor(2, shape=(sym("u0") * (1 << 40),)), "can grow to"),
     "unaligned weight": (tensor(7, offset=62), "not aligned to 64"),
+    "view that moves out": (tensor(3, shift=64 * N), "64\\*n bytes into what it looks into, and may end outside"),
+    "view that moves back": (tensor(3, shape=(N,), shift=-64 * N), "may end outside"),
+    "weights that move": (tensor(7, shift=64 * N), "may end outside"),
+    "view at any byte": (tensor(3, shape=(2 * N,), shift=8 * N), "not at multiples of 64"),
+    "view that moves by what nobody knows": (tensor(3, shift=64 * sym("m")), "unknown symbols"),
+    "view out of what is allocated": (tensor(6, shift=64 * U), "may end outside"),
     "string in the arena": (tensor(2, dtype=dt.string), "strings"),
     "view of no binding": (tensor(0, space="output", offset=3), "lies in space"),
     "view larger than its binding": (

@@ -15,7 +15,7 @@ from bessemer.ir.graph import Graph
 from bessemer.ir.opdef import OPS
 from bessemer.passes import fold_affine, simplify
 from bessemer.passes.base import Pass, PassOptions, apply
-from bessemer.passes.fusion import PATTERNS, gelu, group_norm, matmul, normalize, softmax, swish
+from bessemer.passes.fusion import PATTERNS, gelu, group_norm, matmul, normalize, siblings, softmax, swish
 from tests.graphs import G, assert_same_numbers, ops
 
 Spelling = Callable[[G, str], str]
@@ -326,6 +326,15 @@ def test_attention_over_a_dynamic_sequence() -> None:
     for p in (simplify.PASS, *PATTERNS, simplify.PASS):
         after = apply(p, after, PassOptions())
     assert ops(after)["attention"] == 1
+    assert_same_numbers(before, after)
+
+
+def test_products_of_one_input_are_one_product_at_all_shapes() -> None:
+    g = G(b=Range(1, 8, 2), s=Range(1, 128, 5))
+    x = g.input(sym("b"), sym("s"), 16)
+    before = g.done(*(g.add(g.matmul(x, g.weight(16, 16, seed=k)), g.weight(16, seed=9 + k)) for k in range(3)))
+    after = apply(siblings.PASS, before, PassOptions(target="cuda"))
+    assert ops(after)["matmul"] == 1 and ops(after)["slice"] == 3
     assert_same_numbers(before, after)
 
 

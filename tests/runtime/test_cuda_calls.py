@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 
 from bessemer.core.errors import InputError
 from bessemer.device import cuda
@@ -25,7 +26,7 @@ from bessemer.runtime.cuda import CudaSession
 from bessemer.runtime.session import load
 from bessemer.targets.cuda import cuda_target
 from tests.device.test_cuda_driver import Recorder
-from tests.runtime.networks import WIDTH, built, expected, perceptron
+from tests.runtime.networks import WIDTH, as_model, built, expected, perceptron
 
 pytestmark = pytest.mark.triton
 MODEL = perceptron()
@@ -116,6 +117,30 @@ def test_a_warm_run_is_one_graph_launch(api: Counting, session: CudaSession) -> 
         assert session.run({"x": x}, out={"y": y})["y"] is y
         assert api.names() == ["cuCtxSetCurrent", "cuGraphLaunch", "cuStreamSynchronize"]
         check(api, y.get(), x.array)
+
+
+def test_views_start_elsewhere_at_other_shapes(api: Counting) -> None:
+    """Two products of one input are one, and what reads a half of it is given that half's address at every shape."""
+    rng = np.random.default_rng(0)
+    weights = [rng.standard_normal((64, 64), np.float32) / 8 for _ in range(2)]
+    nodes = [helper.make_node("MatMul", ["x", f"w{k}"], [f"m{k}"]) for k in range(2)]
+    nodes += [helper.make_node("Softmax", ["m1"], ["p"], axis=-1), helper.make_node("MatMul", ["m0", "p"], ["y"])]
+    model = as_model(nodes, {"x": ["n", 64, 64]}, {"y": ["n", 64, 64]},
+                     [numpy_helper.from_array(w, f"w{k}") for k, w in enumerate(weights)])  # fmt: skip
+    target = cuda_target(cuda.require_device(0, api).arch)
+    engine = built(model, target, profiles=[Profile({"x": ((1, 64, 64), (4, 64, 64), (16, 64, 64))})])
+    (half,) = [n for n, t in enumerate(engine.program.tensors) if t.shift != 0]
+    (whole,) = {n for s in engine.program.steps for n in s.writes if engine.program.tensors[n].shape[0] == 2}
+    with load(engine) as session:
+        assert isinstance(session, CudaSession)
+        for n in (3, 16, 1, 3):
+            x = rng.standard_normal((n, 64, 64), np.float32)
+            y = session.run([x])["y"]
+            (context,) = session._free
+            assert context.address(half) == context.address(whole) + 4 * n * 64 * 64
+            if isinstance(api.inner, Bindings):
+                e = np.exp(x @ weights[1])
+                np.testing.assert_allclose(y, (x @ weights[0]) @ (e / e.sum(-1, keepdims=True)), rtol=1e-3, atol=1e-4)
 
 
 def test_a_warm_asynchronous_run_waits_for_nothing(api: Counting, session: CudaSession) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from bessemer.builder import BuildOptions, run
+from bessemer.engine.engine import Engine
+from bessemer.engine.reader import read
+from bessemer.engine.writer import write_to
+from bessemer.frontend.profile import Profile
 from bessemer.runtime.session import Session, load
 from bessemer.targets.cpu import CpuTarget, detect_level
 
@@ -53,6 +59,42 @@ def test_sizes_that_depend_on_data_change_from_run_to_run() -> None:
         wanted = np.array(np.nonzero(x > 0))
         np.testing.assert_array_equal(got["places"], wanted)
         np.testing.assert_array_equal(got["y"], -wanted.astype(np.float32))
+
+
+@pytest.mark.parametrize(("most", "space"), [(64, "arena"), (1 << 28, "dynamic")])
+def test_views_start_elsewhere_at_other_shapes(most: int, space: str) -> None:
+    """Slices along the outermost axis look into what they slice, in planned memory and in what is allocated later."""
+    ends = [helper.make_node("Constant", [], [f"{name}{k}"], value_ints=[k + (name == "to")])
+            for k in (1, 2) for name in ("from", "to")]  # fmt: skip
+    slices = [helper.make_node("Slice", ["e", f"from{k}", f"to{k}", "axis"], [f"part{k}"]) for k in (1, 2)]
+    graph = helper.make_graph(
+        [*ends, helper.make_node("Constant", [], ["axis"], value_ints=[0]), helper.make_node("Exp", ["x"], ["e"]),
+         *slices, helper.make_node("Transpose", ["part2"], ["t"], perm=[0, 2, 1]),
+         helper.make_node("MatMul", ["part1", "t"], ["y"])],
+        "views", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [3, "s", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    profiles = [Profile({"x": ((3, 1, 64), (3, 8, 64), (3, most, 64))})]
+    target = CpuTarget(detect_level(), 2, optimise=False)
+    engine = run(model, BuildOptions(target, tune="off", profiles=profiles))
+    assert engine is not None
+    moving = {(str(t.shift), t.space) for t in engine.program.tensors if t.shift != 0}
+    assert moving == {("256*s", space), ("512*s", space)}
+    s = load(read(file_bytes(engine)))
+    rng = np.random.default_rng()
+    for size in (5, 64, 1, 5, 33):
+        x = rng.standard_normal((3, size, 64)).astype(np.float32)
+        wanted = np.exp(x[1:2]) @ np.exp(x[2:3]).transpose(0, 2, 1)
+        np.testing.assert_allclose(s.run({"x": x})["y"], wanted, rtol=1e-4)
+        traced = [a for a in s.trace({"x": x}).values() if np.shape(a) == wanted.shape]
+        assert any(np.allclose(a, wanted, rtol=1e-4) for a in traced)
+
+
+def file_bytes(engine: Engine) -> bytes:
+    file = io.BytesIO()
+    write_to(engine, file)
+    return file.getvalue()
 
 
 def test_a_result_is_not_a_view_of_what_the_next_step_overwrites() -> None:
