@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from bessemer.core.dim import Dim, DimExpr, evaluate
+from bessemer.core.dim import Dim, DimExpr, evaluate, symbols
 from bessemer.core.errors import InputError, ShapeError
-from bessemer.core.interval import INF, Range
+from bessemer.core.interval import INF, Range, bounds
 from bessemer.device.interop import storage, view_of
 from bessemer.engine.program import Program, Symbol, Tensor
 
@@ -24,13 +24,22 @@ class Signature:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     symbols: Mapping[str, Symbol]
+    shrinking: Mapping[Dim, str]  # what may fall below zero at shapes in range: sizes, with the ONNX nodes behind
 
     @staticmethod
     def of(program: Program) -> Signature:
+        ranges = {name: symbol.range for name, symbol in program.symbols.items()}
+        told = {name for name, symbol in program.symbols.items() if symbol.input >= 0}
+        sizes: dict[Dim, str] = {}
+        for step in program.steps:
+            for d in (d for n in step.writes for d in program.tensors[n].shape if isinstance(d, DimExpr)):
+                if symbols(d) <= told:
+                    sizes.setdefault(d, ", ".join(step.origin) or step.name)
         return Signature(
             tuple(program.tensors[n] for n in program.inputs),
             tuple(program.tensors[n] for n in program.outputs),
             program.symbols,
+            {d: nodes for d, nodes in sizes.items() if bounds(d, ranges)[0] < 0},
         )
 
     def ordered(self, feeds: Mapping[str, Any] | Sequence[Any]) -> list[Any]:
@@ -73,6 +82,13 @@ class Signature:
             self._check_rank(k, shape)
             for axis, (size, dim) in enumerate(zip(shape, self.inputs[k].shape)):
                 self._check_dim(k, axis, size, dim, env)
+        for dim, nodes in self.shrinking.items():
+            if evaluate(dim, env) < 0:
+                at = ", ".join(f"{name} = {env[name]}" for name in sorted(symbols(dim)))
+                raise ShapeError(
+                    f"the inputs are too small: at {at} a value would have a dimension of {evaluate(dim, env)}",
+                    where=f"ONNX nodes {nodes}", fix="give larger inputs",
+                )  # fmt: skip
         return env
 
     def _check_rank(self, k: int, shape: tuple[int, ...]) -> None:

@@ -11,7 +11,7 @@ from bessemer.core import dtype as dt
 from bessemer.core.dim import sym
 from bessemer.core.errors import InputError, ShapeError
 from bessemer.core.interval import INF, Range
-from bessemer.engine.program import Program, Symbol, Tensor
+from bessemer.engine.program import Program, Step, Symbol, Tensor
 from bessemer.runtime.bindings import Signature, check_out
 
 B, S = sym("batch"), sym("s")
@@ -51,6 +51,23 @@ def test_shapes_outside_the_profile(shapes: list[tuple[int, ...]], message: str,
     with pytest.raises(ShapeError, match=message) as caught:
         signature().bind(shapes)
     assert (fix is None and caught.value.fix is None) or (fix is not None and fix in (caught.value.fix or ""))
+
+
+def test_inputs_that_leave_less_than_nothing_of_a_value() -> None:
+    """A kernel of a convolution may not fit: two such sizes multiply to a positive one, so each is looked at."""
+    tensors = (
+        Tensor("x", dt.f32, (B, S), "input", 0, 0),
+        Tensor("/c/Conv", dt.f32, (B - 3, S - 12, 8), "arena", 0, 0),
+        Tensor("y", dt.f32, (B, S), "output", 0, 0),
+    )
+    ranges = {"batch": Symbol(BATCH, 0, 0), "s": Symbol(LENGTH, 0, 1)}
+    steps = (Step("kernel", "conv", origin=("/c/Conv", "/r/Relu"), reads=(0,), writes=(1,)),)
+    narrow = Signature.of(Program("p", (0,), (2,), tensors, steps, (), ranges, 0, 0, 0))
+    assert narrow.bind([(3, 16)]) == {"batch": 3, "s": 16}
+    for shape, told in (((1, 8), "batch = 1 a value would have a dimension of -2"), ((4, 8), "s = 8 .* of -4")):
+        with pytest.raises(ShapeError, match=f"the inputs are too small: at {told}") as caught:
+            narrow.bind([shape])
+        assert caught.value.where == "ONNX nodes /c/Conv, /r/Relu"
 
 
 @pytest.mark.parametrize("lo,hi,multiple", [(9, 64, 8), (8, 63, 8), (1, 100, 32), (5, 5, 1)])
