@@ -28,7 +28,7 @@ from bessemer.lower.items import HostItem, KernelItem, Lowered
 from bessemer.lower.lower import lower
 from bessemer.passes import pipeline, ranges
 from bessemer.passes.base import PassOptions
-from bessemer.passes.precision import kept_wide
+from bessemer.passes.precision import kept_wide, scaled_wide
 from bessemer.passes.probe_inputs import generated, sizes_at
 from bessemer.plan.plan import plan
 from bessemer.plan.unbounded import unbounded_notes
@@ -208,7 +208,7 @@ class _Build:
         if passes.precision != "fp16":
             return passes
         found = ranges.measure(graph, self.options.calibration)
-        passes = replace(passes, wide=found.wide)
+        passes = replace(passes, wide=found.wide, exponents=found.exponents)
         self.kept = [str(k) for k in kept_wide(graph, passes)]
         if self.kept:
             more = f", and {len(self.kept) - 1} more" if len(self.kept) > 1 else ""
@@ -216,7 +216,11 @@ class _Build:
         elif not found.complete:
             self.notes.append(f"fp16 may overflow: ranges were {found.how}; give calibration inputs")
         if self.options.log is not None:
-            for line in (f"ranges for fp16 were {found.how}", *(f"stays in fp32: {k}" for k in self.kept)):
+            self.options.log(f"ranges for fp16 were {found.how}")
+            if scaled := scaled_wide(graph, passes):
+                most = max(found.exponents.values(), default=0)
+                self.options.log(f"stored in fp16 as v / 2^k, k up to {most}: what {scaled} nodes read or write")
+            for line in (f"stays in fp32: {k}" for k in self.kept):
                 self.options.log(line)
         return passes
 

@@ -15,13 +15,15 @@ from bessemer.ir.rewrite import Editor, Scope
 class PassOptions:
     """What passes may depend on: the target's kind ("cpu", "cuda") and the precision asked for.
 
-    `wide` are values that the low precision cannot hold, each with the reason.
+    `wide` are values that the low precision cannot hold, each with the reason; `exponents` tell of some of them which
+    power of two they can be divided by to fit.
     """
 
     target: str = "cpu"
     precision: str = "fp32"  # fp32, fp16, bf16
     tf32: bool = False
     wide: Mapping[str, str] = field(default_factory=dict)
+    exponents: Mapping[str, int] = field(default_factory=dict)
 
 
 Rewrite = Callable[[Editor, PassOptions], None]

@@ -14,6 +14,7 @@ from bessemer.passes import (
     lift_conv1d,
     pad_channels,
     precision,
+    repeat_casts,
     simplify,
     tf32,
 )
@@ -23,7 +24,7 @@ from bessemer.passes.fusion import PATTERNS
 FOLD: tuple[Pass, ...] = (fold_affine.PASS, fold_pad.PASS, simplify.PASS)
 FUSE: tuple[Pass, ...] = (fold_constants.PASS, simplify.PASS, *PATTERNS, simplify.PASS, *FOLD)
 LAYOUT: tuple[Pass, ...] = (lift_conv1d.PASS, layout.PASS, simplify.PASS, *FOLD)
-PRECISION: tuple[Pass, ...] = (precision.PASS, pad_channels.PASS, tf32.PASS, simplify.PASS)
+PRECISION: tuple[Pass, ...] = (precision.PASS, pad_channels.PASS, tf32.PASS, simplify.PASS, repeat_casts.PASS)
 
 STAGES: tuple[tuple[str, tuple[Pass, ...]], ...] = (("fuse", FUSE), ("layout", LAYOUT), ("precision", PRECISION))
 

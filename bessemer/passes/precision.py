@@ -4,13 +4,13 @@ ALLOW ops always run in the low precision; DENY ops never do (their range or acc
 follow their inputs. Normalisations and softmax are among those that follow, because their kernels compute in fp32
 whatever they load; their scales and shifts stay f32. Weights of convolutions are rounded by `rounding`. Inputs and
 outputs of the model keep their dtypes. Casts between two low ops cancel in `simplify`. Whatever the rule, a node that
-reads or writes a value of `options.wide` (see `ranges`) stays in fp32.
+reads or writes a value of `options.wide` (see `ranges`) stays in fp32, unless `scale_ranges` knows how to store that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bessemer.core import dtype as dt
 from bessemer.core.dtype import DType
@@ -18,7 +18,8 @@ from bessemer.ir.graph import Graph, Node
 from bessemer.ir.opdef import OPS, Fusion
 from bessemer.ir.rewrite import Editor
 from bessemer.passes.base import Pass, PassOptions, apply
-from bessemer.passes.rounding import has_filters, rounded
+from bessemer.passes.rounding import low_weight
+from bessemer.passes.scale_ranges import NORMS, Exponents, Storage
 
 ALLOW = frozenset({"matmul", "conv", "conv_transpose", "attention", "lstm", "gru"})
 DENY = frozenset(
@@ -26,7 +27,6 @@ DENY = frozenset(
      "quantize", "dequantize", "grid_sample", "resize_dynamic", "topk", "nms"}
 )  # fmt: skip
 LOW = {"fp16": dt.f16, "bf16": dt.bf16}
-NORMS = frozenset({"layer_norm", "group_norm"})
 TAKES_F32 = {"layer_norm": (1, 2), "group_norm": (1, 2), "attention": (3,)}  # inputs beside operands of 16 bits
 
 
@@ -49,38 +49,64 @@ def lower_precision(e: Editor, options: PassOptions) -> None:
     low = LOW.get(options.precision)
     if low is None:
         return
-    chosen, _ = _decide(e, low, options)
+    plan = _decide(e, low, options)
+    storage = Storage(e, low, plan.exponents)
     for node in e.nodes():
-        if e.alive(node) and _name(node) in chosen:
+        if e.alive(node) and _name(node) in plan.chosen:
             _convert(e, node, low, options)
+        elif e.alive(node) and _name(node) in plan.scaled:
+            storage.rewrite(node)
 
 
 def kept_wide(graph: Graph, options: PassOptions) -> list[Kept]:
     """The nodes that `options.wide` keeps in fp32, nested graphs' included."""
-    found: list[Kept] = []
+    return [k for plan in _plans(graph, options) for k in plan.kept]
+
+
+def scaled_wide(graph: Graph, options: PassOptions) -> int:
+    """How many nodes read or write values that are stored with a power of two."""
+    return sum(len(plan.scaled) for plan in _plans(graph, options))
+
+
+def _plans(graph: Graph, options: PassOptions) -> list[_Plan]:
+    found: list[_Plan] = []
     low = LOW.get(options.precision)
     if low is not None:
-        apply(Pass("kept_wide", lambda e, o: found.extend(_decide(e, low, o)[1])), graph, options)
+        apply(Pass("plan", lambda e, o: found.append(_decide(e, low, o))), graph, options)
     return found
 
 
-def _decide(e: Editor, low: DType, options: PassOptions) -> tuple[set[str], list[Kept]]:
-    """The nodes that run low, by name, and those that only wide values keep from it."""
-    chosen: set[str] = set()
-    kept: list[Kept] = []
+@dataclass
+class _Plan:
+    """The nodes of one graph that run low, by name; those that do by means of `exponents`; and those that only wide
+    values keep from it."""
+
+    exponents: Exponents
+    chosen: set[str] = field(default_factory=set)
+    scaled: set[str] = field(default_factory=set)
+    kept: list[Kept] = field(default_factory=list)
+
+
+def _decide(e: Editor, low: DType, options: PassOptions) -> _Plan:
+    plan = _Plan(Exponents(e, options))
     lowered: set[str] = set()  # values
     for node in e.nodes():
         if not _may_run_low(e, node) or not (
             node.op in ALLOW or any(i in lowered or _came_from(e, i, low) for i in node.inputs if i)
         ):
             continue
-        wide = next(_wide(node, options), None)
-        if wide is None:
-            chosen.add(_name(node))
-            lowered.update(o for o in node.outputs if o and e.type(o).dtype == dt.f32)
+        wide = list(_wide(node, options))
+        if not wide and not any(plan.exponents(i) for i in node.inputs):
+            plan.chosen.add(_name(node))
+        elif plan.exponents.takes(node, wide):
+            plan.scaled.add(_name(node))
+        elif wide:
+            plan.kept.append(Kept(node, wide[0], options.wide[wide[0]]))
+            continue
         else:
-            kept.append(Kept(node, wide, options.wide[wide]))
-    return chosen, kept
+            plan.chosen.add(_name(node))
+        lowered.update(o for o in node.outputs if o and e.type(o).dtype == dt.f32)
+    return plan
 
 
 def _name(node: Node) -> str:
@@ -120,10 +146,7 @@ def _convert(e: Editor, node: Node, low: DType, options: PassOptions) -> None:
     def converted(k: int, value: str) -> str:
         if not value or e.type(value).dtype != dt.f32 or _stays_f32(e, node, k, options):
             return value
-        constant = e.constant_of(value)
-        if constant is not None and node.op == "conv" and k == 1 and has_filters(constant.type):
-            return e.constant(rounded(constant, low), hint=value)
-        return e.emit("cast", (value,), {"to": low}, like=(node,))
+        return low_weight(e, node, value, low)
 
     inputs = tuple(converted(k, i) for k, i in enumerate(node.inputs))
     attrs = {k: (low if v == dt.f32 else v) for k, v in node.attrs.items()}

@@ -19,9 +19,9 @@ from bessemer.core.errors import BessemerError
 from bessemer.ir import interp
 from bessemer.ir.graph import Graph, Node, TensorType, subgraphs
 from bessemer.ir.opdef import OPS, InferContext
+from bessemer.passes.large_values import OVERFLOW, LargeValues, mean_size, summed
 from bessemer.passes.probe_inputs import Kind, generated, sizes_at
 
-OVERFLOW = 65520.0  # the least magnitude that rounds to infinity
 COARSE = 2.0**-8  # of a value's norm, what fp16 may lose: as much as bf16 does
 SMALL = 2.0**-16  # the root mean square above which it cannot lose so much
 CALIBRATED, GENERATED = 2, 8  # times more than what was seen has to fit: real inputs tell more than generated ones
@@ -30,9 +30,12 @@ COSTLY = 3e11  # operations of one run, some ten seconds of two cores
 
 @dataclass(frozen=True)
 class Measured:
-    """Values that fp16 cannot hold, each with the reason, how that was found out, and whether every value was seen."""
+    """Values that fp16 cannot hold, each with the reason, how that was found out, and whether every value was seen.
+
+    `exponents` are those k for which v * 2^-k fits, of the values that are too large and not too small elsewhere."""
 
     wide: Mapping[str, str]
+    exponents: Mapping[str, int]
     how: str
     complete: bool
 
@@ -44,16 +47,18 @@ def measure(graph: Graph, calibration: Sequence[interp.Arrays] = ()) -> Measured
     """
     wide = {name: why for name, why in _constants(graph)}
     if calibration:
-        watch = _Watch(CALIBRATED)
+        watch = _Watch.of(graph, CALIBRATED)
         for feeds in calibration:
             watch.run(graph, feeds)
         how, complete = f"measured on {len(calibration)} calibration inputs", True
     else:
-        watch = _Watch(GENERATED)
+        watch = _Watch.of(graph, GENERATED)
         how, complete = _on_generated(graph, watch)
     if watch.unknown:
         how += f"; {len(watch.unknown)} values were never finite there"
-    return Measured({**wide, **watch.wide}, how, complete and not watch.unknown)
+    found = {**wide, **watch.wide}
+    exponents = {name: k for name in found if (k := watch.sizes.exponent(name)) is not None}
+    return Measured(found, exponents, how, complete and not watch.unknown)
 
 
 def _on_generated(graph: Graph, watch: _Watch) -> tuple[str, bool]:
@@ -84,10 +89,15 @@ class _Watch:
     """Looks at values; `headroom` times their largest magnitude has to fit."""
 
     headroom: int
+    sizes: LargeValues
     large: dict[str, str] = field(default_factory=dict)
     small: dict[str, str] = field(default_factory=dict)  # in some run
     fine: set[str] = field(default_factory=set)  # not small in some run
     blind: set[str] = field(default_factory=set)  # without a finite element in some run
+
+    @staticmethod
+    def of(graph: Graph, headroom: int) -> _Watch:
+        return _Watch(headroom, LargeValues(headroom, frozenset(summed(graph))))
 
     @property
     def wide(self) -> dict[str, str]:
@@ -110,12 +120,15 @@ class _Watch:
     def _look(self, name: str, array: np.ndarray) -> None:
         if array.dtype != np.float32 or not array.size:
             return
-        array = _finite(array)
+        whole, array = array, _finite(array)
         if not array.size:
             self.blind.add(name)
             return
         if why := overflow(array, self.headroom):
             self.large[name] = why
+            self.sizes.see_large(name, whole)
+        else:
+            self.sizes.see(name, array)
         if why := underflow(array):
             self.small[name] = why
         else:
@@ -133,9 +146,7 @@ def overflow(array: np.ndarray, headroom: int = 1) -> str:
 def underflow(array: np.ndarray) -> str:
     """Why finite fp32 values are too small for fp16, or ""; zeros are fine."""
     flat = array.reshape(-1)
-    with np.errstate(over="ignore"):
-        square = float(np.dot(flat, flat)) / flat.size
-    if square >= SMALL**2 or not flat.any():
+    if mean_size(flat) >= SMALL or not flat.any():
         return ""
     exact = flat.astype(np.float64)
     lost = float(np.linalg.norm(exact - flat.astype(np.float16)) / np.linalg.norm(exact))

@@ -13,7 +13,8 @@ import numpy as np
 from bessemer.core import canon
 from bessemer.core import dtype as dt
 from bessemer.core.dtype import DType
-from bessemer.ir.graph import Constant, TensorType
+from bessemer.ir.graph import Constant, Node, TensorType
+from bessemer.ir.rewrite import Editor
 
 LONGEST = 64  # taps; longer filters are those of sound, which is not smooth
 
@@ -24,6 +25,14 @@ def has_filters(weight: TensorType) -> bool:
     if not all(isinstance(d, int) for d in window):
         return False
     return 1 < int(np.prod(window)) <= LONGEST  # type: ignore[arg-type]
+
+
+def low_weight(e: Editor, node: Node, value: str, low: DType) -> str:
+    """The f32 input `value` of `node` as `low`; a constant with filters of a convolution rounded as above."""
+    constant = e.constant_of(value)
+    if constant is not None and node.op == "conv" and value != node.inputs[0] and has_filters(constant.type):
+        return e.constant(rounded(constant, low), hint=value)
+    return e.emit("cast", (value,), {"to": low}, like=(node,))
 
 
 def rounded(weight: Constant, low: DType) -> Constant:

@@ -39,6 +39,21 @@ def _reshape(e: Editor, n: Node) -> str | None:
     inner = e.producer(x, "reshape")
     if inner is not None:
         return e.emit("reshape", (inner.inputs[0],), n.attrs, like=(n,))
+    return _reshape_of_shifted(e, n)
+
+
+def _reshape_of_shifted(e: Editor, n: Node) -> str | None:
+    """reshape(view + number) -> reshape(view) + number: kernels compute the sum, and views stay together."""
+    inner = e.producer(n.inputs[0])
+    if inner is None or inner.op not in ("add", "mul") or e.only_user(n.inputs[0]) is None:
+        return None
+    for k in (0, 1):
+        view, number = e.producer(inner.inputs[k]), inner.inputs[1 - k]
+        if view is None or view.op not in ("reshape", "slice") or e.scalar(number) is None:
+            continue
+        if e.type(number).rank == 0 and e.type(inner.inputs[k]) == e.type(n.inputs[0]):
+            moved = e.emit("reshape", (inner.inputs[k],), n.attrs, like=(n,))
+            return e.emit(inner.op, (moved, number), like=(inner, n))
     return None
 
 

@@ -249,10 +249,20 @@ def test_fp32_changes_nothing_and_integers_stay() -> None:
     assert [graph.types[n.outputs[0]].dtype for n in graph.nodes if n.op == "matmul"] == [dt.f16]
 
 
+def test_views_of_a_view_plus_a_number_stay_together() -> None:
+    g = G()
+    part = g.slice(g.input(2, 8, 3), starts=(0, 4, 0), sizes=(2, 4, 3), steps=(1, 1, 1))
+    before = g.done(g.reshape(g.add(part, 1.0), shape=(2, 1, 12)), g.reshape(g.mul(2.0, g.tanh(part)), shape=(24,)))
+    after = apply(simplify.PASS, before, OPTIONS)
+    assert [n.op for n in after.nodes if n.outputs[0] in after.outputs] == ["add", "reshape"]
+    assert_same_numbers(before, after)
+
+
 def test_the_order_of_the_passes() -> None:
     assert [stage for stage, _ in pipeline.STAGES] == ["fuse", "layout", "precision"]
     names = [p.name for _, passes in pipeline.STAGES for p in passes]
-    assert names[0] == "fold_constants" and names[1] == names[-1] == "simplify"
+    assert names[0] == "fold_constants" and names[1] == names[-2] == "simplify"
+    assert names[-1] == "repeat_casts", "simplify would merge them again"
     assert names.index("fuse_normalize") < names.index("fuse_attention"), (
         "attention needs softmax and merged transposes"
     )
