@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bessemer.core import dtype as dt
+from bessemer.core.dtype import DType
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Operand, Problem
@@ -111,3 +112,20 @@ def test_half_precision_and_integers_repeat_too() -> None:
         assert found.error(0, got) == 0
         got[7] = 0
         assert found.error(0, got) > 0
+
+
+def test_what_is_rounded_on_the_way_is_held_to_that() -> None:
+    def chain(inner: DType, out: DType) -> Problem:
+        value = ex.cast(ex.cast(loaded(0, "i0", "i1"), inner), out)
+        body = ex.ComputeDef((4, 6), out, value)
+        return Problem("group", (Operand(TensorType(dt.f32, (4, 6))),), (TensorType(out, (4, 6)),), body=body)
+
+    for inner, out, error, right in (
+        (dt.f16, dt.f32, 1e-3, True), (dt.f16, dt.f32, 1e-2, False), (dt.f32, dt.f32, 1e-3, False),
+        (dt.f32, dt.f64, 5e-5, True), (dt.f32, dt.f16, 1e-3, True), (dt.bf16, dt.i32, 0.0, True),
+    ):  # fmt: skip
+        found = case_of(chain(inner, out), RNG)
+        got = (found.wanted[0] * (1 + error)).astype(out.numpy)
+        assert (found.wrong(0, got) is None) is right, (inner, out, error)
+    found = case_of(chain(dt.bf16, dt.i32), RNG)
+    assert found.wrong(0, np.asarray(found.wanted[0] + 1, np.int32)) is not None
