@@ -2,6 +2,7 @@
 
     python -m bench.gpu [ROW ...] [-o bench/results/h200.json]      # all rows where none is named
     python -m bench.gpu --show bench/results/h200.json              # print the table of a file, measure nothing
+    python -m bench.gpu --show bench/results/h200.json --into docs/performance.md
 
 Ours and the peers (torch eager in fp16, the same in a CUDA graph, torch.compile max-autotune) run in one process, on
 one stream and on the same random data, in alternating blocks. A time is that of the device between two events; a short
@@ -27,9 +28,22 @@ import numpy as np
 import torch
 
 import bessemer
+from bench.document import put_into
 from bench.machine import Clocks, fingerprint
 from bench.rows import ROWS, Row
-from bench.table import BYTES_PER_S, FLOPS_PER_S, floors, line, load_rows, number, show, verdict
+from bench.table import (
+    BEGIN,
+    BYTES_PER_S,
+    END,
+    FLOPS_PER_S,
+    document,
+    floors,
+    line,
+    load_rows,
+    number,
+    show,
+    verdict,
+)  # fmt: skip
 from bench.timing import Call, OutOfTime, in_turns, limit, summary, timed
 from bench.torch_peers import peers_of, reference
 from bessemer.cli.verbs.compare import relative_error
@@ -186,9 +200,12 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="keep every step's time too")
     parser.add_argument("--peers-from", type=Path, default=None, help="take the peers' times from this file")
     parser.add_argument("--show", type=Path, default=None, metavar="FILE", help="print the table of a file")
+    parser.add_argument("--into", type=Path, default=None, metavar="DOCUMENT", help="with --show: put it in there too")
     args = parser.parse_args()
     if args.show:
         show(args.show)
+        if args.into:
+            put_into(args.into, BEGIN, END, document(args.show))
         return
     unknown = [name for name in args.rows if name not in ROWS]
     if unknown:

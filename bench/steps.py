@@ -10,11 +10,11 @@ Triton. A step is one launch of a kernel, a copy, or an op on the host.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import bessemer
+from bench.document import markdown, put_into
 from bessemer.engine.engine import Engine
 from zoo.models import MODELS
 
@@ -52,21 +52,6 @@ def _steps(engine: Engine) -> int:
     return sum(s.kind not in ("branch", "jump") for s in engine.program.steps)
 
 
-def markdown(rows: Sequence[Counted]) -> str:
-    """The table."""
-    lines = [HEAD, ("---",) * len(HEAD), *(row.cells() for row in rows)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def put(document: str, table: str) -> str:
-    """`document` with what lies between the marks replaced; ValueError where it has none."""
-    head, begin, rest = document.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"the document has no {BEGIN} followed by {END}")
-    return f"{head}{begin}\n{table}\n{end}{tail}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=list(MODELS), metavar="MODEL", help="all where none is named")
@@ -76,10 +61,10 @@ def main() -> None:
     for key in args.models:
         rows.append(counted(key))
         print(" ".join(rows[-1].cells()), flush=True)
-    table = markdown(rows)
+    table = markdown(HEAD, [row.cells() for row in rows])
     print(table)
     if args.into:
-        args.into.write_text(put(args.into.read_text(encoding="utf-8"), table), encoding="utf-8")
+        put_into(args.into, BEGIN, END, table)
 
 
 if __name__ == "__main__":

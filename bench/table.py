@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.document import markdown
 from bench.rows import ROWS, Row
 from bessemer.core.dim import Dim
 from bessemer.engine.engine import Engine
@@ -86,3 +87,27 @@ def show(path: Path) -> None:
     for name in ROWS:
         if name in rows:
             print(line(name, rows[name]))
+
+
+BEGIN, END = "<!-- gpu: written by python -m bench.gpu --show FILE --into -->", "<!-- end of gpu -->"
+COLUMNS = ("row", "ours, ms", "graph", "compile", "faster", "bar", "floor", "error", "steps", "built in", "fails")
+GRAPH, COMPILE = "eager in a CUDA graph", "compile max-autotune"  # peers, as bench.torch_peers calls them
+
+
+def document(path: Path) -> str:
+    """The table of a file for a document: ours, the peers of the same run, and what fails."""
+    rows = load_rows(path)
+    return markdown(COLUMNS, [_cells(name, rows[name]) for name in ROWS if name in rows])
+
+
+def _cells(name: str, data: Mapping[str, Any]) -> tuple[str, ...]:
+    def peer(kind: str) -> str:
+        return f"{data['peers_ms'][kind]['median']:.3f}" if kind in data["peers_ms"] else "not run"
+
+    failed = ", ".join(k for k, ok in data["passes"].items() if not ok) or "-"
+    best, ours = data["best_peer_ms"], data["ours_ms"]["median"]
+    return (
+        name, f"{ours:.3f}", peer(GRAPH), peer(COMPILE), f"{best / ours:.2f}x" if best else "?",
+        f"{data['bar_ms']:.3f}" if data["bar_ms"] else "?", f"{data['floor_ms']:.3f}", f"{data['relative_error']:.1e}",
+        str(data["steps"]), f"{data['build_s']:.0f} s", failed,
+    )  # fmt: skip

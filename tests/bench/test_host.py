@@ -10,7 +10,8 @@ import pytest
 
 from bench.__main__ import _earlier, _save
 from bench.host import fingerprint, result_name, state
-from bench.steps import BEGIN, END, Counted, markdown, put
+from bench.document import markdown, put
+from bench.steps import BEGIN, END, HEAD, Counted
 from bessemer.targets.cpu import cpu_target
 
 
@@ -44,9 +45,9 @@ def test_rows_of_this_machine_stay(tmp_path: Path) -> None:
 
 
 def test_the_table_of_steps_goes_between_its_marks() -> None:
-    table = markdown([Counted("h2", "b1", 90, 20, 22, ("nonzero",))])
+    table = markdown(HEAD, [Counted("h2", "b1", 90, 20, 22, ("nonzero",)).cells()])
     assert table.splitlines()[-1] == "| h2 | b1 | 90 | 20 | 22 | nonzero |"
-    once = put(f"before\n{BEGIN}\nold\n{END}\nafter\n", table)
-    assert once.startswith("before\n") and once.endswith("after\n") and "old" not in once and put(once, table) == once
+    once = put(f"before\n{BEGIN}\nold\n{END}\nafter\n", BEGIN, END, table)
+    assert once.startswith("before\n") and once.endswith("after\n") and "old" not in once and put(once, BEGIN, END, table) == once
     with pytest.raises(ValueError, match="has no"):
-        put("no marks", table)
+        put("no marks", BEGIN, END, table)

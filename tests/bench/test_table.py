@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench.rows import ROWS
-from bench.table import line, load_rows, verdict
+from bench.table import document, line, load_rows, verdict
 
 
 def _data(ours: float, peers: dict[str, float], error: float = 1e-3, p99: float | None = None) -> dict[str, Any]:
@@ -37,6 +37,14 @@ def test_a_line_names_what_fails_and_where_peers_are_from() -> None:
     data = _data(0.3, {"eager": 0.5})
     text = line("resnet50-b1", {**data, **verdict(ROWS["resnet50-b1"], data), "peers_from": "x"})
     assert "bar" in text and "without torch.compile" in text and "earlier run" in text and "1.67x" in text
+
+
+def test_a_table_for_a_document_names_the_peers_that_were_not_run(tmp_path: Path) -> None:
+    data = _data(0.3, {"eager": 0.9, "eager in a CUDA graph": 0.6})
+    rows = {"resnet50-b1": {**data, **verdict(ROWS["resnet50-b1"], data)}}
+    (tmp_path / "rows.json").write_text(json.dumps({"rows": rows}))
+    cells = document(tmp_path / "rows.json").splitlines()[-1].strip("| ").split(" | ")
+    assert cells[:5] == ["resnet50-b1", "0.300", "0.600", "not run", "2.00x"] and cells[-1] == "bar"
 
 
 def test_rows_of_another_machine_are_no_peers(tmp_path: Path) -> None:
