@@ -122,7 +122,7 @@ def test_what_is_rounded_on_the_way_is_held_to_that() -> None:
 
     for inner, out, error, right in (
         (dt.f16, dt.f32, 1e-3, True), (dt.f16, dt.f32, 1e-2, False), (dt.f32, dt.f32, 1e-3, False),
-        (dt.f32, dt.f64, 5e-5, True), (dt.f32, dt.f16, 1e-3, True), (dt.bf16, dt.i32, 0.0, True),
+        (dt.f32, dt.f16, 1e-3, True), (dt.bf16, dt.i32, 0.0, True),
     ):  # fmt: skip
         found = case_of(chain(inner, out), RNG)
         got = (found.wanted[0] * (1 + error)).astype(out.numpy)
