@@ -10,6 +10,7 @@ from typing import Any
 
 PACKAGES = ("torch", "triton", "cuda-bindings", "numpy", "onnx", "onnxruntime")
 SM, MEMORY = 1, 2  # nvmlClockType_t
+REASONS = {0x4: "the power limit", 0x8: "the hardware", 0x20: "heat", 0x40: "heat", 0x80: "the power supply"}
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -60,6 +61,12 @@ class Clocks:
                 "celsius": self._number("nvmlDeviceGetTemperature", 0),
             }
         )
+
+    def lowered(self) -> set[str]:
+        """Why the GPU's clocks are lower than they could be just now; nothing where they are not, or it is idle."""
+        bits = ctypes.c_ulonglong()
+        self._ask("nvmlDeviceGetCurrentClocksThrottleReasons", self._handle, ctypes.byref(bits))
+        return {reason for bit, reason in REASONS.items() if bits.value & bit}
 
     def summary(self) -> dict[str, list[int]]:
         """Least, middle and greatest of each figure since the last summary; empty where nothing was sampled."""
