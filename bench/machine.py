@@ -30,6 +30,22 @@ def fingerprint() -> dict[str, Any]:
     }  # fmt: skip
 
 
+class _Process(ctypes.Structure):
+    _fields_ = (("pid", ctypes.c_uint), ("bytes", ctypes.c_ulonglong), ("gpu", ctypes.c_uint), ("part", ctypes.c_uint))
+
+
+def gpu_bytes(pid: int) -> int | None:
+    """What a process holds of the first GPU's memory, by NVML; None where NVML does not tell, or knows it by another
+    number. OSError where there is no NVML library."""
+    nvml, gpu, count = ctypes.CDLL("libnvidia-ml.so.1"), ctypes.c_void_p(), ctypes.c_uint(64)
+    found = (_Process * count.value)()
+    calls = (("nvmlInit_v2",), ("nvmlDeviceGetHandleByIndex_v2", 0, ctypes.byref(gpu)),
+             ("nvmlDeviceGetComputeRunningProcesses_v3", gpu, ctypes.byref(count), found))  # fmt: skip
+    if any(getattr(nvml, name)(*args) for name, *args in calls):
+        return None
+    return next((int(p.bytes) for p in found[: count.value] if p.pid == pid), None)
+
+
 class Clocks:
     """Samples of a GPU's clocks, in MHz, with its power and temperature."""
 
