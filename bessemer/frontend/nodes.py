@@ -14,6 +14,7 @@ from bessemer.frontend.opsets import OpVersion
 from bessemer.frontend.problems import Problem
 from bessemer.frontend.scope import ABSENT, Scope, Skipped
 from bessemer.frontend.signature import declared_type
+from bessemer.frontend.sizes import check_result, check_sizes
 from bessemer.frontend.structure import MAX_NODES, Functions, call_key, subgraphs
 from bessemer.ir.builder import GraphBuilder
 from bessemer.ir.graph import Graph, TensorType
@@ -108,6 +109,7 @@ class NodeImporter:
         if narrow is not None and not version.takes_narrow:
             raise Refusal(f"an input is {narrow}; only casts and quantization take it")
         values, dtypes = attributes.python_values(scope, given)
+        check_sizes(version.name, values, types)
 
         def subgraph(proto: onnx.GraphProto, input_types: Sequence[TensorType] | None) -> Graph:
             return self._subgraph(scope, proto, input_types, f"{name}/")
@@ -131,6 +133,8 @@ class NodeImporter:
             if k >= len(results) or not results[k]:
                 raise Refusal(f"output {k} is not supported")
             value = results[k]
+            if value not in scope.builder.sequences:
+                check_result(scope.builder.type(value))
             fresh = value in made and list(results).count(value) == 1
             scope.values[out] = scope.builder.rename(value, out, mark) if fresh else value
 

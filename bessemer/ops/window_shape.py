@@ -42,8 +42,6 @@ def resolve_pads(
 ) -> tuple[Dim, ...]:
     """Pads (begins, then ends) of a node with `pads` or `auto_pad`."""
     mode = ctx.attr("auto_pad", "NOTSET")
-    if mode not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
-        ctx.unsupported(f"auto_pad {mode!r} is not one of NOTSET, VALID, SAME_UPPER, SAME_LOWER")
     if mode in ("NOTSET", "VALID"):
         given = ctx.attr("pads", None) if mode == "NOTSET" else None
         if given and (len(given) != 2 * len(sizes) or min(given) < 0):

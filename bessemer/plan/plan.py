@@ -10,12 +10,14 @@ import numpy as np
 from bessemer.core import canon
 from bessemer.core import dtype as dt
 from bessemer.core.dim import symbols
+from bessemer.core.errors import BuildError
 from bessemer.core.interval import bounds
 from bessemer.core.tensor_map import BITS
 from bessemer.engine.codec import encode
 from bessemer.engine.engine import WeightPart
 from bessemer.engine.format import WEIGHT_ALIGN, align
 from bessemer.engine.program import Arg, Kernel, Program, Step, Symbol, Tensor
+from bessemer.engine.verify import BYTES_LIMIT
 from bessemer.ir.graph import Constant, TensorType
 from bessemer.kernels.base import COUNTERS, TRANSFORMS, WORKSPACE, Int, KernelCode, Launch, Map, Pack, Problem
 from bessemer.lower.items import (
@@ -36,6 +38,8 @@ from bessemer.targets.base import Placement
 from bessemer.tune.choice import Choice, Variant
 from bessemer.tune.model import traffic
 
+SMALLER = "give smaller --shapes or --max-shapes, or mend the sizes that the model computes"
+
 
 def plan(
     lowered: Lowered, choices: Mapping[Problem, Sequence[Variant]],
@@ -48,6 +52,8 @@ def plan(
             needed = [planned_bytes(v.choice.code.workspace, lowered.ranges) or 0 for v in choices[item.problem]]
             scratch[number] = max(needed)
     storage, workspaces = assign(lowered, scratch)
+    if storage.arena_bytes >= BYTES_LIMIT:
+        raise BuildError(f"values in use at once take {storage.arena_bytes} bytes: no machine has them", fix=SMALLER)
     planner = _Planner(lowered, choices, placed, storage, scratch, workspaces)
     return planner.program(), tuple(planner.weights.parts)
 
@@ -127,6 +133,9 @@ class _Planner:
         return self.numbers[value]
 
     def _add(self, tensor: Tensor) -> int:
+        if any(isinstance(d, int) and d >= BYTES_LIMIT for d in tensor.shape):
+            shape = ", ".join(map(str, tensor.shape))
+            raise BuildError(f"the value {tensor.name} would be [{shape}]: no machine holds that", fix=SMALLER)
         self.tensors.append(tensor)
         return len(self.tensors) - 1
 
