@@ -13,7 +13,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -63,11 +65,19 @@ struct Barrier {
     }
 };
 
+struct Lane {
+    float value;
+    uint32_t fragment[4];
+};
+
 struct Block {
     std::vector<unsigned char> bytes = std::vector<unsigned char>((1u << ADDRESS_BITS) + 1024, 0xff);
     unsigned char *memory = bytes.data() + (1024 - reinterpret_cast<uintptr_t>(bytes.data()) % 1024) % 1024;
     std::unique_ptr<std::barrier<>> barrier;
-    std::vector<std::unique_ptr<std::barrier<>>> warpgroups;
+    std::vector<std::unique_ptr<std::barrier<>>> warpgroups, warps;
+    std::vector<Lane> lanes;  // what threads show each other
+    std::map<int, std::unique_ptr<std::barrier<>>> named;
+    std::mutex mutex;
 };
 
 struct Copy {
@@ -76,7 +86,7 @@ struct Copy {
     uint32_t nbytes;
 };
 
-static std::vector<Block> blocks;  // of the cluster that runs
+static std::deque<Block> blocks;  // of the cluster that runs
 static std::unique_ptr<std::barrier<>> cluster_barrier;
 static Dim3 gridDim;
 static thread_local Dim3 threadIdx, blockIdx;
@@ -88,9 +98,28 @@ static thread_local std::optional<std::barrier<>::arrival_token> arrival;
 
 inline unsigned char *memory_of(uint32_t address) { return blocks[address >> ADDRESS_BITS].memory + (address & OFFSET); }
 
-inline void __syncwarp() {}
+inline void __syncwarp() { own->warps[threadIdx.x / 32]->arrive_and_wait(); }
 
 inline void __syncthreads() { own->barrier->arrive_and_wait(); }
+
+inline void barrier_among(int number, int threads) {
+    std::barrier<> *found;
+    {
+        std::lock_guard lock(own->mutex);
+        auto &barrier = own->named[number];
+        barrier = barrier ? std::move(barrier) : std::make_unique<std::barrier<>>(threads);
+        found = barrier.get();
+    }
+    found->arrive_and_wait();
+}
+
+inline float __shfl_xor_sync(uint32_t, float value, int distance) {
+    own->lanes[threadIdx.x].value = value;
+    __syncwarp();
+    const float other = own->lanes[threadIdx.x ^ distance].value;
+    __syncwarp();
+    return other;
+}
 
 inline float __uint_as_float(uint32_t u) {
     float x;
@@ -117,6 +146,29 @@ inline float __expf(float x) { return expf(x); }
 inline float exp2_16(float x) { return exp2f(x); }
 
 inline float reciprocal_16(float x) { return 1.0f / x; }
+
+inline float two_to(float x) { return exp2f(x); }
+
+inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
+
+inline float2 make_float2(float x, float y) { return {x, y}; }
+
+inline uint32_t pair_f16(float low, float high) {
+    const _Float16 both[2] = {static_cast<_Float16>(low), static_cast<_Float16>(high)};
+    uint32_t bits;
+    memcpy(&bits, both, 4);
+    return bits;
+}
+
+inline uint32_t pair_bf16(float low, float high) {
+    const auto rounded = [](float x) {
+        const uint32_t bits = __float_as_uint(x);
+        return bits + 0x7fff + (bits >> 16 & 1) >> 16;
+    };
+    return rounded(low) | rounded(high) << 16;
+}
+
+template <int N> inline void hold(float (&)[N]) {}
 
 inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 
@@ -305,11 +357,13 @@ template <class T> inline void store_run(T *target, const Run<T> &run) {
     *reinterpret_cast<Run<T> *>(target) = run;
 }
 
-// Element (row, k) of an operand of 128-byte rows in groups of eight: the address bits 4 to 6 are XORed with 7 to 9.
+// Element (row, k) of an operand of 128-byte rows, or of 64, in groups of eight: the address bits 4 to 6 are XORed with 7
+// to 9, or 4 and 5 with 7 and 8.
 inline uint16_t element(uint64_t descriptor, int row, int k) {
-    const uint32_t at = static_cast<uint32_t>(descriptor << 4) + row / 8 * 1024 + row % 8 * 128 + k * 2;
+    const bool half = descriptor >> 62 == 2;
+    const uint32_t line = half ? 64 : 128, at = (static_cast<uint32_t>(descriptor << 4) & OFFSET) + row * line + k * 2;
     uint16_t value;
-    memcpy(&value, own->memory + (at ^ (at >> 7 & 7) << 4), 2);
+    memcpy(&value, own->memory + (at ^ (at >> 7 & (half ? 3 : 7)) << 4), 2);
     return value;
 }
 
@@ -326,17 +380,39 @@ inline void product_by_thread(float (&sums)[COUNT], uint64_t a, uint64_t b, bool
     }
 }
 
+// The same with a's fragments in registers, and b as [16, 2 COUNT].
+template <int COUNT, class Read>
+inline void product_of_registers_by_thread(float (&sums)[COUNT], const uint32_t *a, uint64_t b, Read read) {
+    memcpy(own->lanes[threadIdx.x].fragment, a, 16);
+    own->warpgroups[threadIdx.x / 128]->arrive_and_wait();
+    for (int e = 0; e < COUNT; e++) {
+        const int column = e / 4 * 8 + threadIdx.x % 4 * 2 + e % 2;
+        for (int k = 0; k < 16; k++) {
+            const Lane &lane = own->lanes[threadIdx.x / 4 * 4 + k / 2 % 4];
+            const uint32_t both = lane.fragment[(e / 2 % 2) + k / 8 * 2];
+            sums[e] += read(static_cast<uint16_t>(k % 2 ? both >> 16 : both)) * read(element(b, k, column));
+        }
+    }
+    own->warpgroups[threadIdx.x / 128]->arrive_and_wait();
+}
+
 // Runs `kernel` for every block of the grid, a cluster at a time.
 static void launch(Dim3 grid, int cluster, int threads, const std::function<void()> &kernel) {
     gridDim = grid;
     for (unsigned number = 0; number < grid.x * grid.y * grid.z; number += cluster) {
-        blocks = std::vector<Block>(cluster);
+        blocks.clear();
+        blocks.resize(cluster);
         cluster_barrier = std::make_unique<std::barrier<>>(cluster * threads);
         std::vector<std::thread> pool;
         for (int rank = 0; rank < cluster; rank++) {
             blocks[rank].barrier = std::make_unique<std::barrier<>>(threads);
+            blocks[rank].lanes.resize(threads);
             for (int g = 0; g < threads / 128; g++)
                 blocks[rank].warpgroups.push_back(std::make_unique<std::barrier<>>(128));
+            for (int w = 0; w < threads / 32; w++)
+                blocks[rank].warps.push_back(std::make_unique<std::barrier<>>(32));
+            for (int w = 0; w < threads / 32; w++)
+                blocks[rank].warps.push_back(std::make_unique<std::barrier<>>(32));
             for (int t = 0; t < threads; t++)
                 pool.emplace_back([=, &kernel] {
                     threadIdx = {static_cast<unsigned>(t), 0, 0};

@@ -20,6 +20,7 @@ from tests.kernels.triton.harness import GUARD, array_of, buffers_of
 Array = np.ndarray[Any, Any]
 MEMORY = "extern __shared__ __align__(1024) unsigned char memory[];"
 PRODUCT = r"inline void (\w+)\(float \(&sums\)\[(\d+)\], uint64_t a, uint64_t b(, bool keep)?\) \{.*?\n\}\n"
+OF_REGISTERS = r"inline void (\w+)\(float \(&sums\)\[(\d+)\], const uint32_t \*a, uint64_t b\) \{.*?\n\}\n"
 MAP_WORDS = 18  # of 8 bytes
 MAIN = r"""
 struct Value {
@@ -124,7 +125,7 @@ def _built(text: str, launch: Launch, env: Mapping[str, int], folder: Path) -> P
 def host_text(text: str) -> str:
     """A kernel's text for the emulator: without instructions, and C's functions where the GPU's are of them."""
     own = scalar.functions()
-    headers = (scalar.template(name) for name in ("types.cuh", "ptx.cuh", "tensor.cuh"))
+    headers = (scalar.template(name) for name in ("types.cuh", "ptx.cuh", "tensor.cuh", "warp.cuh"))
     for piece in (*headers, *own.values()):
         text = text.replace(scalar.device_words(piece), "")
     known = dict(c_scalar.functions()) | {
@@ -133,6 +134,8 @@ def host_text(text: str) -> str:
     kind = "bf16" if "f32.bf16.bf16" in text else "f16"
     text = re.sub(PRODUCT, rf"inline void \1(float (&sums)[\2], uint64_t a, uint64_t b, bool keep = true) {{ "
                   rf"product_by_thread(sums, a, b, keep, f32_of_{kind}); }}\n", text, flags=re.S)  # fmt: skip
+    text = re.sub(OF_REGISTERS, rf"inline void \1(float (&sums)[\2], const uint32_t *a, uint64_t b) {{ "
+                  rf"product_of_registers_by_thread(sums, a, b, f32_of_{kind}); }}\n", text, flags=re.S)  # fmt: skip
     text = text.replace(MEMORY, "unsigned char *const memory = own->memory;")
     return scalar.device_words(c_scalar.called(f"{text} f32_of_{kind}(", known)) + text
 
