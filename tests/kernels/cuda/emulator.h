@@ -411,8 +411,6 @@ static void launch(Dim3 grid, int cluster, int threads, const std::function<void
                 blocks[rank].warpgroups.push_back(std::make_unique<std::barrier<>>(128));
             for (int w = 0; w < threads / 32; w++)
                 blocks[rank].warps.push_back(std::make_unique<std::barrier<>>(32));
-            for (int w = 0; w < threads / 32; w++)
-                blocks[rank].warps.push_back(std::make_unique<std::barrier<>>(32));
             for (int t = 0; t < threads; t++)
                 pool.emplace_back([=, &kernel] {
                     threadIdx = {static_cast<unsigned>(t), 0, 0};
