@@ -130,14 +130,16 @@ class _Lowering:
         ]  # fmt: skip
 
     def _require(self, node: Node) -> list[Item]:
-        """The value as it is; the reference runs, and raises, only where the condition does not hold."""
+        """The value as it is; the reference runs, and raises, only where the condition does not hold. It is given the
+        condition alone, for the value may then have another shape than its type says."""
         fails, end = next(self.labels), next(self.labels)
         (out,), (value, condition) = node.outputs, node.inputs
         raised = f"{out}~raised"
-        self.types[raised] = self.types[out]
+        self.types[raised] = self.types[condition]
+        check = replace(node, inputs=(condition, condition), outputs=(raised,))
         return [
-            AliasItem(out, value), BranchItem(condition, fails), JumpItem(end),
-            LabelItem(fails), HostItem(replace(node, outputs=(raised,)), ""), LabelItem(end),
+            AliasItem(out, value), BranchItem(condition, fails), JumpItem(end), LabelItem(fails), HostItem(check, ""),
+            LabelItem(end),
         ]  # fmt: skip
 
     def _branch(self, branch: Graph, outputs: tuple[str, ...]) -> list[Item]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim, maximum, symbols
-from bessemer.core.errors import GraphError, InvalidModel
+from bessemer.core.errors import GraphError, InputError, InvalidModel
 from bessemer.core.interval import compare
 from bessemer.ir.graph import Attr, Graph, TensorType
 from bessemer.ir.importer import ImportContext, Refusal, Values, onnx_op
@@ -93,7 +93,7 @@ def _if(ctx: ImportContext) -> Values:
     for a, b in zip(*([g.types[o] for o in g.outputs] for g in branches.values())):
         if a.rank != b.rank and _squeezes_or_keeps(ctx.attr("then_branch"), ctx.attr("else_branch")):
             (squeezed,) = ctx.inline_subgraph(ctx.attr("then_branch"))
-            return ctx.emit("require", squeezed, cond, reason=f"{ctx.name} squeezes a dimension that is not 1")
+            return ctx.emit("require", squeezed, cond, reason=f"{ctx.name} squeezes a dimension that is not 1 here")
         if a.dtype != b.dtype or a.rank != b.rank:
             ctx.unsupported(
                 f"the branches give {a} and {b}, of different type or rank (where a dynamic dimension decides the "
@@ -112,7 +112,7 @@ def _only_branch(ctx: ImportContext, cond: str, failed: Mapping[str, InvalidMode
     ((name, error),) = failed.items()
     first, *rest = ctx.inline_subgraph(ctx.attr("else_branch" if name == "then_branch" else "then_branch"))
     holds = ctx.emit("not", cond) if name == "then_branch" else cond
-    reason = f"{ctx.name} takes its {name}, which does not fit the sizes this engine was built for: {error.what}"
+    reason = f"{ctx.name} takes its {name}, which does not fit the sizes of the inputs: {error.what}"
     return (ctx.emit("require", first, holds, reason=reason), *rest)
 
 
@@ -134,7 +134,7 @@ def _require_reference(inputs: Sequence[np.ndarray | None], attrs: Mapping[str, 
     x, holds = inputs
     assert x is not None and holds is not None
     if not holds.all():
-        raise ValueError(str(attrs["reason"]))
+        raise InputError(str(attrs["reason"]), fix="give other inputs, or build for other shapes")
     return (x,)
 
 

@@ -27,6 +27,8 @@ OPTIONAL = ("has_bias", "has_initial_h", "has_initial_c", "has_lengths", "has_pe
 
 def _infer(ctx: InferContext) -> tuple[TensorType, ...]:
     x, r = ctx.type(0), ctx.type(2)
+    if x.rank != 3 or r.rank != 3:
+        raise ValueError(f"data and recurrent weights are of rank 3, not {x.rank} and {r.rank}")
     t, b, _ = x.shape
     dirs, _, h = r.shape
     y, last = TensorType(x.dtype, (t, dirs, b, h)), TensorType(x.dtype, (dirs, b, h))

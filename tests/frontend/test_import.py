@@ -7,7 +7,7 @@ import pytest
 from onnx import AttributeProto, helper
 
 from bessemer.core.dim import sym
-from bessemer.core.errors import GraphError, InvalidModel, UnsupportedModel
+from bessemer.core.errors import GraphError, InputError, InvalidModel, UnsupportedModel
 from bessemer.frontend.onnx import import_model
 from bessemer.ir.interp import run
 from bessemer.ir.verify import verify
@@ -202,7 +202,7 @@ def test_a_branch_for_other_sizes_is_left_out_and_taking_it_is_an_error(fits):
     verify(graph)
     assert np.array_equal(run(graph, {"x": X, "c": np.array(fits == "then")})["y"], -X)
     missing = "else_branch" if fits == "then" else "then_branch"
-    with pytest.raises(GraphError, match=f"rate takes its {missing}, which does not fit the sizes"):
+    with pytest.raises(InputError, match=f"rate takes its {missing}, which does not fit the sizes"):
         run(graph, {"x": X, "c": np.array(fits == "else")})
 
 

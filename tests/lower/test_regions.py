@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bessemer.core import dtype as dt
 from bessemer.core.dim import sym
+from bessemer.core.errors import InputError
 from bessemer.core.interval import Range
 from bessemer.ir import expr as ex
 from bessemer.ir import interp
@@ -267,7 +268,7 @@ def test_a_requirement_costs_a_branch_and_its_host_step_only_raises() -> None:
     lowered = check(g.done(g.exp(y)))
     (host,) = (i for i in lowered.items if isinstance(i, HostItem))
     assert host.why == "" and AliasItem(y, x) in lowered.items
-    with pytest.raises(ValueError, match="x is too large"):
+    with pytest.raises(InputError, match="x is too large"):
         execute.run(lowered, {"x": np.full((4, 9), 101, np.float32)}, {})
 
 
