@@ -20,9 +20,30 @@ FLOATS = ("f32", "f16", "f64")
 NUMBERS = ("f32", "f16", "i64", "i32", "u8")
 
 
+GRID = 64  # places per unit at which erf is known
+KNOWN = np.array([math.erf(k / GRID) for k in range(6 * GRID + 1)])
+BLOCK = 1 << 14  # elements that caches hold, with what is computed of them
+
+
 def erf(x: np.ndarray) -> np.ndarray:
-    """The error function, in x's dtype."""
-    return np.asarray(np.frompyfunc(math.erf, 1, 1)(x)).astype(x.dtype)
+    """The error function, in x's dtype; of 16 and 32 bits by Taylor series around known places, to 1e-13."""
+    if x.dtype == np.float64:
+        return np.asarray(np.frompyfunc(math.erf, 1, 1)(x)).astype(x.dtype)
+    flat, out = np.ascontiguousarray(x).reshape(-1), np.empty(x.size, x.dtype)
+    for k in range(0, x.size, BLOCK):
+        out[k : k + BLOCK] = _erf_near(flat[k : k + BLOCK].astype(np.float64))
+    return out.reshape(x.shape)
+
+
+def _erf_near(x: np.ndarray) -> np.ndarray:
+    """erf of float64 values; NaN stays NaN."""
+    size = np.minimum(np.abs(x), KNOWN.size // GRID)
+    places = np.rint(np.nan_to_num(size) * GRID).astype(np.int64)
+    a = places / GRID
+    t, square = size - a, a * a
+    series = t * (((16 * square - 48) * square + 12) / 120 * t + (12 - 8 * square) * a / 24)
+    series = t * (1 + t * (-a + t * ((4 * square - 2) / 6 + series)))
+    return np.asarray(np.copysign(KNOWN[places] + (2 / math.sqrt(math.pi)) * np.exp(-square) * series, x))
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:

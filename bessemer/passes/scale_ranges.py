@@ -70,9 +70,10 @@ class Exponents:
         weight = self.e.constant_of(node.inputs[1]) if len(node.inputs) == 2 else None
         if weight is None or weight.type.dtype != dt.f32:
             return False
-        array = weight.load().reshape(-1).astype(np.float64) * 2.0 ** self.folded(node)
-        peak, rms = float(np.abs(array).max(initial=0)), math.sqrt(float(array @ array) / max(1, array.size))
-        return peak < float(np.finfo(np.float16).max) and (rms >= SMALLEST_WEIGHTS or peak == 0)
+        array, power = weight.load().reshape(-1), 2.0 ** self.folded(node)
+        peak = float(max(array.max(initial=0), -array.min(initial=0))) * power
+        size = math.sqrt(float(np.dot(array, array)) / max(1, array.size)) * power
+        return peak < float(np.finfo(np.float16).max) and (size >= SMALLEST_WEIGHTS or peak == 0)
 
     def folded(self, node: Node) -> int:
         """The exponent of the power of two that goes into the weight of `node`."""

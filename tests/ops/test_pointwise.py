@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from bessemer.core.interval import Range
 from bessemer.ir.fold import evaluate
 from bessemer.ir.graph import TensorType
 from bessemer.ir.opdef import OPS, SYMBOL_RANGES, InferContext
+from bessemer.ops import pointwise
 from tests.ops.eval_compute import Evaluator
 
 
@@ -106,3 +108,15 @@ def test_functions_on_dims() -> None:
         on_dims("eq", n, 5, ranges=ranges)
     with pytest.raises(ShapeError, match="sign"):
         on_dims("div", n - 5, 2, ranges=ranges)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_erf_is_the_nearest_value_of_its_dtype(dtype: type) -> None:
+    rng = np.random.default_rng()
+    x = np.concatenate([rng.standard_normal(40_000), np.exp(rng.uniform(-60, 4, 20_000)), np.arange(-400, 400) / 64])
+    x = np.append(x, [0.0, -0.0, np.inf, -np.inf, np.nan]).astype(dtype)
+    want = np.array([math.erf(float(v)) for v in x])
+    got, limits = pointwise.erf(x), np.finfo(dtype)
+    assert got.dtype == dtype and np.array_equal(np.signbit(got), np.signbit(want))
+    np.testing.assert_allclose(got.astype(np.float64), want, 0.51 * limits.eps, limits.smallest_subnormal)
+    assert pointwise.erf(x[:0].reshape(0, 3)).shape == (0, 3) and pointwise.erf(x[0]).shape == ()
