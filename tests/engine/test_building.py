@@ -56,38 +56,61 @@ import bessemer
 
 def build(model, width, path):
     profile = bessemer.Profile({"x": ((1, width), (4, width), (16, width))})
-    bessemer.build(model, tune="off", threads=2, profiles=[profile]).save(path)
+    bessemer.build(model, target=target, precision=precision, tune="off", threads=2, profiles=[profile]).save(path)
     if not sys.platform.startswith("linux"):
         return 0
     status = open("/proc/self/status").read()  # getrusage begins with the peak of the process that started this one
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
-small, large, width, out = sys.argv[1:]
+small, large, width, out, target, precision = sys.argv[1:]
 print(json.dumps([build(small, 96, out), build(large, int(width), out)]))
 """
 
 
 @pytest.fixture(scope="module")
-def large(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, list[int]]:
-    """An engine of 200 MB; the bytes of its weights; the peak memory of a small build and then of this one."""
-    folder = tmp_path_factory.mktemp("large")
-    model = perceptron(WIDE, LAYERS)
-    onnx.save(model, folder / "large.onnx")
-    peaks = json.loads(output(PEAK, small, folder / "large.onnx", WIDE, folder / "large.engine"))
-    (folder / "large.onnx").unlink()
-    return folder / "large.engine", sum(len(t.raw_data) for t in model.graph.initializer), peaks
+def large_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """A model of 200 MB; the bytes of its weights."""
+    path, model = tmp_path_factory.mktemp("large") / "large.onnx", perceptron(WIDE, LAYERS)
+    onnx.save(model, path)
+    return path, sum(len(t.raw_data) for t in model.graph.initializer)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_a_build_needs_less_than_twice_the_weights(large: tuple[Path, int, list[int]]) -> None:
-    """Beyond what any build needs, which is less than a gigabyte. Pages of the model's file count as memory here."""
-    _, weights, (before, peak) = large
+@pytest.fixture(scope="module")
+def large(large_model: tuple[Path, int], small: Path) -> tuple[Path, list[int]]:
+    """Its engine for the CPU; the peak memory of a small build and then of this one."""
+    path = large_model[0].with_suffix(".engine")
+    return path, json.loads(output(PEAK, small, large_model[0], WIDE, path, "cpu", "fp32"))
+
+
+def check_peaks(weights: int, before: int, peak: int) -> None:
+    """Less than twice the weights beyond what any build needs, which is less than a gigabyte. Pages of the model's file
+    count as memory here."""
     assert weights >= 200 << 20
     assert before < 1 << 30
     assert peak - before < 2 * weights, f"{(peak - before) / weights:.2f} times the weights"
 
 
-def test_two_hundred_megabytes_are_loaded_in_a_third_of_a_second(large: tuple[Path, int, list[int]]) -> None:
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_build_needs_less_than_twice_the_weights(
+    large_model: tuple[Path, int], large: tuple[Path, list[int]]
+) -> None:
+    check_peaks(large_model[1], *large[1])
+
+
+@pytest.mark.triton
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_build_for_a_gpu_needs_less_than_twice_the_weights(
+    large_model: tuple[Path, int], small: Path, tmp_path: Path, precision: str
+) -> None:
+    """For fp16 values are measured in the interpreter, and weights are rounded filter by filter, on the way."""
+    engine = tmp_path / "gpu.engine"
+    peaks = json.loads(output(PEAK, small, large_model[0], WIDE, engine, "cuda:sm_90", precision))
+    check_peaks(large_model[1], *peaks)
+    assert engine.stat().st_size < large_model[1] * (0.6 if precision == "fp16" else 1.1)
+
+
+def test_two_hundred_megabytes_are_loaded_in_a_third_of_a_second(large: tuple[Path, list[int]]) -> None:
     """With the digest of every byte checked."""
     seconds = []
     for _ in range(3):
