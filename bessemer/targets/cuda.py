@@ -29,6 +29,7 @@ from bessemer.targets.base import Placement
 from bessemer.targets.compile_pool import TIMEOUT, Job
 
 ALIGN = 16  # of every pointer, in bytes: what the planner and the device's allocator give, and run() checks
+MEASUREMENT = 2  # of kernels, a version: raise it with any change of how tune/guarded_cuda.py times them
 COMPILE_OPTIONS = ("num_warps", "num_stages", "num_ctas", "maxnreg")
 TRITON_TYPES = {
     "f64": "fp64", "f32": "fp32", "f16": "fp16", "bf16": "bf16", "i64": "i64", "i32": "i32", "i16": "i16", "i8": "i8",
@@ -130,9 +131,10 @@ class CudaTarget:
         return int(self.arch.removeprefix("sm_")) >= 90
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """What a time depends on: the GPU, and the compiler of the kernel's language."""
+        """What a time depends on: the GPU, the compiler of the kernel's language, and how it is taken."""
         return {
             "target": self.name, "arch": self.arch, "gpu": self.gpu.name, "sms": self.gpu.sms,
+            "measurement": MEASUREMENT,
             **{language: compile_pool.compiler_version(language) for language in self.languages},
         }  # fmt: skip
 

@@ -74,6 +74,13 @@ class CpuMeasurer:
         self.rng = np.random.default_rng()
         self.batch: _Batch | None = None
 
+    def open(self) -> None:
+        """Nothing is needed but what is compiled."""
+
+    def close(self) -> None:
+        """Forget what was compiled last."""
+        self.batch = None
+
     def prepare(self, work: Sequence[tuple[Problem, Sequence[Candidate]]], seconds: float | None = None) -> None:
         """Compile what these candidates need, so that measuring them does not wait for the compiler."""
         self._compiled([c for _, candidates in work for c in candidates], seconds)

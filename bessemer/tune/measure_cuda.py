@@ -1,55 +1,55 @@
-"""Times candidates on the GPU: compiled in a pool, screened against the oracle on poisoned buffers, timed as graphs.
+"""Times candidates on the GPU: compiled in a pool, run in a process of their own, compared with the oracle, then timed.
 
-A candidate is captured many times over into one CUDA graph, so that launch gaps do not hide what it costs. Candidates
-are timed in turns, and the least mean of the rounds counts.
+The process starts while the first kernels are compiled and serves all problems. A candidate that faults or hangs ends
+it, or has it ended; that candidate has failed, and the others go on in a new one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from bessemer.core.dim import evaluate
 from bessemer.core.errors import DeviceError
-from bessemer.device.cuda import Arguments, Device, Kernel, Module
-from bessemer.device.cuda_graph import Capture
-from bessemer.device.tensor_map import EncodedMap
-from bessemer.ir.graph import TensorType
-from bessemer.kernels.base import COUNTERS, TRANSFORMS, WORKSPACE, Arg, Int, Map, Problem
+from bessemer.kernels.base import TRANSFORMS, Arg, Int, KernelCode, Map, Pack, Problem
 from bessemer.targets.compile_pool import Job
 from bessemer.targets.cuda import CompiledKernel, CudaTarget, Request
 from bessemer.tune.case import Case, case_of
+from bessemer.tune.child import Lost, started
+from bessemer.tune.shared import Piece, Shared
 from bessemer.tune.task import Candidate, Measured
+from bessemer.tune.trial import Answer, Drop, Race, Setup, Shot, Trial, Turn
 
-GUARD = 4096
-POISON = 0xA5
-REPEATS = 20  # launches in one graph
-ROUNDS = 5
-
-
-@dataclass
-class _Prepared:
-    """One candidate on the device."""
-
-    launches: list[tuple[Kernel, tuple[int, ...], Arguments]]
-    modules: list[Module]
-    memory: list[int]
-    outputs: list[tuple[int, int]]  # guarded block, bytes of the output
-    workspace: tuple[int, int]
-    graph: Capture | None = None
-    best: float = field(default=float("inf"))
+START_SECONDS = 120.0  # until a new process has the GPU: some take long to wake up
+SECONDS = 20.0  # for all that a process is asked, and for every turn of a race
+TEXT = 500  # characters of a failure that are kept
 
 
 class CudaMeasurer:
     """Measures on this machine's first GPU."""
 
     def __init__(self, target: CudaTarget) -> None:
-        self.target, self.device = target, Device()
-        self.stream = self.device.stream()
+        self.target = target
         self.rng = np.random.default_rng()
         self.compiled: dict[Job, CompiledKernel | str] = {}
+        self.shared: Shared | None = None
+        self.process: _Process | None = None
+
+    def open(self) -> None:
+        """See that a process is there, or on its way."""
+        if self.shared is None:
+            self.shared = Shared()
+        if self.process is None:
+            self.process = _Process(self.shared)
+
+    def close(self) -> None:
+        """End the process, and give back the memory that was shared with it."""
+        if self.process is not None:
+            self.process.child.close()
+        if self.shared is not None:
+            self.shared.close()
+        self.process = self.shared = None
 
     def prepare(self, work: Sequence[tuple[Problem, Sequence[Candidate]]], seconds: float | None = None) -> None:
         """Compile all launches of these candidates in one go of the compilers' pool, for so many seconds at most."""
@@ -64,37 +64,18 @@ class CudaMeasurer:
         return all(self.target.job(Request(problem, candidate.code, launch)) in self.compiled for launch in launches)
 
     def measure(self, problem: Problem, candidates: Sequence[Candidate]) -> Sequence[Measured]:
+        """DeviceError where the GPU itself fails, and not a candidate."""
+        self.open()
+        assert self.shared is not None
         try:
             case = case_of(problem, self.rng)
         except (MemoryError, ValueError, TypeError) as failure:
             return [Measured(None, f"the oracle failed: {failure!r}")] * len(candidates)
-        compiled = self._compile(problem, candidates)
-        shared = [self._upload(a) for a in case.inputs]
-        results: list[Measured | None] = [None] * len(candidates)
-        ready: dict[int, _Prepared] = {}
-        for k, candidate in enumerate(candidates):
-            kernels = compiled[k]
-            if isinstance(kernels, str):
-                results[k] = Measured(None, kernels[:500])
-                continue
-            try:
-                prepared = self._prepare(problem, candidate, kernels, shared, case.inputs, case.env)
-                error = self._screen(prepared, problem, case)
-                if error is None:
-                    self._capture(prepared)
-                    ready[k] = prepared
-                else:
-                    results[k] = Measured(None, error)
-                    self._free(prepared)
-            except DeviceError as failure:
-                results[k] = Measured(None, failure.what[:500])
-        self._time(list(ready.values()))
-        for k, prepared in ready.items():
-            results[k] = Measured(prepared.best)
-            self._free(prepared)
-        for address in shared:
-            self.device.free(address)
-        return [r if r is not None else Measured(None, "not measured") for r in results]
+        attempts = _Attempts(problem, case, self.shared)
+        for k, (candidate, kernels) in enumerate(zip(candidates, self._compile(problem, candidates))):
+            attempts.add(k, candidate.code, kernels)
+        times = self._times(attempts)
+        return [Measured(times.get(k), attempts.failed.get(k)) for k in range(len(candidates))]
 
     def _add(self, requests: Sequence[Request], seconds: float | None) -> None:
         missing = {job: r for r in requests if (job := self.target.job(r)) not in self.compiled}
@@ -111,106 +92,139 @@ class CudaMeasurer:
             out.append(failed[0] if failed else [k for k in kernels if isinstance(k, CompiledKernel)])
         return out
 
-    def _upload(self, array: np.ndarray) -> int:
-        data = np.ascontiguousarray(array)
-        address = self.device.alloc(data.nbytes)
-        self.device.upload(address, data.ctypes.data, data.nbytes)
-        return address
+    def _times(self, attempts: _Attempts) -> Mapping[int, float]:
+        """Microseconds of all candidates that are right, by as many processes as it takes."""
+        while attempts.left():
+            attempts.at = None
+            self.open()
+            assert self.process is not None
+            try:
+                return attempts.run(self.process)
+            except Lost as lost:
+                self.process = None
+                if attempts.at is None:
+                    what = f"the process that measures kernels {lost}"
+                    raise DeviceError(what, fix="see with nvidia-smi whether the GPU works") from None
+                attempts.failed[attempts.at] = str(lost)[:TEXT]
+        return {}
 
-    def _prepare(
-        self, problem: Problem, candidate: Candidate, kernels: Sequence[CompiledKernel], shared: Sequence[int],
-        inputs: Sequence[np.ndarray], env: Mapping[str, int],
-    ) -> _Prepared:  # fmt: skip
-        code, memory, addresses = candidate.code, [], list(shared)
-        for pack in code.packs:
-            packed = TRANSFORMS.get(pack.transform).apply(inputs[pack.operand], *pack.params)
-            addresses[pack.operand] = self._upload(packed)
-            memory.append(addresses[pack.operand])
-        outputs, types = [], [*(o.type for o in problem.operands), *problem.outputs]
-        for pack in code.packs:
-            types[pack.operand] = pack.type
-        for t in problem.outputs:
-            nbytes = evaluate(t.nbytes, env)
-            block = self.device.alloc(nbytes + 2 * GUARD)
-            memory.append(block)
-            outputs.append((block, nbytes))
-            addresses.append(block + GUARD)
-        size = evaluate(code.workspace, env)
-        scratch = self.device.alloc(size + GUARD)
-        memory.append(scratch)
-        count = evaluate(code.counters, env)
-        memory.append(self.device.alloc(4 * count))
-        self.device.fill(memory[-1], 0, 4 * count, self.stream)
-        places = {**dict(enumerate(addresses)), WORKSPACE: scratch, COUNTERS: memory[-1]}
-        out = _Prepared([], [], memory, outputs, (scratch, size + GUARD))
-        for launch, compiled in zip(code.launches, kernels, strict=True):
-            module = self.device.load(compiled.cubin)
-            out.modules.append(module)
-            kernel = module.kernel(compiled.symbol, compiled.abi)
-            grid = tuple(evaluate(d, env) for d in launch.grid)
-            args = kernel.arguments([self._value(a, env, places, types) for a in launch.args])
-            for number, nbytes in enumerate(kernel.scratch_bytes(grid)):
-                if nbytes:
-                    memory.append(self.device.alloc(nbytes))
-                    args.scratch(number, memory[-1])
-            out.launches.append((kernel, grid, args))
-        return out
 
-    def _value(
-        self, arg: Arg, env: Mapping[str, int], places: Mapping[int, int], types: Sequence[TensorType]
-    ) -> int | EncodedMap:
-        if isinstance(arg, Int):
-            return evaluate(arg.value, env)
-        if isinstance(arg, Map):
-            return self.device.tensor_map(types[arg.operand].dtype, places[arg.operand], arg.map.at(env))
-        return places[arg.operand]
+class _Process:
+    """The one that has the GPU; it says so before it is asked anything."""
 
-    def _queue(self, prepared: _Prepared) -> None:
-        for kernel, grid, args in prepared.launches:
-            kernel.launch(grid, args, self.stream)
+    def __init__(self, shared: Shared) -> None:
+        self.child = started("bessemer.tune.guarded_cuda", shared.handle)
+        self.up = False
 
-    def _screen(self, prepared: _Prepared, problem: Problem, case: Case) -> str | None:
-        for block, nbytes in prepared.outputs:
-            self.device.fill(block, POISON, nbytes + 2 * GUARD)
-        self.device.fill(prepared.workspace[0], POISON, prepared.workspace[1])
-        self._queue(prepared)
-        self.device.synchronize()
-        for k, ((block, nbytes), t) in enumerate(zip(prepared.outputs, problem.outputs)):
-            host = np.empty(nbytes + 2 * GUARD, np.uint8)
-            self.device.download(host.ctypes.data, block, host.nbytes)
-            if not ((host[:GUARD] == POISON).all() and (host[GUARD + nbytes :] == POISON).all()):
-                return f"wrote outside output {k}"
-            shape = [evaluate(d, case.env) for d in t.shape]
-            if why := case.wrong(k, host[GUARD : GUARD + nbytes].view(t.dtype.numpy).reshape(shape)):
+    def ask(self, message: Setup | Trial | Drop | Race, turn: Callable[[int], None] | None = None) -> Answer:
+        """What it answers; `turn` is told which candidate it is at. Lost, and it has ended, where a candidate takes the
+        GPU's context with it, and DeviceError where there is none."""
+        if not self.up:
+            self._wait_for_gpu()
+        self.child.send(message)
+        while isinstance(found := self.child.receive(SECONDS), Turn):
+            if turn is not None:
+                turn(found.number)
+        if not found.alive:
+            self.child.close()
+            raise Lost(found.error)
+        assert isinstance(found, Answer)
+        return found
+
+    def _wait_for_gpu(self) -> None:
+        answer = self.child.receive(START_SECONDS)
+        if answer.error is not None:
+            self.child.close()
+            raise DeviceError(answer.error, fix=answer.fix)
+        self.up = True
+
+
+class _Attempts:
+    """The candidates of one problem, and what is known of them. `at` is the one that the process was at last."""
+
+    def __init__(self, problem: Problem, case: Case, shared: Shared) -> None:
+        self.problem, self.case, self.shared = problem, case, shared
+        self.trials: dict[int, Trial] = {}
+        self.failed: dict[int, str] = {}
+        self.right: set[int] = set()
+        self.at: int | None = None
+        shared.clear()
+        self.counters = 0
+        self.operands = tuple(shared.put(a) for a in case.inputs)
+        self.outputs = tuple(shared.room(evaluate(t.nbytes, case.env)) for t in problem.outputs)
+        self.packed: dict[Pack, Piece] = {}
+
+    def add(self, number: int, code: KernelCode, kernels: Sequence[CompiledKernel] | str) -> None:
+        """Describe a candidate; one that cannot be described, or was not compiled, has failed."""
+        if isinstance(kernels, str):
+            self.failed[number] = kernels[:TEXT]
+            return
+        try:
+            self.trials[number] = self._described(number, code, kernels)
+            self.counters = max(self.counters, evaluate(code.counters, self.case.env))
+        except Exception as error:  # a defect of this candidate alone: no such operand or packing
+            self.failed[number] = f"cannot be laid out: {type(error).__name__}: {error}"[:TEXT]
+
+    def left(self) -> list[Trial]:
+        return [trial for k, trial in self.trials.items() if k not in self.failed]
+
+    def run(self, process: _Process) -> Mapping[int, float]:
+        """Try all that have not failed, and time those that are right; Lost where one of them ends the process."""
+        left = self.left()
+        constants = frozenset(k for k, o in enumerate(self.problem.operands) if o.constant)
+        workspace = max(trial.workspace for trial in left)
+        answer = process.ask(Setup(self.operands, constants, self.outputs, workspace, self.counters))
+        if answer.error is not None:
+            raise DeviceError(answer.error, fix=answer.fix)
+        for trial in left:
+            self.at = trial.number
+            why = process.ask(trial).error
+            if why is None and trial.number not in self.right and (why := self._wrong()) is not None:
+                process.ask(Drop(trial.number))
+            if why is None:
+                self.right.add(trial.number)
+            else:
+                self.failed[trial.number] = why[:TEXT]
+        self.at = None
+        answer = process.ask(Race(), self._turn)
+        self.failed.update((k, why[:TEXT]) for k, why in answer.failed.items())
+        return answer.us
+
+    def _turn(self, number: int) -> None:
+        self.at = number
+
+    def _wrong(self) -> str | None:
+        """What is wrong with the outputs that are shown."""
+        for k, (piece, t) in enumerate(zip(self.outputs, self.problem.outputs)):
+            shape = [evaluate(d, self.case.env) for d in t.shape]
+            if why := self.case.wrong(k, self.shared.bytes(piece).view(t.dtype.numpy).reshape(shape)):
                 return why
         return None
 
-    def _capture(self, prepared: _Prepared) -> None:
-        with self.stream.capture() as graph:
-            for _ in range(REPEATS):
-                self._queue(prepared)
-        prepared.graph = graph
-        graph.launch(self.stream)
-        self.stream.synchronize()
+    def _described(self, number: int, code: KernelCode, kernels: Sequence[CompiledKernel]) -> Trial:
+        env = self.case.env
+        types = [*(o.type for o in self.problem.operands), *self.problem.outputs]
+        for pack in code.packs:
+            types[pack.operand] = pack.type
+        shots = tuple(
+            Shot(
+                k.cubin, k.symbol, k.abi, tuple(evaluate(d, env) for d in launch.grid),
+                tuple(_at(arg, env) for arg in launch.args),
+            )
+            for launch, k in zip(code.launches, kernels, strict=True)
+        )  # fmt: skip
+        packs = {pack.operand: self._pack(pack) for pack in code.packs}
+        return Trial(number, shots, packs, tuple(t.dtype for t in types), evaluate(code.workspace, env))
 
-    def _time(self, ready: Sequence[_Prepared]) -> None:
-        start, end = self.device.event(timing=True), self.device.event(timing=True)
-        for number in range(ROUNDS):
-            fastest = min((p.best for p in ready), default=0.0)
-            for p in ready:
-                if number > 1 and p.best > 1.5 * fastest:
-                    continue  # out of the race
-                assert p.graph is not None
-                start.record(self.stream)
-                p.graph.launch(self.stream)
-                end.record(self.stream)
-                end.synchronize()
-                p.best = min(p.best, end.milliseconds_since(start) * 1e3 / REPEATS)
+    def _pack(self, pack: Pack) -> Piece:
+        if pack not in self.packed:
+            packed = TRANSFORMS.get(pack.transform).apply(self.case.inputs[pack.operand], *pack.params)
+            self.packed[pack] = self.shared.put(packed)
+        return self.packed[pack]
 
-    def _free(self, prepared: _Prepared) -> None:
-        if prepared.graph is not None:
-            prepared.graph.close()
-        for module in prepared.modules:
-            module.close()
-        for address in prepared.memory:
-            self.device.free(address)
+
+def _at(arg: Arg, env: Mapping[str, int]) -> Arg:
+    """An argument at one shape."""
+    if isinstance(arg, Int):
+        return Int(evaluate(arg.value, env), arg.bits)
+    return Map(arg.operand, arg.map.at(env)) if isinstance(arg, Map) else arg

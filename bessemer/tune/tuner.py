@@ -32,6 +32,12 @@ MODES = ("off", "cache", "device")
 class Measurer(Protocol):
     """Times candidates of one problem on the device, after checking each against the reference."""
 
+    def open(self) -> None:
+        """Begin to get ready to measure, which may take as long as compiling does."""
+
+    def close(self) -> None:
+        """Give back what measuring needs; it gets it again where it must."""
+
     def prepare(self, work: Sequence[tuple[Problem, Sequence[Candidate]]], seconds: float | None = None) -> None:
         """Compile all that will be measured next, for so many seconds at most. What was not prepared is compiled when
         it is measured."""
@@ -71,6 +77,13 @@ class Tuner:
 
         `symbols` are those that inputs bind: kernels may differ by them. Every problem is tuned at its opt shape
         before any is elsewhere."""
+        try:
+            return self._chosen(problems, symbols)
+        finally:
+            if self.measurer is not None:
+                self.measurer.close()
+
+    def _chosen(self, problems: Iterable[Problem], symbols: Collection[str]) -> dict[Problem, tuple[Variant, ...]]:
         end = None if self.budget is None else self.clock() + self.budget
         counts: dict[Problem, int] = {}
         for problem in problems:
@@ -197,6 +210,7 @@ class Tuner:
         work = [(t.problem, missing) for t in tasks if (missing := self._missing(t, width))]
         if work:
             self.tell(0, len(tasks), "compile")
+            measurer.open()
             measurer.prepare(work, seconds)
 
     def _time(self, tasks: Sequence[Task], measurer: Measurer, width: int | None, end: float | None) -> None:

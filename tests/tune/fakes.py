@@ -67,6 +67,13 @@ class FakeMeasurer:
     compile_seconds: float = 0.0
     prepared: list[list[tuple[str, ...]]] = field(default_factory=list)
     compiled: set[tuple[str, str]] = field(default_factory=set)
+    opened: bool = False
+
+    def open(self) -> None:
+        self.opened = True
+
+    def close(self) -> None:
+        self.opened = False
 
     def prepare(self, work: Sequence[tuple[Problem, Sequence[Candidate]]], seconds: float | None = None) -> None:
         self.prepared.append([tuple(c.label for c in candidates) for _, candidates in work])
@@ -82,6 +89,7 @@ class FakeMeasurer:
         return (problem.key, candidate.label) in self.compiled
 
     def measure(self, problem: Problem, candidates: Sequence[Candidate]) -> Sequence[Measured]:
+        assert self.opened
         self.asked.append(tuple(c.label for c in candidates))
         if self.clock is not None:
             self.clock.now += self.seconds

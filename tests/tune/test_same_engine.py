@@ -27,6 +27,12 @@ class Pretender:
     def __init__(self) -> None:
         self.asked = 0
 
+    def open(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
     def prepare(self, work: Sequence[tuple[Problem, Sequence[Candidate]]], seconds: float | None = None) -> None:
         pass
 

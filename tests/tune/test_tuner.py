@@ -453,9 +453,10 @@ def test_times_are_saved_while_others_are_measured_and_when_measuring_fails(tmp_
                 raise DeviceError("the GPU fell off the bus")
             return super().measure(problem, candidates)
 
-    times = {A8: 3.0, A16: 2.0, B: 1.0}
-    run = tuner(cache=TimingCache(path), measurer=Failing(times, clock, seconds=6.0), clock=clock)
+    failing = Failing({A8: 3.0, A16: 2.0, B: 1.0}, clock, seconds=6.0)
+    run = tuner(cache=TimingCache(path), measurer=failing, clock=clock)
     with pytest.raises(DeviceError, match="fell off the bus"):
         run.choices([problem(m) for m in range(8, 80, 8)])
+    assert not failing.opened
     assert seen == [0, 3, 3, 9, 9], "every ten seconds"
     assert len(TimingCache(path).entries) == 12, "and in the end"

@@ -35,6 +35,12 @@ class AtPoints:
     us: Callable[[str, Mapping[str, int]], float]
     asked: list[tuple[tuple[int, ...], tuple[str, ...]]] = field(default_factory=list)
 
+    def open(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
     def prepare(self, work: Sequence[tuple[Problem, Sequence[Candidate]]], seconds: float | None = None) -> None:
         pass
 
