@@ -182,7 +182,7 @@ def code(problem: Problem, target: Limits, rows: Rows, config: Config) -> Kernel
     launch = Launch("kernel", (t.split * walkers,), (x, Ptr(1), *sizes, *module.args), options)
     blocks = ceildiv_int(ceildiv_int(rows.channels, t.columns) * t.columns, BLOCK)
     packed = TensorType(problem.operands[1].type.dtype, (rows.batches * blocks, rows.chunks, BLOCK, BLOCK))
-    pack = Pack(1, "swizzled_blocks", (rows.order, blocks, rows.chunks, True), packed)
+    pack = Pack(1, "swizzled_blocks", (rows.order, blocks, rows.chunks), packed)
     return KernelCode("cuda", module.text, (launch,), (pack,))
 
 

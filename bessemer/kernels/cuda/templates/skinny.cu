@@ -46,6 +46,9 @@ inline constexpr int place_of(int t) {
     return t - t % PERMUTED + 8 * j + 2 * q + t % 2;
 }
 
+// The channel that row r of a block of packed weights is. Other kernels finish products where they are, and want it so.
+inline int channel_of(int r) { return r - r % 32 + r / 2 % 4 * 8 + r / 8 % 4 * 2 + r % 2; }
+
 // Where in a partial sum channel and token of the tile lie: tokens are neighbours, and four floats after every eight
 // channels spread the reads of `gather` over all banks.
 inline constexpr int sum_at(int channel, int t) { return channel * OWN + channel / 8 * 4 + t % OWN; }
@@ -108,17 +111,18 @@ inline void multiply(uint32_t shared, float (&sums)[BT / 2], int c, int block) {
         product(sums, weights + 2 * k, tokens + 2 * k);
 }
 
-// Sends the warpgroup's sums to the CTAs that finish their tokens. A thread holds, of 8 columns and 64 channels at a
-// time, columns 2 (lane % 4) + {0, 1} and channels 16 warp + lane / 4 + {0, 8}.
+// Sends the warpgroup's sums to the CTAs that finish their tokens. A thread holds, of 8 columns and 64 rows at a time,
+// columns 2 (lane % 4) + {0, 1} and rows 16 warp + lane / 4 + {0, 8}.
 inline void send(uint32_t shared, const float (&sums)[BT / 2], int rank, int slice, int block) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
     const uint32_t target = shared + PARTS_AT + (rank * SLICES + slice) * PART * 4;
 #pragma unroll
-    for (int half = 0; half < 2; half++)
+    for (int half = 0; half < 2; half++) {
+        const int channel = block * 64 + channel_of(warp * 16 + half * 8 + lane / 4);
 #pragma unroll
         for (int n = 0; n < BT / 4; n += WIDTH) {  // of the thread's tokens
             const int t = n / NEIGHBOURS * PERMUTED + lane % 4 * NEIGHBOURS + n % NEIGHBOURS;
-            const uint32_t at = target + sum_at(block * 64 + warp * 16 + half * 8 + lane / 4, t) * 4;
+            const uint32_t at = target + sum_at(channel, t) * 4;
             float values[WIDTH];
 #pragma unroll
             for (int v = 0; v < WIDTH; v++)
@@ -128,6 +132,7 @@ inline void send(uint32_t shared, const float (&sums)[BT / 2], int rank, int sli
             else
                 store_async<WIDTH>(address_in(at, t / OWN), values, address_in(shared + RECEIVED_AT, t / OWN));
         }
+    }
 }
 
 // The sums of 8 channels of one token, parts in their order.
