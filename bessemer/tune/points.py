@@ -2,7 +2,8 @@
 
 Every symbol that an input binds gets a few values: its ends, its opt, and geometric means of the widest gaps. The grid
 of these values cuts the range of shapes into boxes, one around each point, with borders at geometric means. Boxes with
-one kernel merge, so that a kernel is taken by comparing a few sizes, once per shape.
+one kernel merge, so that a kernel is taken by comparing a few sizes, once per shape. The rows that are multiplied by
+weights are one size, whichever symbols they are the product of: it alone gets values, and more of them.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from bessemer.core.dim import Dim, floordiv, minimum, sym
-from bessemer.core.interval import UNBOUNDED, Range
+from bessemer.core.dim import Dim, DimExpr, floordiv, minimum, product, sym
+from bessemer.core.interval import INF, UNBOUNDED, Range, bounds
 from bessemer.kernels.base import Problem
 
 FAR = 8  # times the opt value: where the last point is if nobody gave an upper end
 T = TypeVar("T")
-Box = tuple[tuple[str, int, int], ...]  # symbol, least and greatest value
+Box = tuple[tuple[Dim, int, int], ...]  # a size (a symbol, or the product of all), its least and greatest value
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,58 @@ def points_of(problem: Problem, symbols: Collection[str], limit: int) -> list[Po
 
     `symbols` are those that inputs bind: the others are not known when a kernel is taken."""
     ranges = {name: r for name, r in problem.ranges if name in symbols and r.lo < r.hi}
+    if len(ranges) > 1 and limit > 1 and _is_one_size(problem, ranges):
+        return _along(problem, ranges, limit)
     each = int(limit ** (1 / len(ranges)) + 1e-9) if ranges else 1
     if each < 2:
         return [Point(problem, ())]
-    cells = [[(name, *cell) for cell in _cells(r, each)] for name, r in ranges.items()]
+    cells = [[(name, *cell) for cell in _cells(r, _values(r, each))] for name, r in ranges.items()]
     return [
-        Point(_at(problem, {name: at for name, at, _, _ in chosen}), tuple((n, lo, hi) for n, _, lo, hi in chosen))
+        Point(_at(problem, {name: at for name, at, _, _ in chosen}), tuple((sym(n), lo, hi) for n, _, lo, hi in chosen))
         for chosen in itertools.product(*cells)
     ]
+
+
+def _is_one_size(problem: Problem, ranges: Mapping[str, Range]) -> bool:
+    """Whether the symbols only ever occur as their product, in a product with weights."""
+    if problem.op != "matmul" or not any(o.constant for o in problem.operands):
+        return False
+    rows = product([sym(name) for name in ranges])
+    assert isinstance(rows, DimExpr)
+    types = [*(o.type for o in problem.operands), *problem.outputs]
+    sizes = [size for size in (t.numel for t in types) if isinstance(size, DimExpr)]
+    return all([monomial for monomial, _ in size.terms] == [monomial for monomial, _ in rows.terms] for size in sizes)
+
+
+def _along(problem: Problem, ranges: Mapping[str, Range], limit: int) -> list[Point]:
+    """Points along the product of all symbols."""
+    least, greatest = (math.prod(ends) for ends in zip(*((r.lo, r.hi) for r in ranges.values())))
+    opt = math.prod(r.typical for r in ranges.values())
+    whole = Range(least, greatest if all(r.bounded for r in ranges.values()) else INF, opt)
+    places = {math.prod(place.values()): place for place in (_place(v, ranges) for v in _values(whole, limit))}
+    rows = product([sym(name) for name in ranges])
+    cells = _cells(whole, sorted(places))
+    return [Point(_at(problem, places[at]), ((rows, low, high),)) for at, low, high in cells]
+
+
+def _place(value: int, ranges: Mapping[str, Range]) -> dict[str, int]:
+    """Values of the symbols with about that product, between the opt shape and the least or the greatest one."""
+    if value == math.prod(r.typical for r in ranges.values()):
+        return {name: r.typical for name, r in ranges.items()}
+    opt = {name: max(1, r.typical) for name, r in ranges.items()}
+    lower = value < math.prod(opt.values())
+    ends = {name: max(1, r.lo) if lower else _high(r) for name, r in ranges.items()}
+    whole = math.log(math.prod(ends.values()) / math.prod(opt.values()))
+    share = math.log(max(1, value) / math.prod(opt.values())) / whole if whole else 0.0
+    out = {name: _near(opt[name] * (ends[name] / opt[name]) ** share, r) for name, r in ranges.items()}
+    *_, last = ranges
+    out[last] = _near(value / math.prod(v for name, v in out.items() if name != last), ranges[last])
+    return out
+
+
+def _near(value: float, r: Range) -> int:
+    """The valid size nearest to a value."""
+    return min(max(round(value / r.multiple), -(-max(1, r.lo) // r.multiple)), r.hi // r.multiple) * r.multiple
 
 
 def _at(problem: Problem, values: Mapping[str, int]) -> Problem:
@@ -53,9 +98,8 @@ def _at(problem: Problem, values: Mapping[str, int]) -> Problem:
     return replace(problem, ranges=moved)
 
 
-def _cells(r: Range, count: int) -> list[tuple[int, int, int]]:
-    """(point, least, greatest) of each interval of a symbol."""
-    found = _values(r, count)
+def _cells(r: Range, found: Sequence[int]) -> list[tuple[int, int, int]]:
+    """(point, least, greatest) of each interval around these values."""
     ends = [math.isqrt(max(1, a) * b) for a, b in itertools.pairwise(found)]
     return list(zip(found, [r.lo, *(e + 1 for e in ends)], [*ends, r.hi], strict=True))
 
@@ -63,7 +107,7 @@ def _cells(r: Range, count: int) -> list[tuple[int, int, int]]:
 def _values(r: Range, count: int) -> list[int]:
     """At most `count` values: the opt, the ends (the farther one first), then the middles of the widest gaps."""
     opt = r.typical
-    low, high = max(1, r.lo), r.hi if r.bounded else max(r.lo, min(r.hi, FAR * opt))
+    low, high = max(1, r.lo), _high(r)
 
     def rounded(value: int) -> int:
         up = -(-value // r.multiple) * r.multiple
@@ -78,6 +122,11 @@ def _values(r: Range, count: int) -> list[int]:
             break
         found = sorted([*found, max(wide)[1]])
     return found
+
+
+def _high(r: Range) -> int:
+    """The greatest value, or the greatest that is looked at where there is none."""
+    return r.hi if r.bounded else max(r.lo, min(r.hi, FAR * max(1, r.typical)))
 
 
 def merged(boxes: Mapping[Box, T]) -> list[tuple[Box, T]]:
@@ -106,15 +155,16 @@ def merged(boxes: Mapping[Box, T]) -> list[tuple[Box, T]]:
 def inside(box: Box, ranges: Mapping[str, Range]) -> Dim:
     """1 for shapes in the box and 0 for others, as a dim: a grid times it launches nothing outside."""
     out: Dim = 1
-    for name, low, high in box:
-        if low > ranges[name].lo:
-            out = out * minimum(1, floordiv(sym(name), low))
-        if high < ranges[name].hi:
-            out = out * (1 - minimum(1, floordiv(sym(name), high + 1)))
+    for size, low, high in box:
+        least, greatest = bounds(size, ranges)
+        if low > least:
+            out = out * minimum(1, floordiv(size, low))
+        if high < greatest:
+            out = out * (1 - minimum(1, floordiv(size, high + 1)))
     return out
 
 
 def words(box: Box, ranges: Mapping[str, Range]) -> str:
-    """The shapes of a box, but for symbols with their whole range: "batch 1 to 4"."""
-    said = [(n, lo, hi) for n, lo, hi in box if lo > ranges[n].lo or hi < ranges[n].hi]
+    """The shapes of a box, but for sizes with their whole range: "batch 1 to 4"."""
+    said = [(n, lo, hi) for n, lo, hi in box if lo > bounds(n, ranges)[0] or hi < bounds(n, ranges)[1]]
     return ", ".join(f"{n} {lo} or more" if hi >= UNBOUNDED else f"{n} {lo} to {hi}" for n, lo, hi in said)

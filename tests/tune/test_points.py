@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -12,14 +14,20 @@ from bessemer.core.dim import evaluate, sym
 from bessemer.core.dimtext import parse
 from bessemer.core.interval import INF, UNBOUNDED, Range
 from bessemer.kernels.base import Problem
-from bessemer.tune.points import Box, inside, merged, points_of
+from bessemer.tune.points import Box, inside, merged, points_of, words
 from tests.tune.fakes import problem
 
 B, S = Range(1, 32, 8), Range(16, 512, 128, 8)
 
 
-def _two() -> Problem:
-    return problem(sym("b") * sym("s"), b=B, s=S)
+def _two(b: Range = B, s: Range = S) -> Problem:
+    """A product of two computed matrices."""
+    return replace(_rows(b, s), operands=tuple(replace(o, constant=False) for o in _rows(b, s).operands))
+
+
+def _rows(b: Range, s: Range) -> Problem:
+    """A product with weights."""
+    return problem(sym("b") * sym("s"), b=b, s=s)
 
 
 def test_static_problems_and_symbols_that_no_input_binds_have_one_point() -> None:
@@ -34,7 +42,19 @@ def test_two_symbols_share_the_limit_and_the_opt_shape_is_a_point() -> None:
         itertools.product((1, 8, 32), (16, 128, 512))
     )
     assert found[4].problem is not None and found[4].problem.key == _two().key
-    assert found[0].box == (("b", 1, 2), ("s", 16, 45)) and found[8].box == (("b", 17, 32), ("s", 257, 512))
+    b, s = sym("b"), sym("s")
+    assert found[0].box == ((b, 1, 2), (s, 16, 45)) and found[8].box == ((b, 17, 32), (s, 257, 512))
+
+
+def test_rows_of_a_product_with_weights_are_one_size() -> None:
+    found = points_of(_rows(Range(1, 32, 8), Range(16, 512, 128)), {"b", "s"}, 9)
+    rows = [math.prod(r.typical for _, r in p.problem.ranges) for p in found]
+    assert rows[0] == 16 and rows[-1] == 32 * 512 and 8 * 128 in rows and len(rows) == 9
+    assert all(1.9 < after / before < 4.1 for before, after in itertools.pairwise(rows))
+    for point, at in zip(found, rows, strict=True):
+        ((size, low, high),) = point.box
+        assert size == sym("b") * sym("s") and low <= at <= high
+    assert words(found[3].box, {"b": B, "s": S}).startswith("b*s 2")
 
 
 def test_middles_are_multiples_and_near_values_are_not_split() -> None:
@@ -62,9 +82,10 @@ def test_boxes_take_every_shape_once_merged_or_not(data: st.DataObject) -> None:
         return Range(lo, hi, data.draw(st.integers(lo, hi)))
 
     ranges = {"b": range_(), "s": range_()}
-    found = points_of(
-        problem(sym("b") * sym("s"), b=ranges["b"], s=ranges["s"]), set(ranges), data.draw(st.integers(1, 17))
-    )
+    made = data.draw(st.sampled_from((_two, _rows)))
+    found = points_of(made(ranges["b"], ranges["s"]), set(ranges), data.draw(st.integers(1, 17)))
+    whole = made(ranges["b"], ranges["s"])
+    assert len({p.problem.key for p in found}) == len(found) and whole.key in {p.problem.key for p in found}
     boxes: dict[Box, int] = {p.box: data.draw(st.integers(0, 2)) for p in found}
     larger = merged(boxes)
     assert len(larger) <= len(boxes)
@@ -76,13 +97,13 @@ def test_boxes_take_every_shape_once_merged_or_not(data: st.DataObject) -> None:
 
 def test_equal_neighbours_become_one_box() -> None:
     boxes = {p.box: 1 for p in points_of(_two(), {"b", "s"}, 9)}
-    assert merged(boxes) == [((("b", 1, 32), ("s", 16, 512)), 1)]
+    assert merged(boxes) == [(((sym("b"), 1, 32), (sym("s"), 16, 512)), 1)]
     assert inside(merged(boxes)[0][0], {"b": B, "s": S}) == 1
-    odd = {**boxes, min(boxes): 2}
+    odd = {**boxes, next(iter(boxes)): 2}
     assert sorted(v for _, v in merged(odd)) == [1, 1, 2]
 
 
 def test_the_dim_survives_being_written() -> None:
-    when = inside((("b", 3, 16), ("s", 16, 45)), {"b": B, "s": S}) * sym("b")
+    when = inside(((sym("b"), 3, 16), (sym("s"), 16, 45)), {"b": B, "s": S}) * sym("b")
     assert parse(str(when)) == when
     assert [evaluate(when, {"b": b, "s": 16}) for b in (2, 3, 16, 17)] == [0, 3, 16, 0]
