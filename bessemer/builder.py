@@ -185,6 +185,8 @@ class _Build:
         self.cache = given if isinstance(given, TimingCache) else TimingCache(given)
         self.cache.shipped = shipped(self.target.fingerprint())
         self.notes += getattr(self.target, "notes", ())
+        if self.options.tf32 and self.target.name == "cpu":
+            self.notes.append("TF32 is for GPUs: products run in fp32 here")
 
     def tell(self, stage: str, done: int, total: int, what: str = "") -> None:
         if self.options.progress is not None:

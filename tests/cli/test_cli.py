@@ -117,8 +117,11 @@ def test_build_says_what_it_made(tmp_path: Path, model: Path) -> None:
     summary = as_json("build", model, "-o", out, "--tune", "off")
     assert summary["engine"] == str(out) and summary["bytes"] == out.stat().st_size
     assert summary["target"].startswith("cpu:") and summary["steps"] >= 1 and summary["slow_paths"] == []
-    done = command("build", model, "-o", out, "--tune", "off")
+    assert (summary["timed"], summary["notes"]) == (0, []) and summary["by_model"] == summary["steps"]
+    done = command("build", model, "-o", out, "--tune", "off", "--tf32")
     assert done.returncode == 0 and str(out) in done.stdout and "built in" in done.stdout
+    assert f"0 kernels chosen by time, {summary['steps']} by the roofline model" in done.stdout
+    assert "note: TF32 is for GPUs: products run in fp32 here" in done.stdout
 
 
 def test_build_and_inspect_tell_what_fp16_cannot_hold(tmp_path: Path, model: Path) -> None:
@@ -127,8 +130,8 @@ def test_build_and_inspect_tell_what_fp16_cannot_hold(tmp_path: Path, model: Pat
     plain = as_json("build", model, "-o", out, "--fp16", "--tune", "off")
     assert plain["notes"] == []
     told = as_json("build", model, "-o", out, "--fp16", "--calibration", calibration, "--tune", "off")
-    assert "stays in fp32: matmul Product" in told["notes"][0] and "measured on 1 calibration" in told["notes"][0]
-    assert "stays in fp32: matmul Product" in ok("inspect", out)
+    assert "stays in fp32: softmax Rank" in told["notes"][0] and "measured on 1 calibration" in told["notes"][0]
+    assert "stays in fp32: softmax Rank" in ok("inspect", out)
     done = command("build", model, "-o", out, "--calibration", calibration)
     assert done.returncode == 1 and "calibration inputs are for fp16" in done.stderr
 

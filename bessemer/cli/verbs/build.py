@@ -72,15 +72,19 @@ def command(
         return
     engine.save(output)
     slow, nodes = engine.manifest["slow_paths"], engine.manifest["model"]["nodes"]
+    chosen = [engine.program.kernels[s.kernel].chosen_by for s in engine.program.steps if s.kernel >= 0]
+    guessed = chosen.count("model")
     if as_json:
         say_json({"engine": str(output), "seconds": seconds, "bytes": output.stat().st_size, "target": engine.target,
-                  "onnx_nodes": nodes, "steps": len(engine.program.steps), "slow_paths": slow,
-                  "notes": engine.manifest["notes"], **engine.memory})  # fmt: skip
+                  "onnx_nodes": nodes, "steps": len(engine.program.steps), "timed": len(chosen) - guessed,
+                  "by_model": guessed, "slow_paths": slow, "notes": engine.manifest["notes"],
+                  **engine.memory})  # fmt: skip
         return
     say(
         f"{output}: {size(output.stat().st_size)}, {nodes} ONNX nodes in {len(engine.program.steps)} steps "
         f"for {engine.target}, built in {seconds:.1f} s; weights {size(engine.memory['weights'])}, "
-        f"arena {size(engine.memory['arena'])}"
+        f"arena {size(engine.memory['arena'])}; {len(chosen) - guessed} kernels chosen by time, "
+        f"{guessed} by the roofline model or for want of others"
     )
     for line in slow:
         say(f"slow path: {line}", style="yellow")
