@@ -76,6 +76,11 @@ class BuildOptions:
         ):
             if value not in allowed:
                 raise BuildError(f"{name} is {value!r}", fix=f"use one of {', '.join(str(a) for a in allowed if a)}")
+        for name, number, least in (
+            ("threads", self.threads, 1), ("workspace", self.workspace, 0), ("build_budget", self.build_budget, 0)
+        ):  # fmt: skip
+            if number is not None and not number >= least:
+                raise BuildError(f"{name} is {number}", fix=f"give {least} or more, or leave it out")
         if self.calibration and self.precision != "fp16":
             raise BuildError(
                 f"calibration inputs are for fp16, and the precision is {self.precision}", fix="leave them out"

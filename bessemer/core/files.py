@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import tempfile
@@ -15,8 +16,12 @@ from typing import BinaryIO
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A temporary file beside `path` that takes its place, synced, when the block ends well; OSError where it cannot.
 
-    Folders are made; the permissions are those of an ordinary new file.
+    Folders are made; the permissions are those of an ordinary new file. What a link points to is replaced, not the
+    link; what is there and no file, a device for one, is left alone.
     """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is there already, and no ordinary file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     temporary = Path(name)

@@ -44,6 +44,10 @@ class Signature:
 
     def ordered(self, feeds: Mapping[str, Any] | Sequence[Any]) -> list[Any]:
         """The arrays in signature order; InputError names what is missing and what is unknown."""
+        if not isinstance(feeds, (Mapping, Sequence)) or isinstance(feeds, (str, bytes)):
+            raise InputError(
+                f"inputs were given as {type(feeds).__name__}", fix="give {name: array}, or [array] in signature order"
+            )
         if not isinstance(feeds, Mapping):
             if len(feeds) != len(self.inputs):
                 raise InputError(
@@ -137,6 +141,16 @@ def check_out(out: Any, t: Tensor, shape: tuple[int, ...]) -> np.ndarray:
     if not out.flags.c_contiguous or not out.flags.writeable:
         raise InputError(f"out buffer for {t.name} must be C-contiguous and writable")
     return out
+
+
+def host_buffer(out: Any, name: str) -> np.ndarray:
+    """A numpy array over an output buffer of any library; itself for a numpy array."""
+    if isinstance(out, np.ndarray):
+        return out
+    view = view_of(out)
+    if view.device != "cpu" or not view.writable:
+        raise InputError(f"out buffer for {name} is {'read-only' if view.device == 'cpu' else 'on a GPU'}")
+    return storage(view)
 
 
 def as_array(value: Any) -> np.ndarray:

@@ -23,7 +23,7 @@ from bessemer.core.errors import InputError
 from bessemer.device.cpu import empty_array
 from bessemer.engine.engine import Engine, TensorInfo
 from bessemer.engine.program import Step
-from bessemer.runtime.bindings import Signature, as_array, check_out
+from bessemer.runtime.bindings import Signature, as_array, check_out, host_buffer
 from bessemer.runtime.cpu import CpuContext, CpuEngine
 from bessemer.runtime.machine import check_machine
 
@@ -74,7 +74,8 @@ class Session(ABC):
         """Run once; {output: array}.
 
         feeds: {input: array}, or arrays in signature order; anything with DLPack or numpy's array interface is taken
-        without a copy if it is C-contiguous. out: buffers for some or all outputs; others are new arrays.
+        without a copy if it is C-contiguous. out: buffers for some or all outputs, of any such library, which come
+        back as they were given; others are new arrays.
         Raises InputError (names, dtypes) and ShapeError (a shape outside the engine's range).
         """
 
@@ -141,10 +142,12 @@ class CpuSession(Session):
         for context in contexts:
             context.close()
 
-    def run(self, feeds: Feeds, *, out: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+    def run(self, feeds: Feeds, *, out: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """See Session.run."""
         with self._ready(feeds, out) as (context, arrays, outputs):
-            return dict(zip(self._names, context.run(arrays, outputs)))
+            results: dict[str, Any] = dict(zip(self._names, context.run(arrays, outputs)))
+        results.update(out or {})
+        return results
 
     def trace(self, feeds: Feeds) -> dict[str, np.ndarray]:
         """See Session.trace."""
@@ -158,7 +161,7 @@ class CpuSession(Session):
 
     @contextmanager
     def _ready(
-        self, feeds: Feeds, out: Mapping[str, np.ndarray] | None
+        self, feeds: Feeds, out: Mapping[str, Any] | None
     ) -> Iterator[tuple[CpuContext, list[np.ndarray], list[np.ndarray | None]]]:
         """A context with the inputs' shapes bound, and the arrays to run it on."""
         arrays = [as_array(a) for a in self.signature.ordered(feeds)]
@@ -175,7 +178,7 @@ class CpuSession(Session):
                 self._free.append(context)
 
     def _output_arrays(
-        self, shapes: Sequence[tuple[int, ...] | None], out: Mapping[str, np.ndarray] | None
+        self, shapes: Sequence[tuple[int, ...] | None], out: Mapping[str, Any] | None
     ) -> list[np.ndarray | None]:
         if out:
             self._check_out(out)
@@ -184,7 +187,7 @@ class CpuSession(Session):
             if shape is None:
                 arrays.append(None)
             elif out and t.name in out:
-                arrays.append(check_out(out[t.name], t, shape))
+                arrays.append(check_out(host_buffer(out[t.name], t.name), t, shape))
             else:
                 arrays.append(empty_array(shape, t.dtype.numpy))
         return arrays

@@ -123,6 +123,12 @@ def test_two_hundred_megabytes_are_loaded_in_a_third_of_a_second(large: tuple[Pa
     assert session.run([x])["y"].shape == (1, WIDE)
 
 
+def test_options_that_make_no_sense_are_named(small: Path) -> None:
+    for name, number in (("threads", 0), ("workspace", -5), ("build_budget", -1.0), ("build_budget", float("nan"))):
+        with pytest.raises(BuildError, match=f"{name} is {number}"):
+            bessemer.build(small, **{name: number})
+
+
 # -- a killed build ---------------------------------------------------------------------------------------------------
 
 BUILDING = """

@@ -46,6 +46,19 @@ def test_a_full_disk_leaves_the_old_engine(old: Path) -> None:
     assert os.listdir(old.parent) == [old.name], "nothing half-written is left"
 
 
+def test_what_is_no_ordinary_file_is_left_alone_and_links_are_followed(tmp_path: Path, old: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link.engine"
+    os.mkfifo(pipe)
+    link.symlink_to(old)
+    for path in (pipe, tmp_path):
+        with pytest.raises(BuildError, match="there already, and no ordinary file"):
+            engine().save(path)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    old.write_bytes(b"")
+    engine().save(link)
+    assert link.is_symlink() and old.read_bytes() == file_of(engine())
+
+
 def test_a_weight_that_cannot_be_made_leaves_the_old_engine(old: Path) -> None:
     def fail() -> np.ndarray:
         raise ValueError("the weight's file changed")

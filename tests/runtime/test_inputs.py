@@ -76,6 +76,42 @@ def test_a_run_on_torch_tensors() -> None:
     np.testing.assert_allclose(session.run({"x": x})["y"], expected(model, x.numpy()), rtol=1e-3, atol=1e-5)
 
 
+def test_outputs_are_written_into_buffers_of_any_library() -> None:
+    model = perceptron()
+    session, x = load(built(model)), np.random.default_rng(0).standard_normal((5, WIDTH)).astype(np.float32)
+    plain = session.run([x])["y"]
+    y = np.full_like(plain, np.nan)
+    buffer = Capsuled(y)
+    assert session.run([x], out={"y": buffer})["y"] is buffer
+    assert np.array_equal(y, plain)
+    frozen = np.zeros_like(y)
+    frozen.flags.writeable = False
+    short = Capsuled(y[:4].copy())
+    for wrong, message in (
+        (short, r"is float32 \[4, 96\], needed is float32 \[5, 96\]"), (Capsuled(y, kind=2), "on a GPU"),
+        (frozen, "writable"), ([1.0], "list is no array"), (None, "NoneType is no array"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            session.run([x], out={"y": wrong})
+
+
+@pytest.mark.torch
+def test_outputs_are_written_into_torch_tensors() -> None:
+    import torch
+
+    model = perceptron()
+    session, x, y = load(built(model)), torch.randn(5, WIDTH), torch.empty(5, WIDTH)
+    assert session.run([x], out={"y": y})["y"] is y
+    np.testing.assert_allclose(y.numpy(), expected(model, x.numpy()), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("feeds", [None, np.zeros((2, WIDTH), np.float32), "x", 3])
+def test_inputs_that_are_neither_named_nor_listed(feeds: Any) -> None:
+    with pytest.raises(InputError, match="inputs were given as") as caught:
+        load(built(perceptron(layers=1))).run(feeds)
+    assert "{name: array}" in str(caught.value.fix)
+
+
 def test_arrays_on_a_gpu_say_what_to_do() -> None:
     class OnGpu:
         __cuda_array_interface__ = {"data": (4096, False), "shape": (2,), "typestr": "<f4", "version": 3}
