@@ -16,14 +16,17 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import IO, Any
 
 from bessemer.core.process import environment
 
 PR_SET_PDEATHSIG = 1
+GRACE = 5.0  # seconds that a process which has hung up is given to end
 
 
 class Lost(Exception):
@@ -31,11 +34,15 @@ class Lost(Exception):
 
 
 class Child:
-    """A process at the other end of a connection; `wait` gives its exit code, that of a signal as a negative."""
+    """A process at the other end of a connection; `poll` gives its exit code once it has ended, that of a signal as
+    a negative. `errors` is the file that it writes errors to, if that is its own."""
 
-    def __init__(self, connection: Any, pid: int, wait: Callable[[], int]) -> None:
+    def __init__(
+        self, connection: Any, pid: int, poll: Callable[[], int | None], errors: IO[bytes] | None = None
+    ) -> None:
         self.pid = pid
-        self._connection, self._wait = connection, wait
+        self._connection, self._poll, self._errors = connection, poll, errors
+        self._last_line = ""
         self._code: int | None = None
 
     def send(self, message: Any) -> None:
@@ -55,17 +62,31 @@ class Child:
         self.close()
         raise Lost(f"did not end within {seconds:.0f} s")
 
-    def close(self) -> int:
-        """End it, whatever it does; its exit code."""
-        if self._code is None:
-            self._connection.close()
-            os.kill(self.pid, signal.SIGKILL)  # one that has ended, or is about to, keeps its exit code
-            self._code = self._wait()
+    def close(self, grace: float = 0.0) -> int:
+        """End it, whatever it does, unless it ends by itself within so many seconds; its exit code."""
+        end = time.monotonic() + grace
+        self._connection.close()
+        while self._code is None:
+            self._code = self._poll()
+            if self._code is None and time.monotonic() >= end:
+                os.kill(self.pid, signal.SIGKILL)
+            time.sleep(0.001)
+        if self._errors is not None and not self._errors.closed:
+            self._last_line = _last_line(self._errors)
         return self._code
 
     def _ended(self) -> Lost:
-        code = self.close()
-        return Lost(f"crashed (signal {-code})" if code < 0 else "crashed")
+        code = self.close(GRACE)
+        how = f"crashed (signal {-code})" if code < 0 else "crashed"
+        return Lost(f"{how}: {self._last_line}" if self._last_line else how)
+
+
+def _last_line(file: IO[bytes]) -> str:
+    """The last line of a file, which is closed."""
+    with file:
+        file.seek(0)
+        lines = file.read().decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def forked(work: Callable[[Callable[[Any], None]], None]) -> Child:
@@ -81,19 +102,24 @@ def forked(work: Callable[[Callable[[Any], None]], None]) -> Child:
         finally:
             os._exit(0)
     writer.close()
-    return Child(reader, pid, lambda: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+    def poll() -> int | None:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if ended else None
+
+    return Child(reader, pid, poll)
 
 
 def started(module: str, *handles: int) -> Child:
     """A new process of Python that runs a module, which takes what it needs by `parent()`: open files too."""
     here, there = Pipe()
-    given = (there.fileno(), *handles)
+    given, errors = (there.fileno(), *handles), tempfile.TemporaryFile()
     process = subprocess.Popen(
         [sys.executable, "-m", module, str(os.getpid()), *map(str, given)], pass_fds=given, env=environment(),
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
     )  # fmt: skip
     there.close()
-    return Child(here, process.pid, process.wait)
+    return Child(here, process.pid, process.poll, errors)
 
 
 def parent() -> tuple[Any, list[int]]:

@@ -28,6 +28,7 @@ while True:
         case "hang": time.sleep(1000)
         case "crash": os.abort()
         case "exit": os._exit(3)
+        case "raise": raise ValueError("that is\\nit")
         case "pieces": connection.send([float(Shared(handles[0]).bytes(p).sum()) for p in connection.recv()])
         case message: connection.send(message)
 """
@@ -74,17 +75,21 @@ def test_a_copy_answers_until_it_is_lost(way: str) -> None:
         child.receive(1)
 
 
-@pytest.mark.parametrize(("order", "told"), [("crash", "crashed (signal 6)"), ("exit", "crashed"),
-                                             ("hang", "did not end within 1 s")])  # fmt: skip
-def test_a_new_process_answers_until_it_is_lost(echo: str, order: str, told: str) -> None:
+ORDERS = {
+    "crash": "crashed (signal 6)", "exit": "crashed", "raise": "crashed: it", "hang": "did not end within 3 s",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_new_process_answers_until_it_is_lost(echo: str, order: str) -> None:
     child = started(echo)
     for message in ({"a": (1, b"x")}, "again"):
         child.send(message)
         assert child.receive(60) == message
     child.send(order)
     with pytest.raises(Lost) as lost:
-        child.receive(1)
-    assert str(lost.value) == told and gone(child.pid)
+        child.receive(3)
+    assert str(lost.value) == ORDERS[order] and gone(child.pid)
     with pytest.raises(Lost):
         child.send("more")
 
