@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable
 
 from bessemer.core.errors import NoTacticError
@@ -11,7 +13,8 @@ from bessemer.tune.task import Candidate, Task, label_of
 NOISE = 0.02  # candidates within this share of the fastest are equal: the least workspace wins, then the name
 STICKS = 0.08  # what another kernel than that of the opt shape must gain at other shapes, as a share of its time
 REPACKS = 0.25  # the same where it keeps weights in a layout of its own, which is kept beside the other one
-FEW = 4  # candidates that are looked at where estimates decide between shapes
+GUESSED = 1.0  # the same where the gain is only estimated
+FEW = 4  # candidates of each tactic that are looked at where estimates decide between shapes
 Written = Callable[[Task, Candidate], bool]  # whether a candidate has code; where not, the task knows it from then on
 
 
@@ -30,16 +33,16 @@ def choose_near(task: Task, opt: Choice, written: Written) -> Choice:
     if not costs:
         if opt.time_us is not None:
             return opt
-        known = [c for c in task.candidates if c.label in task.estimates]
-        costs = [(c, task.estimates[c.label]) for k, c in enumerate(known) if k < FEW or c.label == kept]
-
-    def weighted(c: Candidate, us: float) -> tuple[float, str]:
-        own = 0.0 if c.label == kept else STICKS if c.code.packs == opt.code.packs else REPACKS
-        return us * (1 + own), c.label
-
-    written_ones = [(c, us) for c, us in costs if c.label == kept or written(task, c)]
-    best = min(written_ones, key=lambda cost: weighted(*cost), default=(None, 0.0))[0]
-    if best is None or best.label == kept:
+        costs = [(c, task.estimates[c.label]) for c in _first_of_each(task, kept)]
+    best, least = None, next(((us, kept) for c, us in costs if c.label == kept), (math.inf, kept))
+    for c, us in sorted(costs, key=lambda cost: (cost[1], cost[0].label)):
+        if us * (1 + STICKS) > least[0]:
+            break  # nor is any other: their code need not be written
+        if c.label != kept and written(task, c):
+            repacks = REPACKS if c.label in task.known else GUESSED
+            weighted = us * (1 + (STICKS if c.code.packs == opt.code.packs else repacks)), c.label
+            best, least = min((best, least), (c, weighted), key=lambda found: found[1])
+    if best is None:
         return opt
     result = task.known.get(best.label)
     return _choice(task, best, None if result is None else result.us)
@@ -50,6 +53,17 @@ def rivals(task: Task, written: Written, within: float, most: int) -> list[Choic
     timed = sorted(_timed(task), key=lambda t: (t[1], t[0].label))
     near = [(c, us) for c, us in timed if us <= timed[0][1] * (1 + within)]
     return [_choice(task, c, us) for c, us in near[:most] if written(task, c)]
+
+
+def _first_of_each(task: Task, kept: str) -> list[Candidate]:
+    """The best few of each tactic by their estimates (those of another may share the layout of weights), and `kept`."""
+    seen: Counter[str] = Counter()
+    out = []
+    for c in task.candidates:
+        if c.label in task.estimates and (seen[c.tactic.name] < FEW or c.label == kept):
+            seen[c.tactic.name] += 1
+            out.append(c)
+    return out
 
 
 def _timed(task: Task) -> list[tuple[Candidate, float]]:
