@@ -19,7 +19,8 @@ ATTRIBUTES = {"COMPUTE_CAPABILITY_MAJOR": 9, "COMPUTE_CAPABILITY_MINOR": 0, "MUL
               "MAX_SHARED_MEMORY_PER_BLOCK_OPTIN": 232448, "L2_CACHE_SIZE": 50 << 20}  # fmt: skip
 RESULTS: dict[str, Any] = {
     "cuDeviceGetCount": 1, "cuDeviceGet": 0, "cuDeviceGetName": b"NVIDIA H200\0\0", "cuDriverGetVersion": 13000,
-    "cuDeviceTotalMem": 141 << 30, "cuMemGetInfo": (5, 9), "cuStreamGetCaptureInfo": (1, 1, 0, ["node"], [], 1),
+    "cuDeviceTotalMem": 141 << 30, "cuMemGetInfo": (5, 9), "cuDevicePrimaryCtxGetState": (0, 1),
+    "cuStreamGetCaptureInfo": (1, 1, 0, ["node"], [], 1),
 }  # fmt: skip
 
 
@@ -62,6 +63,13 @@ def test_the_primary_context_is_made_current() -> None:
     assert api.names()[-2:] == ["cuDevicePrimaryCtxRetain", "cuCtxSetCurrent"]
     device.close()
     assert api.names()[-1] == "cuDevicePrimaryCtxRelease"
+
+
+def test_a_new_context_sets_no_stack_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RESULTS, "cuDevicePrimaryCtxGetState", (0, 0))
+    api = Recorder()
+    Device(0, api)
+    assert api.calls[-1] == ("cuCtxSetLimit", "CU_LIMIT_STACK_SIZE", 0)
 
 
 def test_a_launch_is_one_call_with_packed_arguments() -> None:

@@ -13,6 +13,7 @@ from bessemer.core.errors import InputError
 from bessemer.engine.engine import Engine, TensorInfo
 from bessemer.engine.program import Program, Step
 from bessemer.engine.reader import read
+from bessemer.runtime.memory import gpu_memory
 
 NAME = "inspect"
 
@@ -40,6 +41,7 @@ def command(
 def describe(engine: Engine) -> dict[str, Any]:
     """Everything about an engine as plain data."""
     p = engine.program
+    on_gpu = {"device_memory": gpu_memory(p)} if engine.manifest["target"]["name"] == "cuda" else {}
     return {
         "target": engine.target,
         "manifest": {k: v for k, v in engine.manifest.items() if k != "blobs"},
@@ -50,6 +52,7 @@ def describe(engine: Engine) -> dict[str, Any]:
             for n, s in p.symbols.items()
         },
         "memory": engine.memory,
+        **on_gpu,
         "kernel_bytes": sum(len(b) for b in engine.blobs),
         "steps": [_step(p, k, s) for k, s in enumerate(p.steps)],
     }
@@ -102,6 +105,13 @@ def _print(d: dict[str, Any]) -> None:
         f"weights {size(m['weights'])} (once per session), arena {size(m['arena'])} (per context), "
         f"largest sum of live tensors {size(m['peak'])}, kernels {size(d['kernel_bytes'])}"
     )
+    if "device_memory" in d:
+        g = d["device_memory"]
+        say(
+            f"GPU memory of a process with one context: at most {size(g['most'])}; beside weights and arena, "
+            f"{size(g['buffers'])} for inputs and outputs on the host, and up to {size(g['context'])} of the driver, "
+            "kernels and captured graphs"
+        )
     rows = []
     for s in d["steps"]:
         k = s.get("kernel", {})
