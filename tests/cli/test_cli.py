@@ -156,6 +156,8 @@ def test_timing_caches_are_written_shown_and_merged(tmp_path: Path, model: Path)
     ok("cache", "merge", first, second, "-o", both)
     rows = as_json("cache", "show", both)
     assert sum(r["entries"] for r in rows) == len(both.read_text().splitlines())
+    (tmp_path / "empty.jsonl").touch()
+    assert ok("cache", "show", tmp_path / "empty.jsonl") == "no entries\n"
     again = tmp_path / "again.engine"
     ok("build", model, "-o", again, "--timing-cache", both, "--cache-mode", "require", "--shapes", "x:4x8")
     once_more = tmp_path / "once-more.engine"

@@ -25,8 +25,10 @@ def show(
     if as_json:
         say_json([row for rows in found for row in rows])
         return
-    for rows in found:
-        table(str(rows[0]["cache"] if rows else path), COLUMNS, [[r[c] for c in COLUMNS] for r in rows], numeric=(3, 4))
+    if not any(found):
+        say("no entries" if path is not None else "this installation brings no timing caches")
+    for rows in filter(None, found):
+        table(str(rows[0]["cache"]), COLUMNS, [[r[c] for c in COLUMNS] for r in rows], numeric=(3, 4))
 
 
 COLUMNS = ("device", "op", "kernel", "entries", "failed")
