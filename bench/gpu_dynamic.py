@@ -2,7 +2,8 @@
 
     python -m bench.gpu_dynamic [bert-base] [--shapes 8x128 1x16] [--seconds 90] [-o bench/results/h200-dynamic.json]
 
-At the opt shape the dynamic engine may cost 1.10 times the static one, elsewhere 1.25 times. Times are those of
+At the opt shape the dynamic engine may cost 1.10 times the static one, elsewhere 1.25 times; the outputs of both must
+agree as fp16 does (1e-2 of their norm at most, and a tenth of that is usual). Times are those of
 bench.gpu, block by block in turns. Before, the dynamic engine goes back and forth between 50 shapes that it has seen;
 of each shape the times of its runs are divided by their median, so that the spread over all of them is one figure; what
 their captured graphs take of the GPU's memory is told too.
@@ -26,6 +27,7 @@ import bessemer
 from bench.gpu import ours
 from bench.machine import fingerprint
 from bench.timing import in_turns, timed
+from bessemer.cli.verbs.compare import relative_error
 from bessemer.runtime.cuda import CudaSession
 from zoo.models import MODELS, Shapes
 
@@ -89,14 +91,16 @@ class Bench:
         static, built = self.session(shapes=_dims(self.model, batch, length))
         feeds = _feeds(self.model, batch, length)
         blocks = in_turns({"dynamic": ours(dynamic, feeds), "static": ours(static, feeds)}, None)
+        got, want = dynamic.run(feeds), static.run(feeds)
+        difference = max(relative_error(got[name], want[name]) for name in want)
         static.close()
         ratio = float(np.median([np.median(a) / np.median(b) for a, b in zip(blocks["dynamic"], blocks["static"])]))
         allowed = AT_OPT if (batch, length) == OPT else AT_OTHERS
         ms = {name: float(np.median(np.concatenate(times))) for name, times in blocks.items()}
         print(f"{self.model} {batch:3}x{length:<4} dynamic {ms['dynamic']:.3f} ms, static {ms['static']:.3f} ms, ratio "
-              f"{ratio:.2f} ({'ok' if ratio <= allowed else f'above {allowed}'}), static built in {built:.0f} s",
-              flush=True)  # fmt: skip
-        return {"ms": ms, "ratio": ratio, "allowed": allowed, "build_s": built}
+              f"{ratio:.2f} ({'ok' if ratio <= allowed else f'above {allowed}'}), outputs differ by {difference:.1e}, "
+              f"static built in {built:.0f} s", flush=True)  # fmt: skip
+        return {"ms": ms, "ratio": ratio, "allowed": allowed, "difference": difference, "build_s": built}
 
     def spread(self, dynamic: CudaSession) -> dict[str, float]:
         """Back and forth between shapes: percentiles of the times over the median of their shape, and the memory of

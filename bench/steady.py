@@ -29,7 +29,7 @@ from bench.torch_peers import peers_of
 from bessemer.runtime.cuda import CudaSession
 from zoo.models import MODELS, Shapes
 
-RUNS, WARM = 2000, 300  # timed; before them, so that the GPU has left its idle clocks
+WARM = 300  # runs before those that are timed, so that the GPU has left its idle clocks
 WATCH_S = 0.01
 
 
@@ -53,11 +53,11 @@ def watched(clocks: Clocks) -> Iterator[set[str]]:
         thread.join()
 
 
-def series(fn: Call, clocks: Clocks) -> dict[str, Any]:
+def series(fn: Call, runs: int, clocks: Clocks) -> dict[str, Any]:
     """The runs of one call: times, clocks, what their spread is in time and in cycles."""
     clocked(fn, WARM)
     with watched(clocks) as reasons:
-        ms, mhz = clocked(fn, RUNS)
+        ms, mhz = clocked(fn, runs)
     (p50, p99), cycles = np.percentile(ms, [50, 99]), np.array(ms) * mhz
     return {
         "median_ms": float(p50), "p99_over_p50": float(p99 / p50),
@@ -76,10 +76,10 @@ def measure(row: Row, args: argparse.Namespace, clocks: Clocks) -> dict[str, Any
     )  # fmt: skip
     session = bessemer.load(engine)
     assert isinstance(session, CudaSession)
-    found = {"machine": fingerprint(), "ours": series(ours(session, feeds), clocks)}
+    found = {"machine": fingerprint(), "ours": series(ours(session, feeds), args.runs, clocks)}
     peers = peers_of(row, feeds)
     peers.eager()
-    found["torch"] = series(peers.calls["eager in a CUDA graph"], clocks)
+    found["torch"] = series(peers.calls["eager in a CUDA graph"], args.runs, clocks)
     for name in ("ours", "torch"):
         s = found[name]
         watts = s["clocks"].get("watts", ["?"])[-1]
@@ -93,6 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"some of {', '.join(ROWS)}")
     parser.add_argument("-o", "--output", type=Path, default=Path("bench/results/h200-steady.json"))
+    parser.add_argument("--runs", type=int, default=2000)
     parser.add_argument("--cache", type=Path, default=None, help="timing cache to read and extend")
     parser.add_argument("--tune", default="device", help="off, cache or device")
     args = parser.parse_args()
