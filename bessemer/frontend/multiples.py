@@ -13,17 +13,19 @@ from collections.abc import Mapping
 
 from bessemer.core.errors import ShapeError
 from bessemer.core.interval import Range
+from bessemer.ir.graph import TensorType
 
 LARGEST_STEP = 64
 log = logging.getLogger(__name__)
 
 
 class MultipleSearch:
-    """The steps tried so far, by symbol; `ranges` are those of the last try."""
+    """The steps tried so far, by symbol; `ranges` and the types of `inputs` are those of the last try."""
 
     def __init__(self) -> None:
         self.multiples: dict[str, int] = {}
         self.ranges: Mapping[str, Range] = {}
+        self.inputs: Mapping[str, TensorType] = {}
 
     def advance(self, error: ShapeError) -> bool:
         """Whether there is a larger step to try for what `error` leaves open."""
@@ -34,6 +36,17 @@ class MultipleSearch:
         }
         self.multiples.update(larger)
         return bool(larger)
+
+    def told(self, error: ShapeError) -> ShapeError:
+        """`error`, with the dimensions of inputs on which it depends."""
+        places = {
+            str(d): f"{d} is dimension {axis} of input {name!r}"
+            for name, type_ in reversed(list(self.inputs.items()))
+            for axis, d in enumerate(type_.shape)
+            if str(d) in error.undecided
+        }
+        what = f"{error.what} ({', '.join(places[name] for name in sorted(places))})" if places else error.what
+        return ShapeError(what, where=error.where, fix=error.fix, undecided=error.undecided)
 
     def report(self) -> None:
         """Say what was found."""

@@ -55,7 +55,7 @@ def import_model(
             graph = _import(loaded, functions, shapes, profiles, search)
         except ShapeError as error:
             if not search.advance(error):
-                raise
+                raise search.told(error) from error
             continue
         search.report()
         return graph
@@ -77,7 +77,7 @@ def _import(
     importer.problems += [Problem("input", name, reason) for name, reason in refused]
     supported = [i for i in infos if i.name not in dict(refused)]
     resolved = signature.signature(supported, shapes, profiles, search.multiples)
-    search.ranges = resolved.ranges
+    search.ranges, search.inputs = resolved.ranges, resolved.types
     builder = GraphBuilder(proto.graph.name or "main", resolved.ranges)
     scope = Scope(builder, imports, Weights(loaded.folder, loaded.slices))
     scope.add_initializers(proto.graph)

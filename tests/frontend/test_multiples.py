@@ -42,5 +42,5 @@ def test_the_least_step_is_found_and_kept_in_the_range(times: int, step: int):
 
 @pytest.mark.parametrize("shapes", [((1, 64), (1, 130), (1, 320)), ((1, 63), (1, 128), (1, 320))])
 def test_a_profile_that_the_step_does_not_divide_is_an_error(shapes):
-    with pytest.raises(ShapeError, match="cannot decide whether dimensions"):
+    with pytest.raises(ShapeError, match=r"cannot decide whether .* equal \(w is dimension 1 of input .x.\)"):
         import_model(_halves(3), profiles=[Profile({"x": shapes})])
