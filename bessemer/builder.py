@@ -33,7 +33,7 @@ from bessemer.passes.probe_inputs import generated, sizes_at
 from bessemer.plan.plan import plan
 from bessemer.plan.unbounded import unbounded_notes
 from bessemer.targets.base import Target, resolve
-from bessemer.tune.cache import TimingCache, shipped
+from bessemer.tune.cache import Seen, TimingCache, shipped
 from bessemer.tune.in_place import Choices, settled
 from bessemer.tune.measure import clock_for, measurer_for
 from bessemer.tune.rivals import Rivals
@@ -214,7 +214,7 @@ class _Build:
         """`passes` with what fp16 cannot hold, where fp16 is asked for."""
         if passes.precision != "fp16":
             return passes
-        found = ranges.measure(graph, self.options.calibration)
+        found = self._measured(graph)
         passes = replace(passes, wide=found.wide, exponents=found.exponents)
         self.kept = [str(k) for k in kept_wide(graph, passes)]
         if self.kept:
@@ -230,6 +230,17 @@ class _Build:
             for line in (f"stays in fp32: {k}" for k in self.kept):
                 self.options.log(line)
         return passes
+
+    def _measured(self, graph: Graph) -> ranges.Measured:
+        """The ranges of `graph`, which the timing cache knows where they were measured on generated inputs before."""
+        if self.options.calibration:
+            return ranges.measure(graph, self.options.calibration)
+        key = ranges.key_of(graph)
+        found = self.cache.ranges_of(key)
+        if found is None:
+            found = ranges.measure(graph)
+            self.cache.put(Seen(key, found))
+        return found
 
     def tuner(self) -> Tuner:
         tactics = of_language(TACTICS.discover(), self.target.languages)

@@ -13,15 +13,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from bessemer.core import canon
 from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim, substitute
 from bessemer.core.errors import BessemerError
 from bessemer.ir import interp
 from bessemer.ir.graph import Graph, Node, TensorType, subgraphs
 from bessemer.ir.opdef import OPS, InferContext
+from bessemer.ir.text import print_graph
 from bessemer.passes.large_values import OVERFLOW, LargeValues, mean_size, summed
 from bessemer.passes.probe_inputs import Kind, generated, sizes_at
 
+VERSION = 1  # of what is measured, and what follows from it; raise it with changes
 COARSE = 2.0**-8  # of a value's norm, what fp16 may lose: as much as bf16 does
 SMALL = 2.0**-16  # the root mean square above which it cannot lose so much
 CALIBRATED, GENERATED = 2, 8  # times more than what was seen has to fit: real inputs tell more than generated ones
@@ -38,6 +41,11 @@ class Measured:
     exponents: Mapping[str, int]
     how: str
     complete: bool
+
+
+def key_of(graph: Graph) -> str:
+    """What the ranges on generated inputs depend on: the graph with its names, and how it is measured."""
+    return canon.digest(["ranges", VERSION, print_graph(graph)])
 
 
 def measure(graph: Graph, calibration: Sequence[interp.Arrays] = ()) -> Measured:

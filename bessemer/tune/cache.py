@@ -6,7 +6,8 @@ two entries with one key the faster wins, a time beats a failure, and equal time
 
 A pruned cache keeps the times of each problem's winner and its close rivals; the others are named in one line, the
 start of their keys, so that nobody times them again. A further kind of line says which kernels won in their places in a
-sequence (`Placed`). The package brings such caches for some devices (`shipped`): what
+sequence (`Placed`), and another how large the values of a graph became (`Seen`), which takes longer to find out than
+all else of a build that needs no timing. The package brings such caches for some devices (`shipped`): what
 they know counts where the user's own cache has nothing, and is not written into it.
 """
 
@@ -22,6 +23,7 @@ from bessemer.core import canon
 from bessemer.core.errors import TimingCacheError
 from bessemer.core.files import alone_in, replacing
 from bessemer.kernels.base import LANGUAGES, Config, Problem, Tactic
+from bessemer.passes.ranges import Measured
 
 MODES = ("off", "read", "append", "require")
 SHORT = 12  # characters of the keys of slower candidates
@@ -84,7 +86,22 @@ class Placed:
         return (self.us, self.to_line())
 
 
-Line = Entry | Slower | Placed
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The ranges of a graph's values, by ranges.key_of the graph."""
+
+    graph: str
+    ranges: Measured
+
+    def to_line(self) -> str:
+        r = self.ranges
+        return canon.dumps(
+            {"seen": self.graph, "wide": dict(r.wide), "exponents": dict(r.exponents), "how": r.how,
+             "complete": r.complete}
+        )  # fmt: skip
+
+
+Line = Entry | Slower | Placed | Seen
 
 
 def problem_key(problem: Problem) -> str:
@@ -113,6 +130,7 @@ class TimingCache:
         self.slower: dict[tuple[str, str], frozenset[str]] = {}  # by problem and device
         self._slower: set[str] = set()  # all of them
         self.placed: dict[tuple[str, str], Placed] = {}  # by sequence and device
+        self.seen: dict[str, Seen] = {}  # by graph
         self.shipped: TimingCache | None = None
         self._changed = False
         if self.path is not None and mode != "off":
@@ -143,7 +161,12 @@ class TimingCache:
         found = self.placed.get((sequence, device))
         return found or (self.shipped.placed_in(sequence, device) if self.shipped is not None else None)
 
-    def put(self, line: Entry | Placed) -> None:
+    def ranges_of(self, graph: str) -> Measured | None:
+        """The ranges of the graph with that key."""
+        found = self.seen.get(graph) if self.mode != "off" else None
+        return found.ranges if found is not None else None
+
+    def put(self, line: Entry | Placed | Seen) -> None:
         if isinstance(line, Placed):  # made after the entries it names: an older one compared other candidates
             self.placed.pop((line.sequence, line.device), None)
         if self.mode in ("append", "read"):
@@ -156,6 +179,11 @@ class TimingCache:
                 at = (line.sequence, line.device)
                 if at not in self.placed or line.order() < self.placed[at].order():
                     self.placed[at] = line
+                    self._changed = True
+                continue
+            if isinstance(line, Seen):
+                if line.graph not in self.seen or line.to_line() < self.seen[line.graph].to_line():
+                    self.seen[line.graph] = line
                     self._changed = True
                 continue
             if isinstance(line, Slower):
@@ -174,7 +202,8 @@ class TimingCache:
         """All that is known, in the order of the file."""
         entries = [self.entries[key] for key in sorted(self.entries)]
         slower = (Slower(*place, keys) for place, keys in sorted(self.slower.items()))
-        return [*entries, *slower, *(self.placed[at] for at in sorted(self.placed))]
+        placed = (self.placed[at] for at in sorted(self.placed))
+        return [*entries, *slower, *placed, *(self.seen[graph] for graph in sorted(self.seen))]
 
     def save(self) -> None:
         """Write the file atomically, sorted by key, merged with what others wrote meanwhile."""
@@ -196,7 +225,7 @@ class TimingCache:
     def pruned(self, within: float = WITHIN) -> list[Line]:
         """The lines of a small cache that chooses the same kernels: of every problem the fastest, the candidates within
         that share of it, and what was chosen in its place; the others are named as slower. Entries of no named problem
-        are left out."""
+        are left out, and so are ranges."""
         needed = {key for p in self.placed.values() for keys in p.chosen.values() for key in keys}
         fastest: dict[tuple[str, str], float] = {}
         for e in self.entries.values():
@@ -246,6 +275,10 @@ def _line(data: Mapping[str, Any]) -> Line:
     if "placed" in data:
         chosen = {str(p): (str(alone), str(here)) for p, (alone, here) in data["placed"].items()}
         return Placed(str(data["sequence"]), str(data["device"]), float(data["us"]), chosen)
+    if "seen" in data:
+        wide = {str(v): str(why) for v, why in data["wide"].items()}
+        exponents = {str(v): int(k) for v, k in data["exponents"].items()}
+        return Seen(str(data["seen"]), Measured(wide, exponents, str(data["how"]), bool(data["complete"])))
     if "slower" in data:
         return Slower(str(data["problem"]), str(data["device"]), frozenset(str(k) for k in data["slower"]))
     us, error = data["us"], data["error"]

@@ -323,3 +323,28 @@ def test_json_is_all_that_stdout_holds(model: Path, engine: Path, tmp_path: Path
 def test_the_package_runs_as_a_module() -> None:
     done = subprocess.run([sys.executable, "-m", "bessemer", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith(__version__)
+
+
+def test_a_build_with_a_timing_cache_measures_ranges_once(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bessemer import build
+    from bessemer.passes import ranges
+
+    counts: list[int] = []
+    measure = ranges.measure
+
+    def counted(graph: Any, calibration: Any = ()) -> ranges.Measured:
+        counts.append(1)
+        return measure(graph, calibration)
+
+    monkeypatch.setattr(ranges, "measure", counted)
+    cache = tmp_path / "times.jsonl"
+    for _ in range(2):
+        first = build(model, precision="fp16", tune="off", timing_cache=cache)
+    assert len(counts) == 1
+    other = build(model, precision="fp16", tune="off", timing_cache=cache, shapes={"x": (3, 8)})
+    assert len(counts) == 2 and other.program != first.program
+    sample = {"x": np.ones((2, 8), np.float32)}
+    build(model, precision="fp16", tune="off", timing_cache=cache, calibration=[sample])
+    assert len(counts) == 3, "calibration inputs are looked at every time"

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from bessemer.core.dim import sym
 from bessemer.core.errors import TimingCacheError
 from bessemer.core.interval import Range
-from bessemer.tune.cache import CACHES, Entry, Slower, TimingCache, entry_key, read_lines, shipped
+from bessemer.passes.ranges import Measured
+from bessemer.tune.cache import CACHES, Entry, Seen, Slower, TimingCache, entry_key, read_lines, shipped
 from tests.tune.fakes import FakeTactic, problem
 
 ROOT = Path(__file__).parents[2]
@@ -318,3 +319,23 @@ def test_a_build_that_is_killed_while_it_saves_leaves_a_valid_cache_and_no_lock(
     cache.put(entry("after"))
     cache.save()
     assert set(TimingCache(path).entries) == before | {"after"}
+
+
+def test_ranges_are_kept_with_the_times(tmp_path: Path) -> None:
+    path = tmp_path / "cache.jsonl"
+    cache = TimingCache(path)
+    seen = Seen("graph", Measured({"x": "reaches 7e+04", "y": "is small"}, {"x": 4}, "measured", True))
+    cache.put(entry("a"))
+    cache.put(seen)
+    cache.put(seen)
+    cache.save()
+    assert len(read_lines(path)) == 2 and seen in read_lines(path)
+    again = TimingCache(path)
+    assert again.ranges_of("graph") == seen.ranges and again.ranges_of("other") is None
+    assert TimingCache(path, "off").ranges_of("graph") is None
+    assert again.pruned() == [entry("a")]
+    other = Seen("graph", replace(seen.ranges, how="measured otherwise"))
+    first, second = TimingCache(), TimingCache()
+    first.merge([seen, other])
+    second.merge([other, seen])
+    assert first.seen == second.seen

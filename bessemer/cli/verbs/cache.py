@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bessemer.cli.report import say, say_json, size, table
-from bessemer.tune.cache import CACHES, WITHIN, Entry, Placed, TimingCache, read_lines
+from bessemer.tune.cache import CACHES, WITHIN, Entry, Placed, Seen, TimingCache, read_lines
 
 app = typer.Typer(help="Look into, merge and prune timing caches.", no_args_is_help=True)
 
@@ -41,6 +41,8 @@ def _counts(path: Path) -> list[dict[str, object]]:
             counts.setdefault((line.device, line.op, line.tactic), []).append(line.us)
         elif isinstance(line, Placed):
             counts.setdefault((line.device, "any", "chosen in their places"), []).extend([0.0] * len(line.chosen))
+        elif isinstance(line, Seen):
+            counts.setdefault(("any", "any", "ranges of graphs"), []).append(0.0)
         else:
             counts.setdefault((line.device, "any", "slower ones, untold"), []).extend([0.0] * len(line.keys))
     return [
