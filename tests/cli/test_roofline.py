@@ -68,3 +68,9 @@ def test_a_picture_of_any_steps_is_xml() -> None:
     for some in ([], steps[3:], steps):
         ElementTree.fromstring(roofline_svg("a title <&>", some, GPU))
     assert roofline_svg("t", steps, GPU).count("<circle") == 2 + 2  # two dots, two kernels
+
+
+def test_equal_steps_are_one_bar() -> None:
+    steps = [STEP, replace(STEP, step=1, us=30.0), replace(STEP, step=2, flops=9)]
+    picture = roofline_svg("t", steps, GPU)
+    assert ">2 x matmul<" in picture and ">40.0 us, 5 %<" in picture and ">2 matmul<" in picture
