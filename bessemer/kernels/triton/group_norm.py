@@ -20,10 +20,7 @@ from bessemer.kernels.base import (
 )
 from bessemer.kernels.gpu.shapes import (
     FLOATS,
-    MEMORY_BYTES_PER_US,
-    SM_BYTES_PER_US,
     element_types,
-    fill_us,
     power_of_two,
     sizes,
     sms,
@@ -34,6 +31,8 @@ from bessemer.kernels.triton import emit
 CHUNKS = (1, 2, 4, 8, 16, 32, 64)
 TILES = ((1024, 4), (2048, 4), (4096, 8))  # elements of a step, warps
 MAX_CHANNELS = 4096  # of one group
+SECTOR = 32  # bytes that memory is read in
+LAUNCHES_US, SM_BYTES_PER_US, ELEMENT_US = 3.3, 34_000.0, 0.36 / 1024  # both; one multiprocessor's share; a step's
 
 
 class GroupNorm:
@@ -69,15 +68,17 @@ class GroupNorm:
         return sorted(found, key=lambda c: self.estimate(problem, target, c))
 
     def estimate(self, problem: Problem, target: Limits, config: Config) -> float:
-        """Microseconds at the opt shape: both launches read everything."""
+        """Microseconds at the opt shape: both launches read everything, in sectors of 32 bytes where groups are narrow.
+        The constants fit 525 timings on an H200, with a mean error of 17 %."""
         batch, pixels, groups, channels = _view(problem)
         chunks, tile = int(config["chunks"]), int(config["tile"])
-        bytes_ = problem.typical(problem.operands[0].type.nbytes)
+        x = problem.operands[0].type
+        run = channels * x.dtype.itemsize if problem.attr("layout") == "NHWC" else SECTOR
         programs = problem.typical(batch) * groups * chunks
         steps = -(-problem.typical(pixels) * power_of_two(channels) // (tile * chunks))
-        busy = min(programs, sms(target))
-        memory = 3 * bytes_ / min(MEMORY_BYTES_PER_US, busy * SM_BYTES_PER_US)
-        return 2 * fill_us(target) + max(memory, steps * 0.8)
+        moved = 3 * problem.typical(x.nbytes) * max(1.0, SECTOR / run) / min(programs, sms(target))
+        waves = -(-programs // sms(target))
+        return LAUNCHES_US + moved / SM_BYTES_PER_US + waves * steps * tile * ELEMENT_US
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         batch, pixels, groups, channels = _view(problem)

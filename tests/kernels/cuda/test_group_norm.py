@@ -150,7 +150,7 @@ def test_configurations_are_ordered_by_their_estimate() -> None:
     tactic, problem = CudaGroupNorm(), norm((1, 64, 64, 64), 32, dt.f16).problem
     configs = tactic.configs(problem, H200)
     times = [tactic.estimate(problem, H200, c) for c in configs]
-    assert times == sorted(times) and 2 < times[0] < 6 and len(configs) <= 24
+    assert times == sorted(times) and 1 < times[0] < 6 and len(configs) <= 24
     assert all(int(c["width"]) % 8 == 0 and 64 % int(c["width"]) == 0 for c in configs)
 
 

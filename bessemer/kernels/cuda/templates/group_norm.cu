@@ -6,24 +6,15 @@
 // of the cluster, and adds up all parts in the same order.
 
 constexpr int RUNS = W / 8, THREADS = RUNS * LANES, SLICES = C / W;
-constexpr int HALF = THREADS * 32;  // bytes: a thread's eight sums; then its eight sums of squares
-constexpr int PIVOT_AT = 2 * HALF, PARTS_AT = PIVOT_AT + W * 4, CHANNELS_AT = PARTS_AT + CL * W * 8;
+constexpr int SUMS = RUNS * 16, SEGMENTS = LANES / 16;  // a run has eight sums and eight sums of squares
+constexpr int SEGMENTS_AT = THREADS * 64, PIVOT_AT = SEGMENTS_AT + THREADS * 4, PARTS_AT = PIVOT_AT + W * 4;
+constexpr int CHANNELS_AT = PARTS_AT + CL * W * 8;
 constexpr int GROUPS_AT = CHANNELS_AT + W * 8, BARRIER_AT = GROUPS_AT + W * 8;
 
 @READ@
 
-// The eight sums of a thread lie in two pieces, so that the threads of a warp write to neighbouring places.
-inline uint32_t sums_at(uint32_t half, int thread, int piece) { return half + piece * (THREADS * 16) + thread * 16; }
-
-inline void add_shared(float (&acc)[8], const unsigned char *memory, uint32_t half, int thread) {
-#pragma unroll
-    for (int piece = 0; piece < 2; piece++) {
-        const auto *const values = reinterpret_cast<const float *>(memory + sums_at(half, thread, piece));
-#pragma unroll
-        for (int j = 0; j < 4; j++)
-            acc[4 * piece + j] += values[j];
-    }
-}
+// Where a thread's four pieces of four sums lie: neighbours write and read different banks.
+inline uint32_t sums_at(int thread, int piece) { return thread * 64 + ((piece ^ (thread >> 1 & 3)) * 16); }
 
 inline int rows_of(int rank, int rows) {
     const int share = (rows + CL - 1) / CL;
@@ -85,35 +76,39 @@ kernel(const ELEMENT *x, const SCALE *scale, const BIAS *bias, int rows@EPILOGUE
             }
         }
 #pragma unroll
-    for (int half = LANES / 2; half > 0; half /= 2) {  // the upper half of the lanes hand their sums to the lower half
-        if (lane >= half && lane < 2 * half) {
-#pragma unroll
-            for (int piece = 0; piece < 2; piece++) {
-                store_shared<4>(shared + sums_at(0, threadIdx.x, piece), sum + 4 * piece);
-                store_shared<4>(shared + sums_at(HALF, threadIdx.x, piece), square + 4 * piece);
-            }
-        }
-        __syncthreads();
-        if (lane < half) {
-            add_shared(sum, memory, 0, threadIdx.x + half * RUNS);
-            add_shared(square, memory, HALF, threadIdx.x + half * RUNS);
-        }
+    for (int piece = 0; piece < 2; piece++) {
+        store_shared<4>(shared + sums_at(threadIdx.x, piece), sum + 4 * piece);
+        store_shared<4>(shared + sums_at(threadIdx.x, piece + 2), square + 4 * piece);
     }
+    __syncthreads();
+    auto *const segments = reinterpret_cast<float *>(memory + SEGMENTS_AT);  // [SEGMENTS][SUMS]
+    const int own_sum = threadIdx.x % SUMS, first_lane = threadIdx.x / SUMS * 16;
+    float total = 0.0f;
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+        const uint32_t at = sums_at((first_lane + i) * RUNS + own_sum / 16, own_sum % 16 / 4);
+        total += reinterpret_cast<const float *>(memory + at)[own_sum % 4];
+    }
+    segments[threadIdx.x] = total;
+    __syncthreads();
     if constexpr (CL > 1)
         cluster_wait();
-    if (lane == 0) {
+    if (threadIdx.x < W) {
+        const int at_sum = threadIdx.x / 8 * 16 + threadIdx.x % 8;
+        float sums = 0.0f, squares = 0.0f;
 #pragma unroll
-        for (int j = 0; j < 8; j++) {
-            const float off = own ? sum[j] / own : 0.0f;
-            const float part[2] = {off, square[j] - off * sum[j]};
-            const uint32_t at = shared + PARTS_AT + (rank * W + run * 8 + j) * 8;
-            if constexpr (CL == 1)
-                store_shared<2>(at, part);
-            else
-#pragma unroll
-                for (int other = 0; other < CL; other++)
-                    store_async<2>(address_in(at, other), part, address_in(barrier, other));
+        for (int k = 0; k < SEGMENTS; k++) {
+            sums += segments[k * SUMS + at_sum];
+            squares += segments[k * SUMS + at_sum + 8];
         }
+        const float mean = own ? sums / own : 0.0f, part[2] = {mean, squares - mean * sums};
+        const uint32_t at = shared + PARTS_AT + (rank * W + threadIdx.x) * 8;
+        if constexpr (CL == 1)
+            store_shared<2>(at, part);
+        else
+#pragma unroll
+            for (int other = 0; other < CL; other++)
+                store_async<2>(address_in(at, other), part, address_in(barrier, other));
     }
     if constexpr (CL > 1)
         barrier_wait(barrier, 0);
