@@ -30,8 +30,8 @@ ON = [
 SMALL = CudaTarget("sm_90", replace(ARCHS["sm_90"], sms=1))  # so that warps take several rows
 
 
-def config(warps: int, turns: int = 1, held: int = 1) -> Config:
-    return {"warps": warps, "turns": turns, "held": held}
+def config(warps: int, turns: int = 1) -> Config:
+    return {"warps": warps, "turns": turns}
 
 
 def check(
@@ -58,9 +58,8 @@ def test_rows(dtype: DType, shape: tuple[int, ...], where: str, tmp_path: Path) 
 @pytest.mark.parametrize("where", ON)
 @pytest.mark.parametrize("given", [(True, True), (True, False), (False, False)])
 @pytest.mark.parametrize("mode", ["layer", "rms"])
-@pytest.mark.parametrize("held", [1, 0])
-def test_modes(held: int, mode: str, given: tuple[bool, bool], where: str, tmp_path: Path) -> None:
-    check(layer_norm((37, 200), 1, mode, dt.f16, *given), config(1, 5, held), where, tmp_path)
+def test_modes(mode: str, given: tuple[bool, bool], where: str, tmp_path: Path) -> None:
+    check(layer_norm((37, 200), 1, mode, dt.f16, *given), config(1, 5), where, tmp_path)
 
 
 @pytest.mark.parametrize("where", ON)

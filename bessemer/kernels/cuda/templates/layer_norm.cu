@@ -1,8 +1,7 @@
 // Rows of x [rows, C] to zero mean (CENTER) and unit variance, finished by the problem's epilogue.
 //
 // LANES threads of a warp hold a row, runs of eight neighbours each; a warp takes every so many rows. What the epilogue
-// reads by column is in registers before the inputs are there (HELD), and the next row is under way while one is
-// computed; or it is only in L1 by then, so that there is room for twice as many warps.
+// reads by column is in registers before the inputs are there, and the next row is under way while one is computed.
 
 constexpr int WIDTH = LANES * 8, PIECES = (C + WIDTH - 1) / WIDTH, ROWS = 32 / LANES;
 
@@ -13,7 +12,7 @@ inline float row_sum(float x) {
     return x;
 }
 
-extern "C" __global__ void __launch_bounds__(32 * WARPS, HELD ? 1 : 32 / WARPS)
+extern "C" __global__ void __launch_bounds__(32 * WARPS)
 kernel(const @TYPE@ *x, int rows@EPILOGUE_PARAMETERS@) {
     launch_dependents();
     const int lane = threadIdx.x % LANES, step = gridDim.x * WARPS * ROWS;
@@ -21,10 +20,10 @@ kernel(const @TYPE@ *x, int rows@EPILOGUE_PARAMETERS@) {
     const auto inside = [&](int piece) { return C % WIDTH == 0 || piece * WIDTH + lane * 8 < C; };
     const auto column = [&](int piece) { return min(piece * WIDTH + lane * 8, C - 8); };
     const auto row = [&] { return min(first + static_cast<int>(threadIdx.x) % 32 / LANES, rows - 1); };
-    Columns columns[HELD ? PIECES : 1];
+    Columns columns[PIECES];
 #pragma unroll
     for (int p = 0; p < PIECES; p++)
-        load_constant_columns(columns[HELD ? p : 0], column(p)@EPILOGUE_NAMES@);
+        load_constant_columns(columns[p], column(p)@EPILOGUE_NAMES@);
     wait_for_inputs();
     Run<@TYPE@> next[PIECES];
     const auto load = [&](int from) {
@@ -33,10 +32,9 @@ kernel(const @TYPE@ *x, int rows@EPILOGUE_PARAMETERS@) {
             next[p] = load_run(x + static_cast<int64_t>(from) * C + column(p));
     };
     load(row());
-    if constexpr (HELD)
 #pragma unroll
-        for (int p = 0; p < PIECES; p++)
-            load_columns(columns[p], column(p)@EPILOGUE_NAMES@);
+    for (int p = 0; p < PIECES; p++)
+        load_columns(columns[p], column(p)@EPILOGUE_NAMES@);
     for (; first < rows; first += step) {
         float values[PIECES][8], total = 0.0f, squares = 0.0f;
         Cells cells[PIECES];
@@ -60,16 +58,11 @@ kernel(const @TYPE@ *x, int rows@EPILOGUE_PARAMETERS@) {
         const float factor = 1.0f / __builtin_sqrtf(row_sum(squares) * (1.0f / C) + @EPSILON@);
 #pragma unroll
         for (int p = 0; p < PIECES; p++) {
-            Columns &own = columns[HELD ? p : 0];
-            if constexpr (!HELD) {
-                load_constant_columns(own, column(p)@EPILOGUE_NAMES@);
-                load_columns(own, column(p)@EPILOGUE_NAMES@);
-            }
 #pragma unroll
             for (int j = 0; j < 8; j++)
                 values[p][j] *= factor;
             if (inside(p) && first + static_cast<int>(threadIdx.x) % 32 / LANES < rows)
-                finish(values[p], own, cells[p], row(), column(p)@EPILOGUE_NAMES@);
+                finish(values[p], columns[p], cells[p], row(), column(p)@EPILOGUE_NAMES@);
         }
     }
 }
