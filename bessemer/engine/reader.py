@@ -29,7 +29,7 @@ def read(source: str | Path | bytes | memoryview) -> Engine:
     try:
         program = from_json(program_data)
         blobs = _blobs(data, table["kernels"], manifest)
-        str(manifest["target"]["name"]), str(manifest["target"]["arch"])
+        _check_manifest(manifest)
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
         raise EngineFormatError(f"the engine's program is malformed: {error!r}") from None
     weights = table["weights"]
@@ -57,6 +57,21 @@ def _json(data: memoryview, section: Section) -> dict[str, Any]:
     if not isinstance(out, dict):
         raise EngineFormatError(f"section {section.name} is not a JSON object")
     return out
+
+
+def _check_manifest(manifest: dict[str, Any]) -> None:
+    """ValueError or LookupError where something that is read of a manifest is not there, or of another kind."""
+    target, model = manifest["target"], manifest["model"]
+    for where, key, kind in (
+        (target, "name", str), (target, "arch", str), (target, "fingerprint", dict), (model, "name", str),
+        (model, "nodes", int), (model, "metadata", dict), (manifest, "precision", str),
+    ):  # fmt: skip
+        if not isinstance(where[key], kind):
+            raise ValueError(f"{key} is {where[key]!r} in its manifest")
+    for where, key in ((target, "isa"), (manifest, "slow_paths"), (manifest, "notes"), (manifest, "kept_in_fp32")):
+        texts = where.get(key, [])
+        if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
+            raise ValueError(f"{key} is {texts!r} in its manifest")
 
 
 def _blobs(data: memoryview, section: Section, manifest: dict[str, Any]) -> tuple[memoryview, ...]:

@@ -272,6 +272,15 @@ MANIFESTS: dict[str, Callable[[Any], Any]] = {
     "no target": drop("target"),
     "target is text": set_("target", to="cpu"),
     "target without arch": drop("target", "arch"),
+    "arch is a number": set_("target", "arch", to=90),
+    "isa is a number": set_("target", "isa", to=3),
+    "isa of numbers": set_("target", "isa", to=[1, 2]),
+    "no model": drop("model"),
+    "model is a list": set_("model", to=[]),
+    "no count of nodes": drop("model", "nodes"),
+    "no precision": drop("precision"),
+    "notes are text": set_("notes", to="none"),
+    "slow paths are an object": set_("slow_paths", to={}),
 }
 
 

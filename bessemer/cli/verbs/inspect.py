@@ -125,9 +125,9 @@ def _print(d: dict[str, Any]) -> None:
     table(f"{d['manifest']['model']['nodes']} ONNX nodes in {len(rows)} steps", columns, rows, numeric=(0, 4, 5))
     for line in d["manifest"].get("kept_in_fp32", ()):
         say(f"stays in fp32: {line}")
-    for line in d["manifest"]["slow_paths"]:
+    for line in d["manifest"].get("slow_paths", ()):
         say(f"slow path: {line}", style="yellow")
-    for line in d["manifest"]["notes"]:
+    for line in d["manifest"].get("notes", ()):
         say(f"note: {line}", style="yellow")
 
 
