@@ -3,7 +3,7 @@
 Every symbol that an input binds gets a few values: its ends, its opt, and geometric means of the widest gaps. The grid
 of these values cuts the range of shapes into boxes, one around each point, with borders at geometric means. Boxes with
 one kernel merge, so that a kernel is taken by comparing a few sizes, once per shape. The rows that are multiplied by
-weights are one size, whichever symbols they are the product of: it alone gets values, and more of them.
+weights are one size, whichever symbols they are the product of: it alone gets values, doubling from the opt on.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from bessemer.core.interval import INF, UNBOUNDED, Range, bounds
 from bessemer.kernels.base import Problem
 
 FAR = 8  # times the opt value: where the last point is if nobody gave an upper end
+MORE = 4  # points along the rows of a product beyond the limit
+TILE = 16  # rows that products take together at least: points among many rows are multiples of it
 T = TypeVar("T")
 Box = tuple[tuple[Dim, int, int], ...]  # a size (a symbol, or the product of all), its least and greatest value
 
@@ -64,10 +66,19 @@ def _along(problem: Problem, ranges: Mapping[str, Range], limit: int) -> list[Po
     least, greatest = (math.prod(ends) for ends in zip(*((r.lo, r.hi) for r in ranges.values())))
     opt = math.prod(r.typical for r in ranges.values())
     whole = Range(least, greatest if all(r.bounded for r in ranges.values()) else INF, opt)
-    places = {math.prod(place.values()): place for place in (_place(v, ranges) for v in _values(whole, limit))}
+    places = {math.prod(place.values()): place for place in (_place(v, ranges) for v in _doubling(whole, limit + MORE))}
     rows = product([sym(name) for name in ranges])
     cells = _cells(whole, sorted(places))
     return [Point(_at(problem, places[at]), ((rows, low, high),)) for at, low, high in cells]
+
+
+def _doubling(r: Range, most: int) -> list[int]:
+    """The ends, the opt, and values between in equal steps from the opt on, of two times where that makes no more."""
+    low, opt, high = max(1, r.lo), r.typical, _high(r)
+    step = max(2.0, (high / low) ** (1 / max(1, most - 3)))
+    between = [opt * step**k for k in range(-most, most + 1) if k and opt]
+    inner = [v for v in between if low * math.sqrt(step) < v < high / math.sqrt(step)]
+    return sorted({low, high, opt, *(round(v / TILE) * TILE if v > 2 * TILE else round(v) for v in inner)})
 
 
 def _place(value: int, ranges: Mapping[str, Range]) -> dict[str, int]:
@@ -80,8 +91,14 @@ def _place(value: int, ranges: Mapping[str, Range]) -> dict[str, int]:
     whole = math.log(math.prod(ends.values()) / math.prod(opt.values()))
     share = math.log(max(1, value) / math.prod(opt.values())) / whole if whole else 0.0
     out = {name: _near(opt[name] * (ends[name] / opt[name]) ** share, r) for name, r in ranges.items()}
-    *_, last = ranges
-    out[last] = _near(value / math.prod(v for name, v in out.items() if name != last), ranges[last])
+    first, *_, last = ranges
+    others = math.prod(v for name, v in out.items() if name not in (first, last))
+    near = sorted(range(max(1, out[first] // 4), 4 * out[first] + 1), key=lambda v: abs(math.log(v / out[first])))
+    for v in near:  # as many rows as were asked for, if any shape has them: one more may take another tile
+        w = value // (others * v)
+        if others * v * w == value and _near(v, ranges[first]) == v and _near(w, ranges[last]) == w:
+            return {**out, first: v, last: w}
+    out[last] = _near(value / (others * out[first]), ranges[last])
     return out
 
 
