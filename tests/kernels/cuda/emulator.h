@@ -247,6 +247,20 @@ inline void copy_tile(uint32_t target, const TensorMap *map, int column, int row
     barrier_at(barrier).change(0, -map->box[1] * 128);
 }
 
+// Rows of 128 bytes, or of 64, swizzled as the products of attention read them.
+inline void copy_box(uint32_t target, const TensorMap *map, int column, int row, int batch, uint32_t barrier) {
+    const uint32_t line = map->box[0] * 2;
+    if (!inputs_are_there || target % 1024 || map->rank != 3 || (line != 128 && line != 64))
+        fail("a copy of a box that is early, not aligned, or of another map");
+    for (int64_t r = 0; r < map->box[1]; r++)
+        for (int64_t c = 0; c < map->box[0]; c++) {
+            const uint32_t at = target + r * line + c * 2;
+            const uint16_t value = map->at({column + c, row + r, batch, 0});
+            memcpy(memory_of(at ^ (at >> 7 & line / 16 - 1) << 4), &value, 2);
+        }
+    barrier_at(barrier).change(0, -map->box[1] * line);
+}
+
 struct Corner {
     int x, y, image;
 };
@@ -357,8 +371,8 @@ template <class T> inline void store_run(T *target, const Run<T> &run) {
     *reinterpret_cast<Run<T> *>(target) = run;
 }
 
-// Element (row, k) of an operand of 128-byte rows, or of 64, in groups of eight: the address bits 4 to 6 are XORed with 7
-// to 9, or 4 and 5 with 7 and 8.
+// Element (row, k) of an operand of 128-byte rows, or of 64, in groups of eight: the address bits 4 to 6 are XORed
+// with 7 to 9, or 4 and 5 with 7 and 8.
 inline uint16_t element(uint64_t descriptor, int row, int k) {
     const bool half = descriptor >> 62 == 2;
     const uint32_t line = half ? 64 : 128, at = (static_cast<uint32_t>(descriptor << 4) & OFFSET) + row * line + k * 2;

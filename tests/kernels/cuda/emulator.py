@@ -98,9 +98,9 @@ def _head(size: int, number: int, m: TensorMap | None = None) -> bytes:
     numbers = [0] * MAP_WORDS
     if m is not None:
         w = m.window or Window((0, 0), (0, 0), (1, 1))
-        assert m.swizzle == 128
+        assert m.swizzle == 2 * m.box[0]
         padded = [(*values, 0, 0, 0, 0)[:4] for values in (m.dims, m.strides)]
-        numbers = [0, len(m.dims), *padded[0], *padded[1], *m.box, *w.lower, *w.upper, *w.steps]
+        numbers = [0, len(m.dims), *padded[0], *padded[1], *m.box[:2], *w.lower, *w.upper, *w.steps]
     return np.array([size, number, *numbers], np.int64).tobytes()
 
 

@@ -1,4 +1,12 @@
-// Instructions of sm_90 for values that a warp or a warpgroup holds in registers.
+// More instructions of sm_90: for values that a warp or a warpgroup holds in registers, and copies of boxes.
+
+// A box of a tensor of three dims from (column, row, batch) on.
+inline void copy_box(uint32_t target, const TensorMap *map, int column, int row, int batch, uint32_t barrier) {
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3, %4}], [%5];" ::"r"(target),
+                 "l"(map), "r"(column), "r"(row), "r"(batch), "r"(barrier)
+                 : "memory");
+}
 
 // Keeps the compiler from moving reads of sums across the products that make them.
 template <int N> inline void hold(float (&sums)[N]) {
