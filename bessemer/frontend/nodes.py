@@ -10,6 +10,7 @@ import onnx
 from bessemer.core import dtype as dt
 from bessemer.core.errors import BessemerError, InvalidModel, ShapeError
 from bessemer.frontend import attributes, functions, opsets
+from bessemer.frontend.choices import check_choices
 from bessemer.frontend.opsets import OpVersion
 from bessemer.frontend.problems import Problem
 from bessemer.frontend.scope import ABSENT, Scope, Skipped
@@ -110,6 +111,7 @@ class NodeImporter:
             raise Refusal(f"an input is {narrow}; only casts and quantization take it")
         values, dtypes = attributes.python_values(scope, given)
         check_sizes(version.name, values, types)
+        check_choices(version.name, values)
 
         def subgraph(proto: onnx.GraphProto, input_types: Sequence[TensorType] | None) -> Graph:
             return self._subgraph(scope, proto, input_types, f"{name}/")

@@ -1,4 +1,4 @@
-"""Attributes that are sizes: impossible ones are named, with what is possible, before anything divides by them."""
+"""Attributes that are sizes, or one of a few words: wrong ones are named, with what is possible."""
 
 from __future__ import annotations
 
@@ -49,6 +49,21 @@ def test_windows(op: str, name: str, given: Any, message: str) -> None:
 def test_what_some_windows_take(op: str, attrs: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidModel, match=message):
         import_model(window(op, **attrs))
+
+
+@pytest.mark.parametrize(("op", "inputs", "attrs", "message"), [
+    ("DepthToSpace", 1, {"blocksize": 2, "mode": "ABC"}, "mode is 'ABC', and not one of DCR, CRD"),
+    ("DepthToSpace", 1, {"blocksize": 0}, "blocksize holds 0"),
+    ("Resize", 3, {"mode": "area"}, "mode is 'area', and not one of nearest, linear"),
+    ("LSTM", 3, {"hidden_size": 4, "direction": "backward"}, "direction is 'backward', and not one of forward, rev"),
+    ("ScatterND", 3, {"reduction": "sub"}, "reduction is 'sub', and not one of none, add"),
+])  # fmt: skip
+def test_words_that_an_attribute_cannot_be(op: str, inputs: int, attrs: dict[str, Any], message: str) -> None:
+    names = ["x", "y", "z"][:inputs]
+    kinds = {"ScatterND": {"y": TensorProto.INT64}}.get(op, {})
+    values = [helper.make_tensor_value_info(n, kinds.get(n, TensorProto.FLOAT), [4, 4, 4, 4]) for n in names]
+    with pytest.raises(InvalidModel, match=message):
+        import_model(model([node(op, names, ["o"], **attrs)], values, [value("o", None)], opset=20))
 
 
 def test_windows_that_fit_are_taken() -> None:
