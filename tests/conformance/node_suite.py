@@ -126,11 +126,21 @@ def run_cpu(model: onnx.ModelProto, inputs: Arrays) -> Arrays:
     return session.run({info.name: inputs[info.name] for info in session.inputs})
 
 
+def run_cuda(model: onnx.ModelProto, inputs: Arrays) -> Arrays:
+    """Build for the GPU in this machine with untuned kernels, and run."""
+    session = load(builder.build(model, target="cuda", tune="off"))
+    try:
+        return session.run({info.name: inputs[info.name] for info in session.inputs})
+    finally:
+        session.close()
+
+
 RUNNERS: dict[str, Callable[[onnx.ModelProto, Arrays], Arrays]] = {
     "reference": run_reference,
     "reference-dynamic": lambda model, inputs: run_reference(dynamic(model), inputs),
     "cpu": run_cpu,
     "cpu-dynamic": lambda model, inputs: run_cpu(dynamic(model), inputs),
+    "cuda": run_cuda,
 }
 
 

@@ -1,19 +1,30 @@
-"""Record what each case of the node suite does on a target: `python -m tests.conformance.update TARGET [--force]`.
+"""Record what each case of the node suite does on a target.
+
+    python -m tests.conformance.update TARGET [--jobs N] [--force]
 
 The record may only improve: a case that passed and no longer does stops the update, unless --force is given.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
-from tests.conformance.node_suite import FAILED, PASS, cases, golden, golden_path, outcome, ratio
+from tests.conformance.node_suite import FAILED, PASS, RUNNERS, cases, golden, golden_path, outcome, ratio
 
 
-def main(target: str, force: bool) -> int:
-    outcomes = {name: outcome(target, case) for name, case in sorted(cases().items())}
+def run(target: str, name: str) -> str:
+    return outcome(target, cases()[name])
+
+
+def main(target: str, jobs: int, force: bool) -> int:
+    names = sorted(cases())
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        outcomes = dict(zip(names, pool.map(run, [target] * len(names), names, chunksize=4)))
     before = golden(target)
     for name, result in outcomes.items():
         if result.startswith(FAILED):
@@ -32,5 +43,9 @@ def main(target: str, force: bool) -> int:
 
 
 if __name__ == "__main__":
-    arguments = [a for a in sys.argv[1:] if a != "--force"]
-    sys.exit(main(arguments[0] if arguments else "reference", "--force" in sys.argv))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("target", choices=RUNNERS)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--force", action="store_true")
+    options = parser.parse_args()
+    sys.exit(main(options.target, options.jobs, options.force))
