@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from bessemer.core.dim import Dim, ceildiv, floordiv
-from bessemer.core.tensor_map import TensorMap
+from bessemer.core.tensor_map import TensorMap, defect
 from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Map, Problem, Ptr, Reason, register
 from bessemer.kernels.cuda import emit
 from bessemer.kernels.cuda.attention import MASKS, known, reason, shared_parts
@@ -30,9 +30,17 @@ class CudaAttentionWhole:
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
         found = reason(problem, target)
-        if found is not None or self.configs(problem, target):
+        if found is not None:
             return found
-        return Reason(f"{upper(problem, known(problem).t)} keys and values of a head do not fit into shared memory")
+        heads = known(problem)
+        for k, operand in enumerate(problem.operands[:3]):
+            t = operand.type
+            broken = defect(_boxes(k, heads, 64).map, t.dtype.itemsize, t.nbytes, problem.range_map)
+            if broken is not None:
+                return Reason(f"the tensor map of operand {k} {broken}")
+        if self.configs(problem, target):
+            return None
+        return Reason(f"{upper(problem, heads.t)} keys and values of a head do not fit into shared memory")
 
     def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
         return sorted(_configs(problem, target), key=lambda c: self.estimate(problem, target, c))
