@@ -140,6 +140,8 @@ def test_build_stops_and_dumps(tmp_path: Path, model: Path) -> None:
     from bessemer.ir.text import parse
 
     ok("build", model, "--stop-after", "lower", "--dump", tmp_path, "--tune", "off")
+    stopped = as_json("build", model, "--stop-after", "fuse", "--tune", "off")
+    assert stopped["engine"] is None and stopped["stopped_after"] == "fuse"
     names = sorted(p.name for p in tmp_path.iterdir())
     assert names == ["0-import.txt", "1-fuse.txt", "2-layout.txt", "3-precision.txt", "4-lower.txt"]
     assert [n.op for n in parse((tmp_path / "0-import.txt").read_text()).nodes] == ["matmul", "add", "relu", "softmax"]

@@ -69,6 +69,8 @@ def command(
         )  # fmt: skip
     seconds = time.perf_counter() - started
     if engine is None or output is None:
+        if as_json:
+            say_json({"engine": None, "seconds": seconds, "stopped_after": stop_after})
         return
     engine.save(output)
     slow, nodes = engine.manifest["slow_paths"], engine.manifest["model"]["nodes"]
