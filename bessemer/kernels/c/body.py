@@ -279,10 +279,14 @@ class Body:
         after, size = product(s for _, s in flat.axes[at + 1 :]), flat.axes[at][1]
         if size == 1:
             return Value("0", 0)
-        text = flat.var if after == 1 else f"{flat.var} / {self.params.size(after)}"
+        text = flat.var if after == 1 else f"{flat.var} / {self.divisor(after)}"
         if at and any(s != 1 for _, s in flat.axes[:at]):
-            text = f"{text} % {self.params.size(size)}"
+            text = f"{text} % {self.divisor(size)}"
         return self.let(text, "int64_t", level)
+
+    def divisor(self, d: Dim) -> str:
+        """The text of what a flattened variable is divided by."""
+        return self.params.size(d)
 
     def sum(self, a: Affine) -> Value:
         """The sum, what is invariant in each block added up before it."""

@@ -18,7 +18,7 @@ class GemmTma:
     b [k, n], or a batch of them that share a."""
 
     name = "cuda_gemm_tma"
-    version = 3
+    version = 4
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:

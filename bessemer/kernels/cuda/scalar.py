@@ -12,6 +12,7 @@ from functools import cache
 from importlib import resources
 
 from bessemer.core import dtype as dt
+from bessemer.core.dim import Dim
 from bessemer.ir import expr as ex
 from bessemer.kernels.c import scalar
 from bessemer.kernels.c.body import Body, Value
@@ -37,6 +38,10 @@ class DeviceBody(Body):
             value = self.value(e.args[0])
             return self._let(f"{e.fn}_16({value.text})", e.dtype, value.level)
         return super()._value(e)
+
+    def divisor(self, d: Dim) -> str:
+        """Rows are 32-bit numbers, and division by 64 bits takes a hundred instructions."""
+        return f"static_cast<int>({super().divisor(d)})"
 
     def _short(self, e: ex.Call) -> bool:
         """Whether the value ends up in 16 bits: it is of such a type, or an f32 within what is stored as one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from bessemer.core import dtype as dt
@@ -20,18 +20,28 @@ ROW = 128  # bytes of a chunk of one token or channel
 RESERVED = 1024  # bytes of shared memory that a CTA takes by itself
 BAND = 8  # tiles of tokens that go through all channels together
 MOST_TOKENS = 1 << 30
-LAUNCH_US, EXCHANGE_US = 1.0, 2.9  # a launch, and partial sums that CTAs of a cluster hand on
-LATENCY_US = 0.9  # of a copy; stages hide it
-FLOP_PER_US, COPY_BYTES_PER_US, STORE_BYTES_PER_US = 9_470_000.0, 93_300.0, 31_200.0  # of one multiprocessor
-MEMORY_BYTES_PER_US = 3_350_000.0
-OPERATIONS_PER_US, CHEAP = 135_000.0, 4  # of a multiprocessor; those of an epilogue that its stores hide
+MOST_CONFIGS = 16
+REGISTERS = 65536  # of a multiprocessor
+KEEP, FEW = 24, 48  # registers of a copying thread; those of a multiplying one besides sums and two loads ahead
+ROOM = {1: 1.0, 2: 1.0, 3: 0.82, 4: 0.91, 6: 0.78, 8: 0.91}  # of an H200's multiprocessors, for clusters of so many
+WIDTHS = {  # channels of a tile, by blocks and groups
+    (1, 1): (64, 96, 128, 160, 192), (2, 1): (64, 96, 128), (1, 2): (64, 96, 128, 160, 192, 256),
+    (2, 2): (96, 128, 160), (1, 3): (96, 128, 160, 192, 256), (1, 4): (96, 128),
+}  # fmt: skip
+CLUSTERS = ((1, 1), (1, 2), (1, 4), (2, 1), (3, 1), (4, 1), (2, 2), (4, 2))  # split and down
+MOST_STAGES = 8
+LAUNCH_US, LATENCY_US = 1.36, 1.07  # a launch, and a copy; stages hide the latter
+FLOP_PER_US, STORE_BYTES_PER_US, OPERATIONS_PER_US = 9_730_000.0, 46_300.0, 141_000.0  # the last of a warpgroup
+CHEAP, MOST_FINISHING = 4, 4  # operations of an epilogue that its stores hide; warpgroups that add to their rate
+COPY_BYTES_PER_US, MEMORY_BYTES_PER_US = 10_550_000.0, 3_350_000.0  # from L2, and from memory
+EXCHANGE_US, SUM_BYTES_PER_US = 0.42, 23_200.0  # partial sums that CTAs of a cluster hand on
 
 
 @dataclass(frozen=True)
 class Tile:
     """One way to cut a product: `groups` warpgroups, each with `blocks` times 64 tokens, and `columns` channels.
 
-    `resident` CTAs share a multiprocessor; see the head of templates/tiled.cu for `stages` and `split`."""
+    `resident` CTAs share a multiprocessor; see the head of templates/tiled.cu for `stages`, `split` and `down`."""
 
     blocks: int
     groups: int
@@ -39,37 +49,84 @@ class Tile:
     stages: int
     resident: int
     split: int = 1
+    down: int = 1
 
     @property
     def tokens(self) -> int:
         return 64 * self.blocks * self.groups
 
     @property
+    def cluster(self) -> int:
+        return self.split * self.down
+
+    @property
+    def take(self) -> int:
+        """Registers of a multiplying thread, where a copying warpgroup hands over all but KEEP of its own; else 0."""
+        if self.resident > 1 or self.groups == 1 or (self.groups == 2 and self.blocks * self.columns < 256):
+            return 0
+        threads = 128 * (self.groups + 1)
+        return min(240, (REGISTERS // threads // 8 * 8 * threads - 128 * KEEP) // (128 * self.groups) // 8 * 8)
+
+    @property
     def warps(self) -> int:
-        hands_over = self.groups == 2 and self.blocks * self.columns >= 256  # then a whole warpgroup copies
-        return 4 * self.groups + (4 if hands_over else 1)
+        return 4 * self.groups + (4 if self.take else 1)
+
+    @property
+    def piece(self) -> int:
+        """Rows of one copy of weights, a block or a part of one: every CTA of `down` makes as many copies."""
+        return next(rows for rows in (64, 32, 16, 8) if self.columns % (rows * self.down) == 0)
+
+    @property
+    def halves(self) -> int:
+        """Products side by side that make up one of all channels, which would take more registers than threads have."""
+        return 2 if self.groups == 3 and self.columns > 192 else 1
+
+    @property
+    def depth(self) -> int:
+        """Parts of a thread's sums for which the loads of the epilogue are under way at once."""
+        available = self.take or REGISTERS // (ceildiv_int(self.warps * self.resident, 4) * 128) // 8 * 8
+        return 2 if self.blocks * self.columns // 2 + FEW <= available else 1
+
+    @property
+    def stage(self) -> int:
+        """Bytes of a stage of the ring, with its two barriers."""
+        return (self.tokens + self.columns) * ROW + 16
+
+    @property
+    def received(self) -> int:
+        """Bytes of the sums of others, with their barrier."""
+        parts = ceildiv_int(self.blocks * self.columns // 32, self.split)
+        return (self.split - 1) * parts * self.groups * 128 * 64 + 8
 
     @property
     def shared(self) -> int:
-        """Bytes of shared memory: the ring, and two barriers a stage."""
-        return self.stages * ((self.tokens + self.columns) * ROW + 16)
+        """Bytes of shared memory."""
+        return self.stages * self.stage + self.received
 
     def count(self, rows: Rows) -> Dim:
         """Tiles of a product."""
-        return ceildiv(rows.tokens, self.tokens) * ceildiv_int(rows.channels, self.columns) * rows.batches
+        down = ceildiv(rows.tokens, self.tokens * self.down) * self.down
+        return down * ceildiv_int(rows.channels, self.columns) * rows.batches
 
 
-WHOLE = (
-    (1, 2, 256, 4, 1), (2, 2, 128, 4, 1), (1, 2, 192, 5, 1), (2, 2, 192, 4, 1), (1, 2, 128, 6, 1), (2, 1, 128, 3, 2),
-    (1, 2, 128, 3, 2), (1, 1, 256, 2, 2), (1, 1, 128, 4, 2), (1, 1, 128, 3, 3), (1, 1, 64, 4, 3), (2, 1, 64, 4, 2),
-    (2, 1, 64, 3, 3), (1, 2, 64, 4, 2), (1, 1, 192, 3, 2), (1, 2, 96, 4, 2), (1, 1, 96, 3, 3), (1, 2, 96, 7, 1),
-    (1, 2, 64, 8, 1), (1, 1, 128, 8, 1), (1, 1, 64, 8, 1), (1, 1, 192, 7, 1),
-)  # fmt: skip
-SHARED = (
-    (1, 2, 128, 6, 1), (1, 2, 64, 8, 1), (1, 1, 128, 8, 1), (2, 2, 128, 4, 1), (1, 2, 192, 5, 1), (1, 1, 192, 7, 1),
-    (1, 1, 128, 4, 2), (1, 1, 64, 8, 1),
-)  # fmt: skip
-TILES = (*(Tile(*t) for t in WHOLE), *(Tile(*t, 2) for t in SHARED))
+def every_tile(target: Limits) -> Iterator[Tile]:
+    """All tiles that a multiprocessor has room for, each with as many stages as fit."""
+    for (blocks, groups), widths in WIDTHS.items():
+        for columns in widths:
+            for resident in (1, 2, 3):
+                sums = blocks * columns * groups * resident
+                if resident > 1 and (groups > 2 or sums > 384 or blocks * columns > 192):
+                    continue
+                for split, down in CLUSTERS:
+                    if split > 1 and (resident > 1 or blocks * columns // 32 < split):
+                        continue
+                    t = Tile(blocks, groups, columns, 0, resident, split, down)
+                    room = (shared_bytes(target) + RESERVED) // resident - RESERVED - t.received
+                    stages = min(MOST_STAGES, room // t.stage)
+                    if stages >= 2:
+                        yield replace(t, stages=stages)
+
+
 SMALLEST = Tile(1, 1, 64, 4, 3)
 
 
@@ -111,48 +168,57 @@ def reason(problem: Problem, target: Limits, rows: Rows) -> Reason | None:
     return None if missing is None else Reason(missing)
 
 
+def rooms(cluster: int, count: int) -> int:
+    """Clusters that run at once on so many multiprocessors: they must lie in one part of the GPU."""
+    return max(1, int(count * ROOM[cluster]) // cluster)
+
+
 def tile(config: Config) -> Tile:
     """The tile of a configuration."""
     return Tile(**{f.name: int(config[f.name]) for f in fields(Tile)})
 
 
-def tiles(problem: Problem, target: Limits, rows: Rows) -> list[Config]:
-    """Configurations that fit the target and are not mostly padding."""
-    fitting = [t for t in TILES if _fits(problem, target, rows, t)]
-    return [{f.name: getattr(t, f.name) for f in fields(Tile)} for t in fitting or [SMALLEST]]
-
-
 def _fits(problem: Problem, target: Limits, rows: Rows, t: Tile) -> bool:
+    """Whether a tile is not mostly padding, and those of a split sum run at once."""
     m, n = problem.typical(rows.tokens), rows.channels
     padded = ceildiv_int(n, t.columns) * t.columns
-    if (t.tokens > 64 and t.tokens >= 2 * m) or padded * 8 > ceildiv_int(n, BLOCK) * BLOCK * 9:
+    if (t.tokens * t.down > 64 and t.tokens * t.down >= 2 * m) or padded * 8 > ceildiv_int(n, BLOCK) * BLOCK * 9:
         return False
-    if (t.shared + RESERVED) * t.resident > shared_bytes(target) + RESERVED:
-        return False
-    few = problem.typical(t.count(rows)) * t.split <= sms(target) * t.resident
+    few = problem.typical(t.count(rows)) <= rooms(t.cluster, sms(target)) * t.down
     return t.split == 1 or (rows.chunks >= 4 * t.split and few)
 
 
 def microseconds(problem: Problem, target: Limits, rows: Rows, config: Config) -> float:
-    """The time of a launch in a chain of such launches: a fit to 248 configurations of 13 shapes on an H200."""
-    t, count = tile(config), sms(target)
+    """The time of a launch in a chain of such launches: a fit to 500 configurations of 20 shapes on an H200."""
+    return max(_bounds(problem, target, rows, config))
+
+
+def _bounds(problem: Problem, target: Limits, rows: Rows, config: Config) -> tuple[float, float]:
+    """Microseconds of the multiprocessors, and of the memory."""
+    t = tile(config)
     m, n = problem.typical(rows.tokens), rows.channels
-    programs = problem.typical(t.count(rows)) * t.split
-    chunks = ceildiv_int(rows.chunks, t.split)
-    multiply = t.tokens * t.columns * 2 * BLOCK / FLOP_PER_US
     heavy = max(0, scalar.operations(problem.epilogue) - CHEAP) if problem.epilogue is not None else 0
-    finish = t.tokens * t.columns * heavy / OPERATIONS_PER_US / t.resident  # the other CTAs multiply meanwhile
-    chunk = max(multiply, (t.tokens + t.columns) * ROW / COPY_BYTES_PER_US)
-
-    def wave(together: int) -> float:
-        """So many tiles side by side on a multiprocessor."""
-        summed = chunks * max(together * chunk, multiply + LATENCY_US / t.stages) if together else 0.0
-        return summed + together * (t.tokens * t.columns * 2 / STORE_BYTES_PER_US + finish)
-
-    full, rest = divmod(programs, count * t.resident)
-    times = full * wave(t.resident) + wave(ceildiv_int(rest, count))
+    summed = _summed(t, problem.typical(t.count(rows)) * t.split, ceildiv_int(rows.chunks, t.split), heavy, sms(target))
+    exchange = t.tokens * t.columns * 4 * (t.split - 1) / t.split / SUM_BYTES_PER_US
     nbytes = problem.typical(problem.operands[0].type.nbytes) + (n * rows.chunks * BLOCK + m * n) * 2 * rows.batches
-    return max(LAUNCH_US + times + (EXCHANGE_US if t.split > 1 else 0.0), nbytes / MEMORY_BYTES_PER_US)
+    return LAUNCH_US + summed + exchange + (EXCHANGE_US if t.split > 1 else 0.0), nbytes / MEMORY_BYTES_PER_US
+
+
+def _summed(t: Tile, programs: int, chunks: int, heavy: int, count: int) -> float:
+    """Microseconds of the sums and epilogues of so many CTAs' tiles, of so many operations an element."""
+    at_once = rooms(t.cluster, count) * t.cluster
+    multiply = t.tokens * t.columns * 2 * BLOCK / FLOP_PER_US
+    copied = (t.tokens + t.columns / t.down) * ROW / COPY_BYTES_PER_US
+    rate = OPERATIONS_PER_US * min(t.groups * t.resident, MOST_FINISHING)
+    finish = t.tokens * t.columns / t.split * (2 / STORE_BYTES_PER_US + heavy / rate)
+
+    def wave(together: int, copying: int) -> float:
+        """So many tiles side by side on a multiprocessor, while so many multiprocessors copy."""
+        bounds = (together * multiply, together * copied * copying, multiply + LATENCY_US / t.stages)
+        return chunks * sum(b**4 for b in bounds) ** 0.25 + together * finish if together else 0.0
+
+    full, rest = divmod(programs, at_once * t.resident)
+    return full * wave(t.resident, at_once) + wave(ceildiv_int(rest, at_once), min(rest, at_once))
 
 
 def code(problem: Problem, target: Limits, rows: Rows, config: Config) -> KernelCode:
@@ -163,32 +229,42 @@ def code(problem: Problem, target: Limits, rows: Rows, config: Config) -> Kernel
     parts = {
         "INSTRUCTIONS": scalar.template("tensor.cuh"),
         "ROWS_OF_X": scalar.template(rows.template),
-        "PRODUCT": emit.warpgroup_product_that_starts(t.columns, dtype),
-        "CLUSTER": f" __cluster_dims__({t.split}, 1, 1)" if t.split > 1 else "",
+        "SHARED_SUMS": scalar.template("tiled_sums.cuh"),
+        "PRODUCT": emit.warpgroup_product_that_starts(t.columns // t.halves, dtype),
+        "CLUSTER": f" __cluster_dims__({t.cluster}, 1, 1)" if t.cluster > 1 else "",
         "SHAPE_FIELDS": " ".join(f"int {n};" for n in names),
         "SHAPE": ", ".join(f"int {n}" for n in names),
         "SHAPE_NAMES": ", ".join(names),
     }  # fmt: skip
     constants = {
         "BLOCKS": t.blocks, "GROUPS": t.groups, "BN": t.columns, "STAGES": t.stages, "RESIDENT": t.resident,
-        "SPLIT": t.split, "BAND": BAND,
+        "SPLIT": t.split, "DOWN": t.down, "HALVES": t.halves, "TAKE": t.take, "KEEP": KEEP, "DEPTH": t.depth,
+        "PIECE": t.piece, "BAND": BAND,
     }  # fmt: skip
     module = emit.module("tiled.cu", problem, constants, parts)
     count = t.count(rows)
-    walkers = count if t.split > 1 else minimum(count, sms(target) * t.resident)
+    most = rooms(t.cluster, sms(target)) * t.cluster * t.resident
+    walkers = count if t.split > 1 else minimum(count, most)
     sizes = [Int(d, 32) for d in (rows.tokens, rows.channels, rows.chunks, rows.batches, *rows.sizes.values())]
-    options = (("warps", t.warps), ("shared", t.shared), ("cluster", t.split), ("pdl", True))
+    options = (("warps", t.warps), ("shared", t.shared), ("cluster", t.cluster), ("pdl", True))
     x = Map(0, rows.boxed(t.tokens))
     launch = Launch("kernel", (t.split * walkers,), (x, Ptr(1), *sizes, *module.args), options)
-    blocks = ceildiv_int(ceildiv_int(rows.channels, t.columns) * t.columns, BLOCK)
+    blocks = ceildiv_int(rows.channels, BLOCK)
     packed = TensorType(problem.operands[1].type.dtype, (rows.batches * blocks, rows.chunks, BLOCK, BLOCK))
     pack = Pack(1, "swizzled_blocks", (rows.order, blocks, rows.chunks), packed)
     return KernelCode("cuda", module.text, (launch,), (pack,))
 
 
 def ordered(problem: Problem, target: Limits, rows: Rows) -> Sequence[Config]:
-    """All configurations, the best by their estimates first."""
-    return sorted(tiles(problem, target, rows), key=lambda c: microseconds(problem, target, rows, c))
+    """The best configurations by their estimates, the best first."""
+    fitting = [t for t in every_tile(target) if _fits(problem, target, rows, t)] or [SMALLEST]
+    configs: list[Config] = [{f.name: getattr(t, f.name) for f in fields(Tile)} for t in fitting]
+
+    def cost(config: Config) -> tuple[float, float]:
+        bounds = _bounds(problem, target, rows, config)
+        return max(bounds), bounds[0]
+
+    return sorted(configs, key=cost)[:MOST_CONFIGS]
 
 
 def ceildiv_int(a: int, b: int) -> int:

@@ -212,6 +212,8 @@ inline void copy_bulk(uint32_t target, const void *source, uint32_t nbytes, uint
     barrier_at(barrier).change(0, -static_cast<int64_t>(nbytes));
 }
 
+inline void barrier_arrive_at(uint32_t address) { barrier_at(address).change(1, 0); }
+
 // What the driver's 128 bytes say, in words of two bytes each, innermost dim first.
 struct TensorMap {
     const uint16_t *elements;
@@ -281,6 +283,14 @@ inline void copy_window(uint32_t target, const TensorMap *map, int channel, Corn
     barrier_at(barrier).change(0, -map->box[1] * 128);
 }
 
+inline void copy_bulk_to_all(uint32_t target, const void *source, uint32_t nbytes, uint32_t barrier, uint16_t ranks) {
+    if (!(ranks >> own_rank & 1))
+        fail("a copy to other CTAs alone");
+    for (uint32_t rank = 0; rank < 16; rank++)
+        if (ranks >> rank & 1)
+            copy_bulk(rank << ADDRESS_BITS | (target & OFFSET), source, nbytes, rank << ADDRESS_BITS | (barrier & OFFSET));
+}
+
 inline void copy_16(uint32_t target, const void *source, uint32_t nbytes) {
     if (!inputs_are_there)
         fail("inputs are read before they are there");
@@ -307,14 +317,14 @@ template <int PENDING> inline void copy_wait() {
 
 inline void cluster_arrive() { arrival.emplace(cluster_barrier->arrive()); }
 
+inline void cluster_arrive_relaxed() { cluster_arrive(); }
+
 inline void cluster_wait() {
     cluster_barrier->wait(std::move(*arrival));
     arrival.reset();
 }
 
 inline uint32_t address_in(uint32_t address, uint32_t rank) { return rank << ADDRESS_BITS | (address & OFFSET); }
-
-inline void store_remote(uint32_t address, const float *four) { memcpy(memory_of(address), four, 16); }
 
 template <int COUNT> inline void store_shared(uint32_t address, const float *values) {
     if (address % (4 * COUNT) || memory_of(address) < own->memory || memory_of(address) > own->memory + OFFSET)

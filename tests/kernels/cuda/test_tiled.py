@@ -33,7 +33,7 @@ SMALL = CudaTarget("sm_90", replace(ARCHS["sm_90"], sms=2))  # so that CTAs walk
 
 
 def config(*tile: int) -> Config:
-    """blocks, groups, columns, stages, resident, split."""
+    """blocks, groups, columns, stages, resident, split, down."""
     t = Tile(*tile)
     return {f.name: getattr(t, f.name) for f in fields(t)}
 
@@ -47,16 +47,37 @@ def check(tactic: Tactic, c: Case, chosen: Config, folder: Path, env: dict[str, 
 
 @pytest.mark.parametrize(
     "dtype,tile",
-    [(dt.f16, (1, 1, 64, 3, 1)), (dt.bf16, (1, 2, 96, 2, 1)), (dt.bf16, (2, 1, 64, 2, 1)), (dt.f16, (2, 2, 128, 2, 1))],
+    [
+        (dt.f16, (1, 1, 64, 3, 1)),
+        (dt.bf16, (1, 2, 96, 2, 1)),
+        (dt.bf16, (2, 1, 64, 2, 1)),
+        (dt.f16, (2, 2, 128, 2, 1)),
+        (dt.bf16, (1, 3, 256, 2, 1)),
+    ],
     ids=str,
 )
 def test_products(dtype: DType, tile: tuple[int, ...], tmp_path: Path) -> None:
     check(GemmTma(), with_bias_relu(matmul((270, 200), (200, 136), dtype), -1), config(*tile), tmp_path)
 
 
-@pytest.mark.parametrize("tile", [(1, 2, 64, 2, 1, 2), (1, 1, 192, 2, 1, 2)], ids=str)
+@pytest.mark.parametrize(
+    "tile", [(1, 2, 64, 2, 1, 2), (1, 1, 192, 2, 1, 4), (1, 2, 96, 2, 1, 2), (1, 3, 96, 3, 1, 3)], ids=str
+)
 def test_sums_shared_by_a_cluster(tile: tuple[int, ...], tmp_path: Path) -> None:
-    check(GemmTma(), with_bias_relu(matmul((90, 328), (328, 136), dt.f16), -1), config(*tile), tmp_path)
+    """Into equal parts and others, of the sum and of the tile."""
+    check(GemmTma(), with_bias_relu(matmul((90, 968), (968, 136), dt.f16), -1), config(*tile), tmp_path)
+
+
+@pytest.mark.parametrize("k", [72, 328])
+@pytest.mark.parametrize("tile", [(1, 2, 96, 2, 1, 1, 2), (2, 1, 64, 3, 1, 1, 4), (1, 3, 128, 2, 1, 1, 2)], ids=str)
+def test_weights_copied_to_a_cluster(tile: tuple[int, ...], k: int, tmp_path: Path) -> None:
+    """In walks over more tiles than there are clusters, and runs of tokens beyond the last."""
+    check(GemmTma(), with_bias_relu(matmul((590, k), (k, 136), dt.f16), -1), config(*tile), tmp_path)
+
+
+@pytest.mark.parametrize("tile", [(1, 1, 64, 2, 1, 2, 2), (1, 1, 128, 2, 1, 4, 2)], ids=str)
+def test_weights_and_sums_shared_by_a_cluster(tile: tuple[int, ...], tmp_path: Path) -> None:
+    check(GemmTma(), with_bias_relu(matmul((150, 1032), (1032, 136), dt.bf16), -1), config(*tile), tmp_path)
 
 
 def test_stored_transposed_over_batches(tmp_path: Path) -> None:
@@ -65,7 +86,9 @@ def test_stored_transposed_over_batches(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("a", [(1, 150, 200), (150, 200)], ids=str)
-@pytest.mark.parametrize("tile", [(1, 1, 64, 3, 1), (1, 1, 96, 2, 1), (1, 2, 64, 2, 1, 2)], ids=str)
+@pytest.mark.parametrize(
+    "tile", [(1, 1, 64, 3, 1), (1, 1, 96, 2, 1), (1, 2, 64, 2, 1, 2), (1, 1, 96, 2, 1, 1, 2)], ids=str
+)
 def test_batches_of_weights(a: tuple[int, ...], tile: tuple[int, ...], tmp_path: Path) -> None:
     check(GemmTma(), with_bias_relu(matmul(a, (3, 200, 136), dt.f16, tb=len(a) == 2), -1), config(*tile), tmp_path)
 
@@ -112,6 +135,11 @@ def test_no_row_of_taps_reads_what_is_beside_it(tmp_path: Path) -> None:
     check(ConvTma(), c, config(1, 1, 64, 3, 1), tmp_path)
 
 
+def test_windows_whose_weights_are_copied_to_a_cluster(tmp_path: Path) -> None:
+    c = conv((5, 64, 17, 15), (200, 64, 3, 3), dt.f16, strides=(2, 1), pads=(1, 1, 1, 1))
+    check(ConvTma(), with_bias_relu(c, -1), config(1, 2, 64, 2, 1, 1, 2), tmp_path)
+
+
 def test_windows_of_a_symbolic_batch(tmp_path: Path) -> None:
     n = sym("n")
     c = conv((3, 64, 7, 7), (24, 64, 3, 3), dt.f16, pads=(1, 1, 1, 1))
@@ -131,16 +159,22 @@ def test_configurations_compile() -> None:
     gemm = with_bias_relu(matmul((1024, 768), (768, 768), dt.bf16), -1).problem
     window = with_bias_relu(conv((1, 256, 14, 14), (256, 256, 3, 3), dt.f16, pads=(1, 1, 1, 1)), -1).problem
     for tactic, problem in ((GemmTma(), gemm), (ConvTma(), window)):
-        for t in tiled.TILES[::5]:
+        for t in [*tiled.every_tile(H200)][::9]:
             _, log = compile_text(tactic.emit(problem, H200, config(*vars(t).values())).text, "sm_90")
             assert max(int(b) for b in re.findall(r"(\d+) bytes spill", log)) < 256, f"{t}: {log}"
             assert "C75" not in log, f"{t}: products wait for each other"
             assert "warning" not in log, log
+            if t.take:  # more than there are would be waited for, for ever
+                used = re.search(r"Used (\d+) registers", log)
+                assert used is not None
+                assert 128 * (t.take * t.groups + tiled.KEEP) <= int(used[1]) * 32 * t.warps, f"{t}: {log}"
 
 
 def test_tiles_fit() -> None:
-    for t in tiled.TILES:
-        assert (t.shared + 1024) * t.resident <= 228 << 10 and t.blocks * t.columns // 32 % t.split == 0
+    for t in tiled.every_tile(H200):
+        assert (t.shared + 1024) * t.resident <= 228 << 10 and t.blocks * t.columns // 32 >= t.split
+        assert 32 * t.warps * t.resident <= 2048 and t.cluster <= 8 and t.columns % (8 * t.down) == 0
+        assert not t.take or 128 * (t.take * t.groups + tiled.KEEP) <= 65536
 
 
 def test_reasons() -> None:
@@ -162,12 +196,19 @@ def test_reasons() -> None:
 
 @pytest.mark.parametrize(
     "m,k,n,measured",
-    [(12288, 1024, 1024, 40.3), (4096, 768, 2304, 24.5), (1024, 3072, 768, 12.0), (25088, 512, 128, 9.1)],
+    [(4096, 768, 2304, 23.4), (4096, 3072, 768, 30.2), (1024, 3072, 768, 10.9), (6304, 3072, 768, 43.2)],
 )
 def test_configurations_are_ordered_by_their_estimate(m: int, k: int, n: int, measured: float) -> None:
     tactic, problem = GemmTma(), matmul((m, k), (k, n), dt.f16).problem
     times = [tactic.estimate(problem, H200, c) for c in tactic.configs(problem, H200)]
     assert times == sorted(times) and 0.8 * measured < times[0] < 1.2 * measured
+
+
+@pytest.mark.parametrize("m,k,n,split", [(384, 4096, 1024, True), (197, 3072, 768, True), (4096, 768, 3072, False)])
+def test_sums_are_split_where_tiles_are_few(m: int, k: int, n: int, split: bool) -> None:
+    problem = matmul((m, k), (k, n), dt.f16).problem
+    best = GemmTma().configs(problem, H200)[:4]
+    assert all((int(c["split"]) > 1) == split for c in best), best
 
 
 def test_runs_of_weights_are_permuted_rows() -> None:

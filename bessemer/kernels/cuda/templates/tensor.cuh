@@ -8,6 +8,26 @@ inline void barrier_arrive(uint32_t barrier) {
     asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
+// Orders no memory but barriers that were initialised before `fence_barrier_init`: to release more of it to other CTAs
+// takes a fence of the whole GPU.
+
+inline void cluster_arrive_relaxed() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
+
+// At a barrier of any CTA of the cluster; it releases memory to the own CTA alone.
+
+inline void barrier_arrive_at(uint32_t address_in_cluster) {
+    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(address_in_cluster) : "memory");
+}
+
+// The same bulk copy to the CTAs of a cluster whose bits are set, each at the same place, counted by its own barrier.
+
+inline void copy_bulk_to_all(uint32_t target, const void *source, uint32_t nbytes, uint32_t barrier, uint16_t ranks) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+                 "[%0], [%1], %2, [%3], %4;" ::"r"(target),
+                 "l"(source), "r"(nbytes), "r"(barrier), "h"(ranks)
+                 : "memory");
+}
+
 // A box of a matrix, rows of 128 bytes, from (column, row) on.
 
 inline void copy_tile(uint32_t target, const TensorMap *map, int column, int row, uint32_t barrier) {
@@ -28,12 +48,6 @@ inline void copy_window(uint32_t target, const TensorMap *map, int channel, Corn
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes "
                  "[%0], [%1, {%2, %3, %4, %5}], [%6], {%7, %8};" ::"r"(target),
                  "l"(map), "r"(channel), "r"(at.x), "r"(at.y), "r"(at.image), "r"(barrier), "h"(dx), "h"(dy)
-                 : "memory");
-}
-
-inline void store_remote(uint32_t address, const float *four) {
-    asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(four[0]), "f"(four[1]),
-                 "f"(four[2]), "f"(four[3])
                  : "memory");
 }
 

@@ -3,8 +3,11 @@
 //
 // A CTA walks over tiles of BM tokens and BN channels. One of its threads copies chunks of 64 elements of k into a ring
 // of STAGES stages, rows of x by tensor copies and packed weights by bulk copies; GROUPS warpgroups multiply them, each
-// BLOCKS times 64 tokens. While they store a tile, the chunks of the next one are under way. With SPLIT > 1 the CTAs of
-// a cluster share the sum of one tile: each adds up a part of k, and finishes a part of the tile.
+// BLOCKS times 64 tokens. While they store a tile, the chunks of the next one are under way.
+//
+// The CTAs of a cluster compute the tiles of DOWN neighbouring runs of tokens, each copies a part of the weights to all
+// of these, and SPLIT such groups share the sum: each adds up a part of k, and finishes a part of its tile. With
+// SPLIT > 1 a CTA computes one tile alone.
 //
 // Row 8 j + 2 q + e of 32 rows of packed weights is channel 8 q + 2 j + e: so what a thread holds of a product, two
 // neighbours in every eight columns, are eight neighbouring channels.
@@ -14,12 +17,19 @@
 constexpr int CHUNK = 64;               // elements of k in a row of 128 bytes
 constexpr int BM = 64 * BLOCKS * GROUPS;
 constexpr int STAGE = (BM + BN) * 128;  // bytes: rows of x, then of weights
-constexpr int PIECE = BN % 64 ? 32 : 64;                      // rows of one copy of weights
-constexpr bool HAND_OVER = GROUPS == 2 && BLOCKS * BN >= 256;  // the copying warpgroup's registers go to the others
-constexpr int THREADS = 128 * GROUPS + (HAND_OVER ? 128 : 32);
-constexpr int FULL_AT = STAGES * STAGE, EMPTY_AT = FULL_AT + 8 * STAGES;  // a barrier for every stage
+constexpr int CLUSTER = SPLIT * DOWN;
+constexpr int THREADS = 128 * GROUPS + (TAKE > 0 ? 128 : 32);  // with TAKE, a copying warpgroup gives registers away
 constexpr int PARTS = BLOCKS * BN / 32;  // 16 sums of a thread each: two tokens of eight channels
-constexpr int OWN = PARTS / SPLIT;       // parts that a CTA finishes
+constexpr int LINE = 128 * GROUPS * 16;  // bytes of four sums of every thread
+
+// The parts that a CTA finishes are those from first_part(rank) up to first_part(rank + 1).
+inline constexpr int first_part(int rank) { return rank * PARTS / SPLIT; }
+
+constexpr int MOST_PARTS = (PARTS + SPLIT - 1) / SPLIT;  // of one CTA
+constexpr int RECEIVED_AT = STAGES * STAGE;              // sums of the other CTAs
+constexpr int FULL_AT = RECEIVED_AT + (SPLIT - 1) * MOST_PARTS * 4 * LINE;  // a barrier for every stage
+constexpr int EMPTY_AT = FULL_AT + 8 * STAGES;
+constexpr int SUMS_AT = EMPTY_AT + 8 * STAGES;  // a barrier that counts the sums of other CTAs
 
 struct Shape {
     @SHAPE_FIELDS@
@@ -29,25 +39,33 @@ struct Shape {
 
 @PRODUCT@
 
-// The tiles of a CTA, in bands of BAND tiles of tokens that go through all channels of all batches: they share x and
-// weights in L2.
+// The tiles of a cluster, DOWN at once, in bands of BAND rows of such that go through all channels of all batches: they
+// share x and weights in L2. CTAs [peers, peers + DOWN) of the cluster add up the same part of k, this one is `row` of
+// them.
 struct Walk {
-    int down, columns, across, first, step;  // `columns` tiles of channels in each batch, and all of them
+    int down, columns, across;  // steps: `columns` in each batch, `across` in all of them
+    int first, step, row, peers, rows_of_weights;
 
     Walk(const Shape &shape)
-        : down((shape.tokens + BM - 1) / BM), columns((shape.channels + BN - 1) / BN), across(columns * shape.batches),
-          first(blockIdx.x / SPLIT), step(gridDim.x / SPLIT) {}
+        : down((shape.tokens + BM * DOWN - 1) / (BM * DOWN)), columns((shape.channels + BN - 1) / BN),
+          across(columns * shape.batches), first(blockIdx.x / CLUSTER), step(gridDim.x / CLUSTER),
+          row(DOWN > 1 ? blockIdx.x % DOWN : 0), peers(SPLIT > 1 ? blockIdx.x % CLUSTER / DOWN * DOWN : 0),
+          rows_of_weights((shape.channels + 63) / 64 * 64) {}
 
     int end() const { return down * across; }
 
-    int token(int tile) const { return (tile / (BAND * across) * BAND + tile % (BAND * across) % height(tile)) * BM; }
+    int count() const { return first < end() ? (end() - first - 1) / step + 1 : 0; }
+
+    int token(int tile) const {
+        return ((tile / (BAND * across) * BAND + tile % (BAND * across) % height(tile)) * DOWN + row) * BM;
+    }
 
     int batch(int tile) const { return tile % (BAND * across) / height(tile) / columns; }
 
     int channel(int tile) const { return tile % (BAND * across) / height(tile) % columns * BN; }
 
     // The row of the packed weights, whose batches are whole blocks.
-    int weight(int tile) const { return batch(tile) * ((columns * BN + 63) / 64 * 64) + channel(tile); }
+    int weight(int tile) const { return batch(tile) * rows_of_weights + channel(tile); }
 
     int height(int tile) const { return min(down - tile / (BAND * across) * BAND, BAND); }
 };
@@ -62,14 +80,21 @@ struct Chunks {
     int count() const { return end - first; }
 };
 
-inline void copy_weights(uint32_t shared, const uint16_t *w, int chunks, int stage, int first_row, int chunk) {
+// Behind the last weights come the last ones again: their products are not stored.
+inline void copy_weights(uint32_t shared, const uint16_t *w, const Shape &shape, const Walk &walk, int stage,
+                         int first_row, int chunk) {
+    const int last = walk.rows_of_weights / 64 * shape.batches - 1;
     const uint32_t barrier = shared + FULL_AT + 8 * stage, target = shared + stage * STAGE + BM * 128;
     barrier_expect(barrier, STAGE);
 #pragma unroll
-    for (int row = 0; row < BN; row += PIECE) {
-        const int64_t block = static_cast<int64_t>((first_row + row) / 64) * chunks + chunk;
+    for (int piece = 0; piece < BN / PIECE / DOWN; piece++) {
+        const int row = (piece * DOWN + walk.row) * PIECE;
+        const int64_t block = static_cast<int64_t>(min((first_row + row) / 64, last)) * shape.chunks + chunk;
         const uint16_t *source = w + block * 64 * CHUNK + (first_row + row) % 64 * CHUNK;
-        copy_bulk(target + row * 128, source, PIECE * 128, barrier);
+        if constexpr (DOWN > 1)
+            copy_bulk_to_all(target + row * 128, source, PIECE * 128, barrier, ((1 << DOWN) - 1) << walk.peers);
+        else
+            copy_bulk(target + row * 128, source, PIECE * 128, barrier);
     }
 }
 
@@ -78,7 +103,7 @@ inline void copy(uint32_t shared, const TensorMap *x, const uint16_t *w, const S
                  const Chunks &chunks) {
     const int early = min(chunks.count(), STAGES);
     for (int c = 0; c < early; c++)
-        copy_weights(shared, w, shape.chunks, c, walk.weight(walk.first), chunks.first + c);
+        copy_weights(shared, w, shape, walk, c, walk.weight(walk.first), chunks.first + c);
     wait_for_inputs();
     int count = 0;
     for (int tile = walk.first; tile < walk.end(); tile += walk.step) {
@@ -89,21 +114,26 @@ inline void copy(uint32_t shared, const TensorMap *x, const uint16_t *w, const S
             if (count >= STAGES)
                 barrier_wait(shared + EMPTY_AT + 8 * stage, (count / STAGES - 1) % 2);
             if (count >= early)
-                copy_weights(shared, w, shape.chunks, stage, weight, chunk);
+                copy_weights(shared, w, shape, walk, stage, weight, chunk);
             rows.copy_next(shared + stage * STAGE, x, shared + FULL_AT + 8 * stage);
         }
     }
 }
 
-// A warp is done with what the ring held for chunk `count`.
-inline void release(uint32_t shared, int count) {
-    if (threadIdx.x % 32 == 0)
-        barrier_arrive(shared + EMPTY_AT + 8 * (count % STAGES));
+// A warp is done with what the ring held for chunk `count` of `all`. All CTAs that copied it are told, but not of the
+// last chunks, which nobody waits for: those CTAs may be gone.
+inline void release(uint32_t shared, const Walk &walk, int count, int all) {
+    const int lane = threadIdx.x % 32;
+    const uint32_t barrier = shared + EMPTY_AT + 8 * (count % STAGES);
+    if (DOWN == 1 && lane == 0)
+        barrier_arrive(barrier);
+    if (DOWN > 1 && lane < DOWN && count + STAGES < all)
+        barrier_arrive_at(address_in(barrier, walk.peers + lane));
 }
 
-// The sums of one tile; `count` is the ring's.
-inline void multiply(uint32_t shared, float (&sums)[BLOCKS][BN / 2], int chunks, int &count) {
-    const int first_row = threadIdx.x / 128 * BLOCKS * 64;
+// The sums of one tile, of which the warpgroup multiplies the rows from `first_row` on; `count` is the ring's, of `all`.
+inline void multiply(uint32_t shared, float (&sums)[BLOCKS * HALVES][BN / HALVES / 2], int first_row, const Walk &walk, int chunks,
+                     int &count, int all) {
     for (int c = 0; c < chunks; c++, count++) {
         const int stage = count % STAGES;
         barrier_wait(shared + FULL_AT + 8 * stage, count / STAGES % 2);
@@ -113,96 +143,80 @@ inline void multiply(uint32_t shared, float (&sums)[BLOCKS][BN / 2], int chunks,
 #pragma unroll
         for (int k = 0; k < CHUNK / 16; k++)
 #pragma unroll
-            for (int b = 0; b < BLOCKS; b++)
-                product(sums[b], rows + b * (64 * 128 / 16) + 2 * k, weights + 2 * k, c + k > 0);
+            for (int b = 0; b < BLOCKS * HALVES; b++)
+                product(sums[b], rows + b / HALVES * (64 * 128 / 16) + 2 * k,
+                        weights + b % HALVES * (BN / HALVES * 128 / 16) + 2 * k, c + k > 0);
         products_commit();
         if (c > 0) {
             products_wait_for_others();
-            release(shared, count - 1);
+            release(shared, walk, count - 1, all);
         }
     }
     products_wait();
-    release(shared, count - 1);
+    release(shared, walk, count - 1, all);
 }
 
-// Sends the parts that other CTAs of the cluster finish to them, and adds theirs to the own ones.
-inline void exchange(uint32_t shared, const unsigned char *memory, float *sums, int rank) {
-    constexpr int LINE = 128 * GROUPS * 16;  // bytes of four sums of every thread
-    cluster_arrive();
-    cluster_wait();  // the rings are free
+@SHARED_SUMS@
+
+// What the epilogue reads for a part.
+struct Ahead {
+    Columns columns;
+    Cells cells[2];
+};
+
+// Where a thread's sums are: the output's row of the batch's first token, and the token and channel of part 0.
+struct Place {
+    int first_row, token, channel;
+
+    int token_of(int part, int e) const { return token + part / (BN / 32) * 64 + 8 * e; }
+
+    int channel_of(int part) const { return channel + part % (BN / 32) * 32; }
+};
+
+// Loads what the epilogue reads for a part. Outside the output that is of the last row or channels: loads that depended
+// on it would take twice the registers.
+inline void load(Ahead &ahead, int part, const Place &place, const Shape &shape@EPILOGUE_PARAMETERS@) {
+    const int col = min(place.channel_of(part), shape.channels - 8);
+    load_constant_columns(ahead.columns, col@EPILOGUE_NAMES@);
+    load_columns(ahead.columns, col@EPILOGUE_NAMES@);
 #pragma unroll
-    for (int r = 0; r < SPLIT; r++)
-        if (r != rank) {
-            const int from = rank < r ? rank : rank - 1;
-            const uint32_t target = address_in(shared + from * OWN * 4 * LINE + threadIdx.x * 16, r);
-#pragma unroll
-            for (int v = 0; v < OWN * 4; v++)
-                store_remote(target + v * LINE, sums + r * OWN * 16 + v * 4);
-        }
-    cluster_arrive();
-    cluster_wait();
-#pragma unroll
-    for (int r = 0; r < SPLIT; r++)
-        if (r == rank) {
-#pragma unroll
-            for (int v = 0; v < OWN * 4; v++)
-#pragma unroll
-                for (int from = 0; from < SPLIT - 1; from++) {
-                    const unsigned char *at = memory + (from * OWN * 4 + v) * LINE + threadIdx.x * 16;
-                    const float4 other = *reinterpret_cast<const float4 *>(at);
-                    float *sum = sums + r * OWN * 16 + v * 4;
-                    sum[0] += other.x, sum[1] += other.y, sum[2] += other.z, sum[3] += other.w;
-                }
-        }
+    for (int e = 0; e < 2; e++)
+        load_cells(ahead.cells[e], place.first_row + min(place.token_of(part, e), shape.tokens - 1), col@EPILOGUE_NAMES@);
 }
 
-// Finishes the parts from FIRST on of a thread whose part 0 begins at (token, channel), in rows of the
-// output that begin at `first_row`. What the epilogue reads for a
-// part is under way while the one before it is finished; outside the output it is read of the last row or channels, for
-// loads that depended on it would take twice the registers.
-template <int FIRST>
-inline void finish_parts(const float *sums, int first_row, int token, int channel,
+// Finishes the parts from FIRST up to END, while what later ones read is under way.
+template <int FIRST, int END>
+inline void finish_parts(const float *sums, Ahead (&ahead)[DEPTH], const Place &place,
                          const Shape &shape@EPILOGUE_PARAMETERS@) {
-    Cells cells[2][2];
-    const auto token_of = [&](int part, int e) { return token + part / (BN / 32) * 64 + 8 * e; };
-    const auto channel_of = [&](int part) { return channel + part % (BN / 32) * 32; };
-    const auto load = [&](int part) {
 #pragma unroll
-        for (int e = 0; e < 2; e++) {
-            const int row = first_row + min(token_of(part, e), shape.tokens - 1);
-            load_cells(cells[part % 2][e], row, min(channel_of(part), shape.channels - 8)@EPILOGUE_NAMES@);
-        }
-    };
-    load(FIRST);
-#pragma unroll
-    for (int part = FIRST; part < FIRST + OWN; part++) {
-        if (part + 1 < FIRST + OWN)
-            load(part + 1);
-        const int col = min(channel_of(part), shape.channels - 8);
-        Columns columns;
-        load_constant_columns(columns, col@EPILOGUE_NAMES@);
-        load_columns(columns, col@EPILOGUE_NAMES@);
+    for (int part = FIRST; part < END; part++) {
+        Ahead &now = ahead[(part - FIRST) % DEPTH];
 #pragma unroll
         for (int e = 0; e < 2; e++)
-            if (token_of(part, e) < shape.tokens && channel_of(part) < shape.channels) {
+            if (place.token_of(part, e) < shape.tokens && place.channel_of(part) < shape.channels) {
                 float acc[8];
 #pragma unroll
                 for (int j = 0; j < 8; j++)
                     acc[j] = sums[part * 16 + j / 2 * 4 + e * 2 + j % 2];
-                const int row = first_row + token_of(part, e);
-                finish(acc, columns, cells[part % 2][e], row, channel_of(part)@EPILOGUE_NAMES@);
+                const int row = place.first_row + place.token_of(part, e);
+                finish(acc, now.columns, now.cells[e], row, place.channel_of(part)@EPILOGUE_NAMES@);
             }
+        if (part + DEPTH < END)
+            load(now, part + DEPTH, place, shape@EPILOGUE_NAMES@);
     }
 }
 
 template <int RANK = 0>
-inline void finish_own(const float *sums, int rank, int first_row, int token, int channel,
+inline void finish_own(const unsigned char *memory, float *sums, int rank, Ahead (&ahead)[DEPTH], const Place &place,
                        const Shape &shape@EPILOGUE_PARAMETERS@) {
     if constexpr (RANK < SPLIT) {
-        if (rank == RANK)
-            finish_parts<RANK * OWN>(sums, first_row, token, channel, shape@EPILOGUE_NAMES@);
-        else
-            finish_own<RANK + 1>(sums, rank, first_row, token, channel, shape@EPILOGUE_NAMES@);
+        constexpr int FIRST = first_part(RANK), END = first_part(RANK + 1);
+        if (rank == RANK) {
+            add_received<FIRST, END>(memory, sums);
+            finish_parts<FIRST, END>(sums, ahead, place, shape@EPILOGUE_NAMES@);
+        } else {
+            finish_own<RANK + 1>(memory, sums, rank, ahead, place, shape@EPILOGUE_NAMES@);
+        }
     }
 }
 
@@ -212,42 +226,53 @@ kernel(const __grid_constant__ TensorMap x, const uint16_t *w, @SHAPE@@EPILOGUE_
     const uint32_t shared = shared_address(memory);
     const Shape shape{@SHAPE_NAMES@};
     const Walk walk(shape);
-    const int rank = blockIdx.x % SPLIT, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int rank = SPLIT > 1 ? blockIdx.x / DOWN % SPLIT : 0, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const Chunks own_chunks(shape, rank);
     if (threadIdx.x == 0) {
         for (int s = 0; s < STAGES; s++) {
             barrier_init(shared + FULL_AT + 8 * s, 1);
-            barrier_init(shared + EMPTY_AT + 8 * s, 4 * GROUPS);
+            barrier_init(shared + EMPTY_AT + 8 * s, 4 * GROUPS * DOWN);
+        }
+        if constexpr (SPLIT > 1) {
+            barrier_init(shared + SUMS_AT, 1);
+            barrier_expect(shared + SUMS_AT, (SPLIT - 1) * (first_part(rank + 1) - first_part(rank)) * 4 * LINE);
         }
         fence_barrier_init();
     }
     __syncthreads();
+    if constexpr (CLUSTER > 1)
+        cluster_arrive_relaxed();  // the others may write here once all CTAs have come this far
     launch_dependents();
     if (warp >= 4 * GROUPS) {
-        if constexpr (HAND_OVER)
-            registers_keep<40>();
+        if constexpr (TAKE > 0)
+            registers_keep<KEEP>();
+        if constexpr (CLUSTER > 1)
+            cluster_wait();
         if (warp == 4 * GROUPS && lane == 0)
             copy(shared, &x, w, shape, walk, own_chunks);
-        __syncwarp();
-        if constexpr (SPLIT > 1) {  // the barriers of `exchange`
-            cluster_arrive();
-            cluster_wait();
-            cluster_arrive();
-            cluster_wait();
-        }
         return;
     }
-    if constexpr (HAND_OVER)
-        registers_take<232>();
-    float sums[BLOCKS][BN / 2];
+    if constexpr (TAKE > 0)
+        registers_take<TAKE>();
+    const int first_row = warp / 4 * BLOCKS * 64, all = walk.count() * own_chunks.count();
+    float sums[BLOCKS * HALVES][BN / HALVES / 2];
     int count = 0;
     wait_for_inputs();
     for (int tile = walk.first; tile < walk.end(); tile += walk.step) {
-        multiply(shared, sums, own_chunks.count(), count);
+        const Place place{walk.batch(tile) * shape.tokens, walk.token(tile) + first_row + warp % 4 * 16 + lane / 4,
+                          walk.channel(tile) + lane % 4 * 8};
+        Ahead ahead[DEPTH];
+#pragma unroll
+        for (int i = 0; i < DEPTH; i++)
+            load(ahead[i], first_part(rank) + i, place, shape@EPILOGUE_NAMES@);
+        multiply(shared, sums, first_row, walk, own_chunks.count(), count, all);
+        if constexpr (SPLIT > 1) {
+            cluster_wait();
+            send(shared, sums[0], rank);
+            barrier_wait(shared + SUMS_AT, 0);
+        }
+        finish_own(memory, sums[0], rank, ahead, place, shape@EPILOGUE_NAMES@);
         if constexpr (SPLIT > 1)
-            exchange(shared, memory, sums[0], rank);
-        const int token = walk.token(tile) + warp / 4 * BLOCKS * 64 + warp % 4 * 16 + lane / 4;
-        const int channel = walk.channel(tile) + lane % 4 * 8;
-        finish_own(sums[0], rank, walk.batch(tile) * shape.tokens, token, channel, shape@EPILOGUE_NAMES@);
+            return;
     }
 }
