@@ -80,7 +80,7 @@ BROKEN: dict[str, tuple[Program, str]] = {
     "no grid": (step(0, grid=()), "a grid of 0 dims"),
     "grid of four": (step(0, grid=(1, 1, 1, 1)), "a grid of 4 dims"),
     "grid of an unknown symbol": (step(0, grid=(sym("m"),)), r"unknown symbols \['m'\]"),
-    "clusters of three": (clusters(3, 6), "has clusters of 3, not of 1, 2, 4, 8"),
+    "clusters of nine": (clusters(9, 18), "has clusters of 9, not of 1 to 8"),
     "clusters in text": (clusters("2", 6), "has clusters of '2'"),
     "a part of a cluster": (clusters(4, 6), "a grid of 6 in clusters of 4"),
     "perhaps a part of a cluster": (clusters(2, N), "a grid of n in clusters of 2"),
