@@ -111,6 +111,19 @@ def typical(d: Dim, ranges: Ranges) -> int:
     return value if isinstance(value, int) else 1
 
 
+def divisible(d: Dim, by: int, ranges: Ranges) -> bool:
+    """Whether `by` is known to divide `d`: it divides every term."""
+    if isinstance(d, int):
+        return d % by == 0
+    for monomial, coefficient in d.terms:
+        known = coefficient
+        for atom in monomial:
+            known *= ranges.get(atom.name, Range()).multiple if atom.kind == "sym" else 1
+        if known % by:
+            return False
+    return True
+
+
 def divisor(d: Dim, ranges: Ranges) -> int:
     """The greatest power of two (at most 256) known to divide `d`."""
     if isinstance(d, int):

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from bessemer.core.dim import Dim, product, symbols
 from bessemer.core.errors import EngineFormatError
-from bessemer.core.interval import INF, Range, bounds, divisor
+from bessemer.core.interval import INF, Range, bounds, divisible
 from bessemer.core.tensor_map import BITS, ELEMENTS, defect
 from bessemer.engine.format import WEIGHT_ALIGN
 from bessemer.engine.liveness import broken_read
@@ -100,7 +100,7 @@ def _check_shift(program: Program, where: str, t: Tensor, ranges: Mapping[str, R
         room = t.nbytes - bounds(t.shift + size, ranges)[1]
     if t.space not in ("arena", "dynamic") or t.dtype.kind == "s" or bounds(t.shift, ranges)[0] < 0 or room < 0:
         _fail(program, f"{where} starts {t.shift} bytes into what it looks into, and may end outside")
-    if divisor(t.shift, ranges) % WEIGHT_ALIGN:
+    if not divisible(t.shift, WEIGHT_ALIGN, ranges):
         _fail(program, f"{where} starts {t.shift} bytes into what it looks into, not at multiples of {WEIGHT_ALIGN}")
 
 
@@ -168,7 +168,7 @@ def _check_cluster(program: Program, where: str, step: Step, cluster: Any) -> No
     if cluster not in CLUSTERS:
         _fail(program, f"{where} has clusters of {cluster!r}, not of 1 to 8")
     ranges = {name: s.range for name, s in program.symbols.items()}
-    if divisor(step.grid[0], ranges) % cluster:
+    if not divisible(step.grid[0], cluster, ranges):
         _fail(program, f"{where} has a grid of {step.grid[0]} in clusters of {cluster}")
 
 

@@ -142,6 +142,9 @@ def test_divisor_divides(tree: Any, values: dict[str, tuple[int, int]]) -> None:
     found = iv.divisor(d, ranges)
     assert found in (1, 2, 4, 8, 16, 32, 64, 128, 256)
     assert value % found == 0
+    for by in (1, 3, 4, 6, 96):
+        assert not iv.divisible(d, by, ranges) or value % by == 0
+    assert iv.divisible(3 * d, 3, ranges) and iv.divisible(d, found, ranges)
 
 
 def test_quotients_are_taken_out() -> None:

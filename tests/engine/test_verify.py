@@ -84,6 +84,7 @@ BROKEN: dict[str, tuple[Program, str]] = {
     "clusters in text": (clusters("2", 6), "has clusters of '2'"),
     "a part of a cluster": (clusters(4, 6), "a grid of 6 in clusters of 4"),
     "perhaps a part of a cluster": (clusters(2, N), "a grid of n in clusters of 2"),
+    "a part of a cluster of three": (clusters(3, 2 * N), r"a grid of 2\*n in clusters of 3"),
     "flops of an unknown symbol": (step(0, flops=sym("m")), "unknown symbols"),
     "jump back": (step(4, target=4), "goes to step 4"),
     "jump far": (step(4, target=8), "goes to step 8 of 7"),
@@ -202,3 +203,9 @@ def test_a_network_of_ten_thousand_steps_is_checked_in_a_second() -> None:
 
 def test_symbols_without_an_input_are_data_dependent() -> None:
     verify(symbol("u0", lambda s: Symbol(Range(0, 7))), 2, 70)
+
+
+def test_clusters_of_any_size_up_to_eight_fill_their_grids() -> None:
+    for size in range(1, 9):
+        verify(clusters(size, 6 * size), 2, 70)
+        verify(clusters(size, size * N + 2 * size), 2, 70)
