@@ -28,6 +28,7 @@ from bessemer.targets import compile_pool, nvrtc_compile
 from bessemer.targets.base import Placement
 from bessemer.targets.compile_pool import TIMEOUT, Job
 
+SERIES = {"triton": 2, "cuda": 1}  # leading parts of a compiler's version that timing caches go by
 ALIGN = 16  # of every pointer, in bytes: what the planner and the device's allocator give, and run() checks
 MEASUREMENT = 2  # of kernels, a version: raise it with any change of how tune/guarded_cuda.py times them
 COMPILE_OPTIONS = ("num_warps", "num_stages", "num_ctas", "maxnreg")
@@ -131,11 +132,13 @@ class CudaTarget:
         return int(self.arch.removeprefix("sm_")) >= 90
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """What a time depends on: the GPU, the compiler of the kernel's language, and how it is taken."""
+        """What a time depends on: the GPU, the compiler of the kernel's language, and how it is taken.
+
+        Of a compiler's version the parts count by which its kernels differ enough to be timed again (SERIES)."""
+        versions = {language: compile_pool.compiler_version(language) for language in self.languages}
         return {
             "target": self.name, "arch": self.arch, "gpu": self.gpu.name, "sms": self.gpu.sms,
-            "measurement": MEASUREMENT,
-            **{language: compile_pool.compiler_version(language) for language in self.languages},
+            "measurement": MEASUREMENT, **{k: ".".join(v.split(".")[: SERIES[k]]) for k, v in versions.items()},
         }  # fmt: skip
 
     @property

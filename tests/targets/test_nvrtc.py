@@ -51,5 +51,7 @@ def test_without_the_compiler_there_are_no_cuda_kernels(monkeypatch: pytest.Monk
 @needs_nvrtc
 def test_timings_of_one_language_do_not_depend_on_the_others_compiler() -> None:
     target = CudaTarget("sm_90", ARCHS["sm_90"], languages=("cuda",))
-    assert target.fingerprint()["cuda"] == nvrtc_compile.version() and "triton" not in target.fingerprint()
+    version = nvrtc_compile.version()
+    assert version is not None and target.fingerprint()["cuda"] == version.split(".")[0], "whatever its minor release"
+    assert "triton" not in target.fingerprint()
     assert target.notes == ()
