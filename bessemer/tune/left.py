@@ -12,7 +12,8 @@ from bessemer.tune.task import Task
 
 @dataclass(frozen=True)
 class Left:
-    """`open` of `problems` were not timed to the end; their kernels take about `us` of the model's `total_us` a run.
+    """`open` of `problems` were not timed to the end, `elsewhere` of them beside the opt shape; the others' kernels take
+    about `us` of the model's `total_us` a run.
 
     `saved_us` is what tuning them may save: the share that it saved on this model's tuned problems; None where no
     problem was tuned to the end."""
@@ -22,12 +23,15 @@ class Left:
     us: float
     total_us: float
     saved_us: float | None
+    elsewhere: int = 0
 
     def __str__(self) -> str:
-        said = (
-            f"the build budget ended before {self.open} of {self.problems} kernels were timed to the end; they take "
-            f"about {self.us:.0f} of {self.total_us:.0f} us a run"
-        )
+        said = f"the build budget ended before {self.open} of {self.problems} kernels were timed to the end"
+        if self.elsewhere:
+            said += f", {self.elsewhere} of them for shapes beside the opt one"
+        if self.elsewhere == self.open:
+            return said
+        said += f"; {'the others' if self.elsewhere else 'they'} take about {self.us:.0f} of {self.total_us:.0f} us a run"
         if self.saved_us is None:
             return f"{said}, and what tuning would save is not known: nothing was timed to the end"
         return f"{said}, of which tuning may save {self.saved_us:.0f} us, going by the kernels that were"
@@ -43,6 +47,7 @@ def left(tasks: Sequence[Task], most: int, target: Limits) -> Left | None:
     return Left(
         len(unfinished), len(tasks), sum(t.count * _now(t, target) for t in unfinished),
         sum(t.count * _now(t, target) for t in tasks), None if saved is None else sum(saved),
+        sum(t.count == 0 for t in unfinished),
     )  # fmt: skip
 
 
