@@ -12,8 +12,8 @@ from bessemer.tune.task import Task
 
 @dataclass(frozen=True)
 class Left:
-    """`open` of `problems` were not timed to the end, `elsewhere` of them beside the opt shape; the others' kernels take
-    about `us` of the model's `total_us` a run.
+    """`open` of `problems` were not timed to the end, `elsewhere` of them beside the opt shape; the kernels of the
+    others take about `us` of the model's `total_us` a run.
 
     `saved_us` is what tuning them may save: the share that it saved on this model's tuned problems; None where no
     problem was tuned to the end."""
@@ -31,7 +31,8 @@ class Left:
             said += f", {self.elsewhere} of them for shapes beside the opt one"
         if self.elsewhere == self.open:
             return said
-        said += f"; {'the others' if self.elsewhere else 'they'} take about {self.us:.0f} of {self.total_us:.0f} us a run"
+        others = "the others" if self.elsewhere else "they"
+        said += f"; {others} take about {self.us:.0f} of {self.total_us:.0f} us a run"
         if self.saved_us is None:
             return f"{said}, and what tuning would save is not known: nothing was timed to the end"
         return f"{said}, of which tuning may save {self.saved_us:.0f} us, going by the kernels that were"
