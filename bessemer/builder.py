@@ -15,7 +15,6 @@ import numpy as np
 
 from bessemer import __version__
 from bessemer.core import canon
-from bessemer.core.dim import substitute
 from bessemer.core.errors import BuildError
 from bessemer.engine.engine import Engine, Weights
 from bessemer.engine.verify import verify as verify_program
@@ -26,6 +25,7 @@ from bessemer.ir.graph import Graph
 from bessemer.kernels.base import TACTICS, Problem, of_language
 from bessemer.lower.items import HostItem, KernelItem, Lowered
 from bessemer.lower.lower import lower
+from bessemer.lower.text import lowered_text
 from bessemer.passes import pipeline, ranges
 from bessemer.passes.base import PassOptions
 from bessemer.passes.precision import kept_wide, scaled_wide
@@ -37,6 +37,7 @@ from bessemer.tune.cache import Seen, TimingCache, shipped
 from bessemer.tune.in_place import Choices, settled
 from bessemer.tune.measure import clock_for, measurer_for
 from bessemer.tune.rivals import Rivals
+from bessemer.tune.text import choices_text
 from bessemer.tune.tuner import MODES, Tuner
 
 if TYPE_CHECKING:
@@ -159,14 +160,14 @@ def _run(model: str | Path | bytes | ModelProto, options: BuildOptions) -> Engin
         return None
     tuner = build_.tuner()
     lowered = lower(optimised, tuner.supports)
-    if build_.done("lower", lambda: _lowered_text(lowered)):
+    if build_.done("lower", lambda: lowered_text(lowered)):
         return None
     problems = [i.problem for i in lowered.items if isinstance(i, KernelItem)]
     tuner.budget = build_.seconds_to_tune()
     alone = tuner.choose(problems, lowered.bound_symbols)
     choices = build_.placed(tuner, problems, alone, lambda c: build_.assembled(graph, lowered, c), graph)
     build_.finish_tuning(tuner)
-    if build_.done("tune", lambda: _choices_text(choices)):
+    if build_.done("tune", lambda: choices_text(choices)):
         return None
     build_.tell("plan", 0, 1)
     engine = build_.assembled(graph, lowered, choices)
@@ -299,30 +300,3 @@ class _Build:
             "kept_in_fp32": self.kept,
             "notes": list(notes),
         }  # fmt: skip
-
-
-def _lowered_text(lowered: Lowered) -> str:
-    lines = []
-    for item in lowered.items:
-        if isinstance(item, KernelItem):
-            outs = ", ".join(f"%{o}: {lowered.types[o]}" for o in item.outputs)
-            ins = ", ".join(f"%{o}" for o in item.operands)
-            lines.append(f"kernel {outs} = {'+'.join(n.op for n in item.nodes)}({ins})")
-        elif isinstance(item, HostItem):
-            lines.append(f"host   {', '.join(item.node.outputs)} = {item.node.op}: {item.why}")
-        else:
-            lines.append(str(item))
-    return "\n".join(lines)
-
-
-def _choices_text(choices: Choices) -> str:
-    def typical(problem: Problem) -> str:
-        env = {k: r.typical for k, r in problem.ranges}
-        return ", ".join(f"{o.type.dtype}{[substitute(d, env) for d in o.type.shape]}" for o in problem.operands)
-
-    lines = []
-    for problem, choice, shapes in ((p, v.choice, v.shapes) for p, found in choices.items() for v in found):
-        time = "not timed" if choice.time_us is None else f"{choice.time_us:.2f} us"
-        where = f" at {shapes}" if shapes else ""
-        lines.append(f"{problem.op}({typical(problem)}): {choice.tactic} {dict(choice.config)} {time}{where}")
-    return "\n".join(sorted(lines))
