@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bessemer.core.errors import BessemerError
+from bessemer.core.errors import BessemerError, DeviceError
 from bessemer.engine.engine import Engine, Weights
 from bessemer.runtime.cuda import CudaSession
 from bessemer.tune.in_place import Choices
@@ -31,22 +31,33 @@ class GpuEngineClock:
         self.best: CudaSession | None = None
         self.wanted: dict[str, np.ndarray] = {}
         self.ms = 0.0
+        self.lost = False
 
     def begin(self, choices: Choices) -> None:
-        """Load the first engine."""
-        self.best = self._loaded(choices)
-        self.wanted = self.best.run(self.feeds)
-        self.ms = float(np.median(self.best.device_ms(self.feeds, MOST)))
+        """Load the first engine. Where that fails (there is no room for it, say) all kernels keep their places."""
+        try:
+            self.best = self._loaded(choices)
+            self.wanted = self.best.run(self.feeds)
+            self.ms = float(np.median(self.best.device_ms(self.feeds, MOST)))
+        except DeviceError as error:
+            self.lost = True
+            self._dropped(f"the engine does not run here: {error.what}")
 
     def beats(self, choices: Choices) -> bool:
-        """Whether the engine of these choices saves LEAST, in two series of rounds; one that fails or errs does not."""
+        """Whether the engine of these choices saves LEAST, in two series of rounds; one that fails or errs does not.
+
+        After a fault nothing runs in this process any more: the clock is lost, and the build goes on without it."""
         assert self.best is not None
         before = dict(self.made)
         try:
             challenger = self._loaded(choices)
         except BessemerError as error:
             return self._dropped(str(error))
-        won = self._right(challenger) and self._faster(challenger) and self._faster(challenger)
+        try:
+            won = self._right(challenger) and self._faster(challenger) and self._faster(challenger)
+        except DeviceError as error:
+            self.lost = True
+            return self._dropped(f"{error.what}; no others are tried")
         loser, self.best = (self.best, challenger) if won else (challenger, self.best)
         loser.close()
         kept = {part.key for part in self.best.engine.weights.parts}
@@ -55,7 +66,7 @@ class GpuEngineClock:
 
     def end(self) -> float:
         """Close the engine that won; the microseconds of a run."""
-        if self.best is not None:
+        if self.best is not None and not self.lost:
             self.best.close()
         self.best, self.made = None, {}
         return self.ms * 1e3
@@ -101,5 +112,5 @@ class GpuEngineClock:
 
     def _dropped(self, why: str) -> bool:
         if self.log is not None:
-            self.log(f"dropped a kernel in its place: {why}")
+            self.log(f"kernels in their places: {why}")
         return False

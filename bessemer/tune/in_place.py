@@ -26,7 +26,9 @@ Choices = Mapping[Problem, Sequence[Variant]]
 
 
 class EngineClock(Protocol):
-    """Times whole engines against each other on the device."""
+    """Times whole engines against each other on the device; `lost` once the device failed."""
+
+    lost: bool
 
     def begin(self, choices: Choices) -> None:
         """The first engine to beat."""
@@ -52,8 +54,9 @@ def settled(
     if clock is None or len(recalled) == len(order) or (seconds is not None and seconds <= 0):
         return choices
     end = now() + min(SECONDS, SECONDS if seconds is None else seconds)
-    choices, us, tried = _exchanged(choices, rivals, order, clock, lambda: now() > end)
-    rivals.place(sequence, us, {p: (alone[p], _at_opt(p, choices[p]).choice) for p in tried})
+    choices, us, tried = _exchanged(choices, rivals, order, clock, lambda: clock.lost or now() > end)
+    if tried:
+        rivals.place(sequence, us, {p: (alone[p], _at_opt(p, choices[p]).choice) for p in tried})
     return choices
 
 

@@ -23,8 +23,13 @@ ALONE = {A8: 10.0, A16: 11.0, B: 13.0, C: 14.0}
 class Clock:
     """An engine takes the sum of what its kernels take in their places."""
 
-    def __init__(self, us: Mapping[str, float]) -> None:
+    def __init__(self, us: Mapping[str, float], lost_after: int = 99) -> None:
         self.us, self.best, self.tried, self.ended = us, 0.0, list[tuple[str, ...]](), 0
+        self.lost_after = lost_after
+
+    @property
+    def lost(self) -> bool:
+        return len(self.tried) >= self.lost_after
 
     def _run(self, choices: Choices) -> float:
         return sum(self.us[label] for label in labels(choices))
@@ -99,12 +104,22 @@ def test_the_costliest_problems_come_first_and_short_time_ends_it() -> None:
     times = iter([0.0, 1.0, 2.0, 3.0, *[11.0] * 20])
     found = settled(alone, rivals, [small, large, large], clock, seconds=10.0, now=lambda: next(times))
     assert {p: labels({p: v}) for p, v in found.items()} == {small: [A8], large: [B]}
-    assert len(clock.tried) == 2 and not cache.placed[next(iter(cache.placed))].chosen, "nothing was tried to the end"
+    assert len(clock.tried) == 2 and not cache.placed, "nothing was tried to the end"
     rivals, alone = tuned(cache, [small, large, large])
     assert settled(alone, rivals, [small, large, large], clock, seconds=0.0) == alone
     assert len(clock.tried) == 2
     found = settled(alone, rivals, [small, large, large], clock)
     assert labels(found) == [B, B]
+
+
+def test_a_device_that_fails_ends_it_and_what_was_tried_before_counts() -> None:
+    cache, small, large = TimingCache(), problem(8), problem(16)
+    rivals, alone = tuned(cache, [small, large, large])
+    clock = Clock({A8: 5.0, A16: 4.0, B: 3.0}, lost_after=3)
+    found = settled(alone, rivals, [small, large, large], clock)
+    assert {p: labels({p: v}) for p, v in found.items()} == {small: [A16], large: [B]} and clock.ended == 1
+    (placed,) = cache.placed.values()
+    assert len(placed.chosen) == 1, "the second problem was not tried to the end"
 
 
 def test_only_the_kernel_of_the_opt_shape_is_exchanged() -> None:

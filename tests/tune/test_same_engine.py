@@ -49,6 +49,7 @@ class Exchanger:
 
     def __init__(self) -> None:
         self.tried = 0
+        self.lost = False
 
     def begin(self, choices: Choices) -> None:
         pass
