@@ -267,8 +267,8 @@ class _Build:
         """The choices with the kernels that are fastest in their places, where they are known or a GPU can tell."""
         clock = None
         if self.options.tune == "device" and tuner.left is None:
-            feeds = generated(graph, sizes_at(graph, "opt"), "centred")
-            clock = clock_for(self.target, assemble, feeds, self.options.log)
+            inputs = lambda: generated(graph, sizes_at(graph, "opt"), "centred")  # noqa: E731
+            clock = clock_for(self.target, assemble, inputs, self.options.log)
         budget = self.options.build_budget
         seconds = None if budget is None else budget - (time.monotonic() - self.started) - AFTER_TUNING
         return settled(choices, Rivals(tuner), problems, clock, seconds)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Union
+from typing import Union, overload
 
 from bessemer.core.errors import ShapeError
 
@@ -236,6 +236,10 @@ def mod(a: Dim, b: Dim) -> Dim:
     return _atom("mod", a, b)
 
 
+@overload
+def ceildiv(a: int, b: int) -> int: ...
+@overload
+def ceildiv(a: Dim, b: Dim) -> Dim: ...
 def ceildiv(a: Dim, b: Dim) -> Dim:
     """The least integer not below a / b."""
     return floordiv(a + b - 1, b)

@@ -66,6 +66,14 @@ def _first_of_each(task: Task, kept: str) -> list[Candidate]:
     return out
 
 
+def of(task: Task, candidate: Candidate, written: Written) -> Choice | None:
+    """The choice of one candidate; None where it has no time, or no code."""
+    known = task.known.get(candidate.label)
+    if known is None or known.us is None or not written(task, candidate):
+        return None
+    return _choice(task, candidate, known.us)
+
+
 def _timed(task: Task) -> list[tuple[Candidate, float]]:
     found = [(c, task.known[c.label].us) for c in task.candidates if c.label in task.known]
     return [(c, us) for c, us in found if us is not None]

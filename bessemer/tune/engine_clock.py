@@ -20,13 +20,14 @@ WRONG = 0.05  # relative error against the first engine's outputs; kernels were 
 
 
 class GpuEngineClock:
-    """Times engines that `assemble` makes, on the same inputs."""
+    """Times engines that `assemble` makes, on the same `inputs`."""
 
     def __init__(
-        self, assemble: Callable[[Choices], Engine], feeds: Mapping[str, np.ndarray],
+        self, assemble: Callable[[Choices], Engine], inputs: Callable[[], Mapping[str, np.ndarray]],
         log: Callable[[str], None] | None,
     ) -> None:  # fmt: skip
-        self.assemble, self.feeds, self.log = assemble, feeds, log
+        self.assemble, self.inputs, self.log = assemble, inputs, log
+        self.feeds: Mapping[str, np.ndarray] = {}
         self.made: dict[str, np.ndarray] = {}  # the weights of the engine to beat: packing them takes longest
         self.best: CudaSession | None = None
         self.wanted: dict[str, np.ndarray] = {}
@@ -34,14 +35,16 @@ class GpuEngineClock:
         self.lost = False
 
     def begin(self, choices: Choices) -> None:
-        """Load the first engine. Where that fails (there is no room for it, say) all kernels keep their places."""
+        """Load the first engine. Where that fails all kernels keep their places: there may be no room for it, or the
+        model may refuse inputs that are made up."""
         try:
+            self.feeds = self.inputs()
             self.best = self._loaded(choices)
             self.wanted = self.best.run(self.feeds)
             self.ms = float(np.median(self.best.device_ms(self.feeds, MOST)))
-        except DeviceError as error:
+        except BessemerError as error:
             self.lost = True
-            self._dropped(f"the engine does not run here: {error.what}")
+            self._dropped(f"the engine does not run here: {error}")
 
     def beats(self, choices: Choices) -> bool:
         """Whether the engine of these choices saves LEAST, in two series of rounds; one that fails or errs does not.

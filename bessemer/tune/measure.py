@@ -29,10 +29,10 @@ def measurer_for(target: Target) -> Measurer | None:
 
 
 def clock_for(
-    target: Target, assemble: Callable[[Choices], Engine], feeds: Mapping[str, np.ndarray],
+    target: Target, assemble: Callable[[Choices], Engine], inputs: Callable[[], Mapping[str, np.ndarray]],
     log: Callable[[str], None] | None,
 ) -> EngineClock | None:  # fmt: skip
-    """What times whole engines that `assemble` makes on these inputs; None where the GPU is not in this machine, and
+    """What times whole engines that `assemble` makes on `inputs`; None where the GPU is not in this machine, and
     for CPUs, where an engine takes seconds to link."""
     from bessemer.device.cuda import find_device
 
@@ -41,4 +41,4 @@ def clock_for(
         return None
     from bessemer.tune.engine_clock import GpuEngineClock
 
-    return GpuEngineClock(assemble, feeds, log)
+    return GpuEngineClock(assemble, inputs, log)

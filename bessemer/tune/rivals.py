@@ -35,9 +35,9 @@ class Rivals:
     def by_key(self, problem: Problem, key: str) -> Choice | None:
         """The candidate with that key in the timing cache, if it is known to work."""
         task = self.tuner.tasks[problem]
-        label = next((label for label, k in task.keys.items() if k == key), None)
-        found = choosing.rivals(task, self.tuner.written, float("inf"), len(task.candidates))
-        return next((replace(c, chosen_by="in place") for c in found if label_of(c.tactic, c.config) == label), None)
+        candidate = next((c for c in task.candidates if task.keys.get(c.label) == key), None)
+        found = None if candidate is None else choosing.of(task, candidate, self.tuner.written)
+        return None if found is None else replace(found, chosen_by="in place")
 
     def key(self, problem: Problem, choice: Choice) -> str:
         """The choice's key in the timing cache."""

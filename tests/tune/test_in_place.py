@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 from bessemer.core.dim import sym
+from bessemer.core.errors import InputError
 from bessemer.core.interval import Range
 from bessemer.kernels.base import Problem
 from bessemer.tune.cache import TimingCache
 from bessemer.tune.choice import Variant
+from bessemer.tune.engine_clock import GpuEngineClock
 from bessemer.tune.in_place import Choices, settled
 from bessemer.tune.rivals import Rivals
 from bessemer.tune.task import label_of
@@ -130,6 +135,18 @@ def test_only_the_kernel_of_the_opt_shape_is_exchanged() -> None:
     variants = {p: (Variant(mine, 1 - _at_most(n, 64)), Variant(mine, _at_most(n, 64)))}
     found = settled(variants, rivals, [p], Clock({A8: 5.0, A16: 4.0, B: 3.0}))
     assert labels(found) == [A8, B] and [v.when for v in found[p]] == [v.when for v in variants[p]]
+
+
+def test_a_model_that_refuses_made_up_inputs_keeps_its_kernels() -> None:
+    def refuse() -> dict[str, np.ndarray]:
+        raise InputError("x must be 8000 or 16000")
+
+    said = list[str]()
+    cache, p = TimingCache(), problem()
+    rivals, alone = tuned(cache, [p])
+    clock = GpuEngineClock(lambda choices: pytest.fail("there is nothing to run it on"), refuse, said.append)
+    assert settled(alone, rivals, [p], clock) == alone and not cache.placed
+    assert said == ["kernels in their places: the engine does not run here: x must be 8000 or 16000"]
 
 
 def _at_most(n: object, most: int):  # type: ignore[no-untyped-def]

@@ -9,7 +9,7 @@ from bessemer.core.dim import ceildiv
 from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Problem, Ptr, Reason, register
 from bessemer.kernels.c.scalar import STORAGE, supported
 from bessemer.kernels.cuda import emit, scalar
-from bessemer.kernels.cuda.skinny import ARCH
+from bessemer.kernels.cuda.emit import ARCH
 from bessemer.kernels.gpu.heads import Heads, heads_of, mask_of
 from bessemer.kernels.gpu.shapes import huge, shared_bytes, sms
 

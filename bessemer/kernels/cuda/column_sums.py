@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, product
+from bessemer.core.dim import Dim, ceildiv, product
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Problem, Reason, other_op, register
 from bessemer.kernels.c.affine import offset
 from bessemer.kernels.c.scalar import supported
 from bessemer.kernels.cuda import emit
+from bessemer.kernels.cuda.emit import ARCH
 from bessemer.kernels.cuda.epilogue import RUN, reduction
-from bessemer.kernels.cuda.skinny import ARCH, ceildiv_int
 from bessemer.kernels.gpu.shapes import sms, upper
 
 RUNS = (1, 2, 4, 8, 16)  # of 8 channels, of a CTA
@@ -75,8 +75,8 @@ class ColumnSums:
         s, (runs, threads, cluster) = _known(problem), _numbers(config)
         images, rows = problem.typical(s.images), problem.typical(s.rows)
         lanes = threads // runs
-        ctas = images * ceildiv_int(s.channels // RUN, runs) * cluster
-        turns = ceildiv_int(ceildiv_int(rows, lanes * cluster), AHEAD)
+        ctas = images * ceildiv(s.channels // RUN, runs) * cluster
+        turns = ceildiv(ceildiv(rows, lanes * cluster), AHEAD)
         nbytes = sum(problem.typical(o.type.nbytes) for o in problem.operands)
         sectors = max(1.0, 2 / runs)  # 32 bytes are read where 16 are wanted
         per_sm = max(1.0, ctas / sms(target))
@@ -92,7 +92,7 @@ class ColumnSums:
         module = emit.module("column_sums.cu", s.finish, constants, parts, reduction(s.terms, s.finish))
         shared = threads * 32 + 16 + (cluster - 1) * runs * 32
         options = (("warps", threads // 32), ("shared", shared), ("cluster", cluster), ("pdl", True))
-        grid = (s.images * (ceildiv_int(s.channels // RUN, runs) * cluster),)
+        grid = (s.images * (ceildiv(s.channels // RUN, runs) * cluster),)
         return KernelCode("cuda", module.text, (Launch("kernel", grid, (Int(s.rows, 32), *module.args), options),))
 
 

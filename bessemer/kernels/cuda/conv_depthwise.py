@@ -24,7 +24,7 @@ from bessemer.kernels.base import (
 )
 from bessemer.kernels.c.scalar import supported
 from bessemer.kernels.cuda import emit
-from bessemer.kernels.cuda.skinny import ARCH, ceildiv_int
+from bessemer.kernels.cuda.emit import ARCH
 from bessemer.kernels.gpu.shapes import element_types, sms, upper
 from bessemer.kernels.gpu.window import Window, window_of
 
@@ -89,9 +89,9 @@ class _Tile:
         total = self.channels // RUN
 
         def busy(runs: int) -> float:
-            return total / (runs * ceildiv_int(total, runs)) * (self.threads // runs * runs / self.threads)
+            return total / (runs * ceildiv(total, runs)) * (self.threads // runs * runs / self.threads)
 
-        candidates = {ceildiv_int(total, blocks) for blocks in range(1, total + 1)}
+        candidates = {ceildiv(total, blocks) for blocks in range(1, total + 1)}
         wide = [r for r in candidates if r <= self.threads and (r >= 8 or r == total)]
         return max(wide, key=lambda r: (busy(r), r))
 
@@ -129,7 +129,7 @@ class _Tile:
 
     @property
     def blocks(self) -> int:
-        return ceildiv_int(self.channels // RUN, self.runs)
+        return ceildiv(self.channels // RUN, self.runs)
 
     @property
     def shared(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bessemer.core.dim import product
+from bessemer.core.dim import ceildiv, product
 from bessemer.core.tensor_map import MOST_STEP, TensorMap, Window
 from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, other_op, register
 from bessemer.kernels.cuda import tiled
@@ -63,7 +63,7 @@ def _rows(problem: Problem) -> Rows | Reason:
         return Reason("computes channels-last convolutions with one group over at most two axes")
     if not isinstance(n, int) or not isinstance(c, int) or c % 8:
         return Reason(f"reads pixels of whole 16 bytes, not of {c} channels")
-    chunks, size = tiled.ceildiv_int(c, BLOCK), dtype.itemsize
+    chunks, size = ceildiv(c, BLOCK), dtype.itemsize
     x = problem.operands[0].type.shape
     if _is_product(problem, kernel):
         m = TensorMap((c, product(x[:-1])), (c * size,), (BLOCK, 1))
@@ -112,7 +112,7 @@ def _rows_of_taps(problem: Problem, win: Windows, n: int, c: int, size: int) -> 
         (width * c, out_w, h, images), (stride_x * c * size, line, image), (BLOCK, 1),
         window=Window((0, 0), (0, -reach), (1, stride_y)),
     )  # fmt: skip
-    chunks = tiled.ceildiv_int(width * c, BLOCK)
+    chunks = ceildiv(width * c, BLOCK)
     sizes = {
         "out_height": out_h, "out_width": out_w, "stride_y": stride_y, "stride_x": 1, "pad_y": 0, "pad_x": 0,
         "dilation_y": dilation_y, "dilation_x": 1, "kernel_x": 1, "chunks_of_tap": chunks,

@@ -29,7 +29,7 @@ from bessemer.kernels.base import (
 )
 from bessemer.kernels.c.scalar import supported
 from bessemer.kernels.cuda import emit
-from bessemer.kernels.cuda.skinny import ARCH
+from bessemer.kernels.cuda.emit import ARCH
 from bessemer.kernels.gpu.shapes import divides, element_types, sms, upper
 from bessemer.kernels.gpu.window import Window, window_of
 

@@ -19,6 +19,8 @@ from bessemer.kernels.base import Arg, Problem
 from bessemer.kernels.cuda import scalar
 from bessemer.kernels.cuda.epilogue import Epilogue, epilogue
 
+ARCH = "sm_90"  # what these kernels are written for: it has products of warpgroups, clusters and tensor copies
+
 
 @dataclass(frozen=True)
 class Module:

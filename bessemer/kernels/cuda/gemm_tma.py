@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bessemer.core.dim import ceildiv
 from bessemer.core.tensor_map import TensorMap
 from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, other_op, register
 from bessemer.kernels.cuda import tiled
@@ -58,7 +59,7 @@ def _rows(problem: Problem) -> Rows | Reason:
         return Reason("of batches, takes those of weights along one axis, all of one a")
     m = TensorMap((view.k, view.m), (view.k * view.itemsize,), (BLOCK, 1))
     order = "nk" if view.b_t else "kn"
-    return Rows("tiled_matmul.cuh", view.m, view.n, tiled.ceildiv_int(view.k, BLOCK), order, {}, m, batches)
+    return Rows("tiled_matmul.cuh", view.m, view.n, ceildiv(view.k, BLOCK), order, {}, m, batches)
 
 
 register(GemmTma())

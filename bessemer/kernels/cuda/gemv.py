@@ -9,7 +9,7 @@ from bessemer.core.dim import ceildiv
 from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Problem, Ptr, Reason, register
 from bessemer.kernels.c.scalar import supported
 from bessemer.kernels.cuda import emit
-from bessemer.kernels.cuda.skinny import ARCH, ceildiv_int
+from bessemer.kernels.cuda.emit import ARCH
 from bessemer.kernels.gpu.product import Product, pack_b, product_of
 from bessemer.kernels.gpu.shapes import MEMORY_BYTES_PER_US, sms, upper
 
@@ -48,7 +48,7 @@ class Gemv:
 
     def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
         k = problem.typical(_view(problem).k)
-        least = [ceildiv_int(ceildiv_int(k, RUN * turns), 32) * 32 for turns in range(1, MOST_TURNS + 1)]
+        least = [ceildiv(ceildiv(k, RUN * turns), 32) * 32 for turns in range(1, MOST_TURNS + 1)]
         found: list[Config] = [{"threads": threads} for threads in dict.fromkeys(least)]
         return sorted(found, key=lambda c: self.estimate(problem, target, c))
 
@@ -56,7 +56,7 @@ class Gemv:
         """Microseconds at the opt shape: the weights, from device memory or into each multiprocessor."""
         view = _view(problem)
         m, n, k = (problem.typical(d) for d in (view.m, view.n, view.k))
-        per_sm = ceildiv_int(n // RUN, sms(target)) * RUN * k * 2
+        per_sm = ceildiv(n // RUN, sms(target)) * RUN * k * 2
         idle = 0.05 * (int(config["threads"]) // 32) / 16  # of warps that wait for each other
         return LATENCY_US + idle + ROW_US * (m - 1) + max(n * k * 2 / MEMORY_BYTES_PER_US, per_sm / SM_BYTES_PER_US)
 
@@ -72,7 +72,7 @@ class Gemv:
 
 def _shared(count: int) -> int:
     """Bytes of the sums of `count` threads, and of those that are added up from them (see add_up)."""
-    return count * RUN * 4 + (_shared(ceildiv_int(count, RUN)) if count > 1 else 0)
+    return count * RUN * 4 + (_shared(ceildiv(count, RUN)) if count > 1 else 0)
 
 
 def _view(problem: Problem) -> Product:

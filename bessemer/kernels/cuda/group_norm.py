@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bessemer.core.dim import Dim, product
+from bessemer.core.dim import Dim, ceildiv, product
 from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Problem, Ptr, Reason, other_op, register
 from bessemer.kernels.c import scalar
 from bessemer.kernels.cuda import emit
+from bessemer.kernels.cuda.emit import ARCH
 from bessemer.kernels.cuda.epilogue import RUN
-from bessemer.kernels.cuda.skinny import ARCH, ceildiv_int
 from bessemer.kernels.gpu.shapes import FLOATS, element_types, sms, upper
 
 CLUSTERS = (1, 2, 4, 8)
@@ -85,7 +85,7 @@ class CudaGroupNorm:
         n, (width, lanes, cluster) = _known(problem), _numbers(config)
         ctas = problem.typical(n.images) * (n.channels // width) * cluster
         runs = _held(problem, lanes, cluster) * lanes * (width // RUN)
-        work = runs / 512 * ceildiv_int(ctas, sms(target))
+        work = runs / 512 * ceildiv(ctas, sms(target))
         compute = work * (WORK_US + ROWS_US * RUN / min(width, 32 * RUN))
         memory = 2 * problem.typical(problem.operands[0].type.nbytes) / L2_BYTES_PER_US
         return START_US + (CLUSTER_US if cluster > 1 else 0.0) + max(compute, memory)
@@ -124,7 +124,7 @@ def _numbers(config: Config) -> tuple[int, int, int]:
 
 def _held(problem: Problem, lanes: int, cluster: int) -> int:
     """Runs that a thread holds at most."""
-    return ceildiv_int(ceildiv_int(upper(problem, _known(problem).rows), cluster), lanes)
+    return ceildiv(ceildiv(upper(problem, _known(problem).rows), cluster), lanes)
 
 
 def _known(problem: Problem) -> _Norm:

@@ -14,8 +14,8 @@ from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Problem, Ptr, Reason, other_op, register
 from bessemer.kernels.c import scalar
 from bessemer.kernels.cuda import emit
+from bessemer.kernels.cuda.emit import ARCH
 from bessemer.kernels.cuda.epilogue import RUN
-from bessemer.kernels.cuda.skinny import ARCH, ceildiv_int
 from bessemer.kernels.gpu.shapes import FLOATS, power_of_two, sms, upper
 
 PIECES = 6  # runs of a row that a thread holds at most
@@ -68,8 +68,8 @@ class LayerNorm:
         estimates of other kernels for rows leave out too."""
         warps = int(config["warps"])
         ctas = problem.typical(_grid(problem, target, warps, int(config["turns"])))
-        turns = ceildiv_int(problem.typical(_needed(problem, warps)), ctas)
-        waves = ceildiv_int(ctas * warps, sms(target) * RESIDENT)
+        turns = ceildiv(problem.typical(_needed(problem, warps)), ctas)
+        waves = ceildiv(ctas * warps, sms(target) * RESIDENT)
         nbytes = sum(problem.typical(t.nbytes) for t in (problem.operands[0].type, *problem.outputs))
         late = TURN_US * (turns * waves - 1 + waves - 1) + WARP_US * warps + CTA_US * ctas / sms(target)
         return LAUNCH_US + nbytes / BYTES_PER_US + late

@@ -11,10 +11,10 @@ from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Pack, Problem, Ptr, Reason
 from bessemer.kernels.c.scalar import supported
 from bessemer.kernels.cuda import emit, scalar
+from bessemer.kernels.cuda.emit import ARCH
 from bessemer.kernels.cuda.weights import BLOCK
 from bessemer.kernels.gpu.shapes import shared_bytes, sms, upper
 
-ARCH = "sm_90"  # the one with warpgroup products
 TOKENS = (16, 32, 64, 128)
 CLUSTERS = (1, 2, 4, 8)
 WARPGROUPS = ((1, 1), (1, 2), (2, 1), (3, 1))  # blocks of 64 channels, and slices of the sum
@@ -46,11 +46,11 @@ class Tile:
     @property
     def chunks(self) -> int:
         """Chunks of one CTA."""
-        return ceildiv_int(ceildiv_int(self.k, BLOCK), self.cluster)
+        return ceildiv(ceildiv(self.k, BLOCK), self.cluster)
 
     @property
     def steps(self) -> int:
-        return ceildiv_int(self.chunks, self.step)
+        return ceildiv(self.chunks, self.step)
 
     @property
     def warps(self) -> int:
@@ -83,11 +83,6 @@ class Rows:
         return bool(self.sizes)
 
 
-def ceildiv_int(a: int, b: int) -> int:
-    """a / b, rounded up."""
-    return -(-a // b)
-
-
 def reason(problem: Problem, target: Limits, rows: Rows) -> Reason | None:
     """Why the template does not compute a product that `rows` describes, if it does not."""
     if target.arch != ARCH:
@@ -108,7 +103,7 @@ def reason(problem: Problem, target: Limits, rows: Rows) -> Reason | None:
 
 def tiles(problem: Problem, target: Limits, rows: Rows) -> list[dict[str, int | str]]:
     """Configurations that fit the target and are not mostly padding."""
-    m, chunks = problem.typical(rows.tokens), ceildiv_int(rows.k, BLOCK)
+    m, chunks = problem.typical(rows.tokens), ceildiv(rows.k, BLOCK)
     found: list[dict[str, int | str]] = []
     for tokens in TOKENS:
         for blocks, slices in WARPGROUPS:
@@ -134,10 +129,10 @@ def tile(rows: Rows, config: Config) -> Tile:
 def microseconds(problem: Problem, target: Limits, rows: Rows, config: Config) -> float:
     """The time of a launch in a chain of such launches: a fit to 590 configurations of 17 shapes on an H200."""
     t, count = tile(rows, config), sms(target)
-    across, down = ceildiv_int(rows.channels, BLOCK * t.blocks), ceildiv_int(problem.typical(rows.tokens), t.tokens)
+    across, down = ceildiv(rows.channels, BLOCK * t.blocks), ceildiv(problem.typical(rows.tokens), t.tokens)
     ctas = across * down * t.cluster * rows.batches
     resident = max(1, min(64 // t.warps, shared_bytes(target) // (t.shared + 1024)))
-    waves, per_sm = ceildiv_int(ctas, count * resident), ceildiv_int(ctas, count)
+    waves, per_sm = ceildiv(ctas, count * resident), ceildiv(ctas, count)
     slabs = t.chunks * (t.blocks * BLOCK + t.tokens) * ROW
     sums = t.slices * t.tokens * t.blocks * BLOCK * 4
     return (
@@ -165,7 +160,7 @@ def code(problem: Problem, rows: Rows, config: Config) -> KernelCode:
         "STEP": t.step, "K": t.k, **rows.constants,
     }  # fmt: skip
     module = emit.module("skinny.cu", problem, constants, parts)
-    across = ceildiv_int(rows.channels, BLOCK * t.blocks)
+    across = ceildiv(rows.channels, BLOCK * t.blocks)
     sizes = [Int(d, 32) for d in (rows.tokens, rows.channels, *rows.sizes.values())]
     options = (("warps", t.warps), ("shared", t.shared), ("cluster", t.cluster), ("pdl", True))
     grid = (t.cluster * across, ceildiv(rows.tokens, t.tokens), rows.batches)

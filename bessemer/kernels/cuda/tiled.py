@@ -12,10 +12,10 @@ from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Map, Pack, Problem, Ptr, Reason
 from bessemer.kernels.c.scalar import supported
 from bessemer.kernels.cuda import emit, scalar
+from bessemer.kernels.cuda.emit import ARCH
 from bessemer.kernels.cuda.weights import BLOCK
 from bessemer.kernels.gpu.shapes import shared_bytes, sms, upper
 
-ARCH = "sm_90"  # the one with warpgroup products
 ROW = 128  # bytes of a chunk of one token or channel
 RESERVED = 1024  # bytes of shared memory that a CTA takes by itself
 BAND = 8  # tiles of tokens that go through all channels together
@@ -84,7 +84,7 @@ class Tile:
     @property
     def depth(self) -> int:
         """Parts of a thread's sums for which the loads of the epilogue are under way at once."""
-        available = self.take or REGISTERS // (ceildiv_int(self.warps * self.resident, 4) * 128) // 8 * 8
+        available = self.take or REGISTERS // (ceildiv(self.warps * self.resident, 4) * 128) // 8 * 8
         return 2 if self.blocks * self.columns // 2 + FEW <= available else 1
 
     @property
@@ -95,7 +95,7 @@ class Tile:
     @property
     def received(self) -> int:
         """Bytes of the sums of others, with their barrier."""
-        parts = ceildiv_int(self.blocks * self.columns // 32, self.split)
+        parts = ceildiv(self.blocks * self.columns // 32, self.split)
         return (self.split - 1) * parts * self.groups * 128 * 64 + 8
 
     @property
@@ -106,7 +106,7 @@ class Tile:
     def count(self, rows: Rows) -> Dim:
         """Tiles of a product."""
         down = ceildiv(rows.tokens, self.tokens * self.down) * self.down
-        return down * ceildiv_int(rows.channels, self.columns) * rows.batches
+        return down * ceildiv(rows.channels, self.columns) * rows.batches
 
 
 def every_tile(target: Limits) -> Iterator[Tile]:
@@ -181,8 +181,8 @@ def tile(config: Config) -> Tile:
 def _fits(problem: Problem, target: Limits, rows: Rows, t: Tile) -> bool:
     """Whether a tile is not mostly padding, and those of a split sum run at once."""
     m, n = problem.typical(rows.tokens), rows.channels
-    padded = ceildiv_int(n, t.columns) * t.columns
-    if (t.tokens * t.down > 64 and t.tokens * t.down >= 2 * m) or padded * 8 > ceildiv_int(n, BLOCK) * BLOCK * 9:
+    padded = ceildiv(n, t.columns) * t.columns
+    if (t.tokens * t.down > 64 and t.tokens * t.down >= 2 * m) or padded * 8 > ceildiv(n, BLOCK) * BLOCK * 9:
         return False
     few = problem.typical(t.count(rows)) <= rooms(t.cluster, sms(target)) * t.down
     return t.split == 1 or (rows.chunks >= 4 * t.split and few)
@@ -198,7 +198,7 @@ def _bounds(problem: Problem, target: Limits, rows: Rows, config: Config) -> tup
     t = tile(config)
     m, n = problem.typical(rows.tokens), rows.channels
     heavy = max(0, scalar.operations(problem.epilogue) - CHEAP) if problem.epilogue is not None else 0
-    summed = _summed(t, problem.typical(t.count(rows)) * t.split, ceildiv_int(rows.chunks, t.split), heavy, sms(target))
+    summed = _summed(t, problem.typical(t.count(rows)) * t.split, ceildiv(rows.chunks, t.split), heavy, sms(target))
     exchange = t.tokens * t.columns * 4 * (t.split - 1) / t.split / SUM_BYTES_PER_US
     nbytes = problem.typical(problem.operands[0].type.nbytes) + (n * rows.chunks * BLOCK + m * n) * 2 * rows.batches
     return LAUNCH_US + summed + exchange + (EXCHANGE_US if t.split > 1 else 0.0), nbytes / MEMORY_BYTES_PER_US
@@ -218,7 +218,7 @@ def _summed(t: Tile, programs: int, chunks: int, heavy: int, count: int) -> floa
         return chunks * sum(b**4 for b in bounds) ** 0.25 + together * finish if together else 0.0
 
     full, rest = divmod(programs, at_once * t.resident)
-    return full * wave(t.resident, at_once) + wave(ceildiv_int(rest, at_once), min(rest, at_once))
+    return full * wave(t.resident, at_once) + wave(ceildiv(rest, at_once), min(rest, at_once))
 
 
 def code(problem: Problem, target: Limits, rows: Rows, config: Config) -> KernelCode:
@@ -249,7 +249,7 @@ def code(problem: Problem, target: Limits, rows: Rows, config: Config) -> Kernel
     options = (("warps", t.warps), ("shared", t.shared), ("cluster", t.cluster), ("pdl", True))
     x = Map(0, rows.boxed(t.tokens))
     launch = Launch("kernel", (t.split * walkers,), (x, Ptr(1), *sizes, *module.args), options)
-    blocks = ceildiv_int(rows.channels, BLOCK)
+    blocks = ceildiv(rows.channels, BLOCK)
     packed = TensorType(problem.operands[1].type.dtype, (rows.batches * blocks, rows.chunks, BLOCK, BLOCK))
     pack = Pack(1, "swizzled_blocks", (rows.order, blocks, rows.chunks), packed)
     return KernelCode("cuda", module.text, (launch,), (pack,))
@@ -265,8 +265,3 @@ def ordered(problem: Problem, target: Limits, rows: Rows) -> Sequence[Config]:
         return max(bounds), bounds[0]
 
     return sorted(configs, key=cost)[:MOST_CONFIGS]
-
-
-def ceildiv_int(a: int, b: int) -> int:
-    """a / b, rounded up."""
-    return -(-a // b)

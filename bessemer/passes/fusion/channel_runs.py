@@ -2,7 +2,8 @@
 
     slices of conv1x1(x, w) + b   ->   slices of x[None] @ stack(w1, w2, ...) + stack(b1, b2, ...)
 
-The stacked result has one run of memory per slice, so the slices are views. For GPUs, for fixed shapes: see `siblings`.
+The stacked result has one run of memory per slice, so the slices are views. For GPUs, as in `siblings`;
+for fixed shapes.
 """
 
 from __future__ import annotations
