@@ -3,9 +3,10 @@
     python -m bench [MODEL ...] [--tune off] [-o bench/results/MACHINE-DAY.json]
 
 All models of the zoo where none is named. Each is built once for its whole range of shapes, checked at every listed
-shape, and timed at the first: blocks of runs of ours and of onnxruntime in turn, same threads, same input. Rows of the
-file that an earlier run on this machine wrote stay, where this run does not measure them again. The load and the clocks
-of the machine stand beside every row: a figure taken on a busy machine is good for its ratio only.
+shape, and timed at the first: blocks of runs of ours and of onnxruntime in turn, same threads, same input, each with
+the cores to itself. Rows of the file that an earlier run on this machine wrote stay, where this run does not measure
+them again. The load and the clocks of the machine stand beside every row: a figure taken on a busy machine is good for
+its ratio only.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from zoo.models import MODELS
 
 ROUNDS = 7
 SECONDS = 0.2  # of each block of runs
+SETTLE = 0.1  # seconds before a block: the other's threads spin for tens of milliseconds after their last run
+WARM = 0.02  # seconds of runs at the start of a block that do not count: caches hold the other's data
 RESULTS = Path(__file__).with_name("results")
 
 
@@ -99,7 +102,10 @@ def _in_turn(a: Callable[[], object], b: Callable[[], object]) -> tuple[list[flo
         counts.append(max(1, int(SECONDS / max(time.perf_counter() - started, 1e-6))))
     for _ in range(ROUNDS):
         for fn, count, out in zip((a, b), counts, times):
-            fn()  # threads of the other may still spin, and caches hold its data
+            time.sleep(SETTLE)
+            started = time.perf_counter()
+            while time.perf_counter() - started < WARM:
+                fn()
             started = time.perf_counter()
             for _ in range(count):
                 fn()

@@ -35,7 +35,8 @@ Bounds = dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
 Runs = dict[str, Run]
 LIMIT = 1e-4  # of norm(difference) / norm(onnxruntime's output)
 BUDGET = 75.0  # seconds for each build: all six and the rest end within ten minutes on two cores
-BLOCK = 3  # timed runs in a row of one runtime before the other's turn
+BLOCK = 8  # timed runs in a row of one runtime before the other's turn
+PAUSE = 0.1  # seconds
 
 
 @dataclass(frozen=True)
@@ -159,12 +160,14 @@ def relative_error(found: Arrays, expected: Arrays) -> float:
 def in_turns(runs: Sequence[Run], feed: dict[str, NDArray[Any]], seconds: float = 2.0) -> list[float]:
     """Median milliseconds of each runtime on one feed, block by block in turns.
 
-    Each block starts with an untimed run: threads of the runtime before may still spin, and caches hold its data.
+    Each block starts with a pause, for threads of the runtime before spin on for a while, and with an untimed run, for
+    caches hold its data.
     """
     times: list[list[float]] = [[] for _ in runs]
     end = time.perf_counter() + seconds
     while len(times[0]) < 5 * BLOCK or (time.perf_counter() < end and len(times[0]) < 60 * BLOCK):
         for run, taken in zip(runs, times, strict=True):
+            time.sleep(PAUSE)
             run(feed)
             for _ in range(BLOCK):
                 start = time.perf_counter()

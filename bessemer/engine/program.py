@@ -34,8 +34,9 @@ STEP_KINDS = ("kernel", "host", "copy", "branch", "jump")
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """A region of memory. `offset` is in bytes within its space; for "input" and "output" it is the binding's number,
-    for "dynamic" the number of the allocation (a view has that of the tensor it looks into). A view that starts
-    elsewhere at other shapes has the place and the bytes of what it looks into, and starts `shift` bytes after it."""
+    for "dynamic" the number of the allocation (a view has that of the tensor it looks into; so have tensors that are
+    never in use together). A view that starts elsewhere at other shapes has the place and the bytes of what it looks
+    into, and starts `shift` bytes after it."""
 
     name: str
     dtype: DType

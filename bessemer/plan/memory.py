@@ -78,9 +78,7 @@ def _in_order(blocks: Sequence[Interval]) -> tuple[dict[str, int], int]:
     return offsets, size
 
 
-def _promoted(
-    size: int, offsets: dict[str, int], ordered: list[Interval], least: int
-) -> tuple[int, dict[str, int]]:
+def _promoted(size: int, offsets: dict[str, int], ordered: list[Interval], least: int) -> tuple[int, dict[str, int]]:
     """Better orders: whatever sticks out highest is placed first the next time."""
     best = size, offsets
     for _ in range(min(ROUNDS, WORK // max(1, len(ordered) ** 2))):
@@ -101,6 +99,23 @@ def _first_gap(taken: Sequence[tuple[int, int]], nbytes: int) -> int:
             return position
         position = max(position, end)
     return position
+
+
+def share(blocks: Sequence[Interval]) -> dict[str, int]:
+    """Allocations by name, for blocks whose sizes in use are not known yet: blocks alive together have different ones.
+
+    Largest first, as it is at the sizes given here, each into the first allocation that is free for its whole life: so
+    blocks of about one size meet, and an allocation that is as large as the largest block in it wastes little."""
+    found: dict[str, int] = {}
+    members: list[list[Interval]] = []
+    for block in sorted(blocks, key=lambda b: (-b.nbytes, b.first, b.name)):
+        free = (k for k, held in enumerate(members) if not any(block.overlaps(b) for b in held))
+        number = next(free, len(members))
+        if number == len(members):
+            members.append([])
+        members[number].append(block)
+        found[block.name] = number
+    return found
 
 
 def peak(blocks: Sequence[Interval]) -> int:

@@ -222,10 +222,9 @@ class _Planner:
         return steps
 
     def _own_workspace(self, choice: Choice) -> int:
-        """A workspace too large to plan for, as a tensor that is allocated when its size is known."""
-        tensor = Tensor("workspace", dt.u8, (choice.code.workspace,), "dynamic", self.storage.dynamic, 0)
-        self.storage.dynamic += 1
-        return self._add(tensor)
+        """A workspace too large to plan for, as a tensor that is allocated when its size is known: those of all steps,
+        of which one runs at a time, in one allocation."""
+        return self._add(Tensor("workspace", dt.u8, (choice.code.workspace,), "dynamic", self.storage.dynamic, 0))
 
     def _kernel(self, problem: Problem, choice: Choice, launch: Launch) -> int:
         place = self.placed(problem, choice.code, launch)

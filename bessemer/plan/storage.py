@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from bessemer.core.dim import Dim
-from bessemer.core.interval import INF, Ranges, bounds
+from bessemer.core.dim import Dim, symbols
+from bessemer.core.interval import INF, Ranges, bounds, typical
 from bessemer.ir.graph import TensorType
-from bessemer.lower.items import AliasItem, CopyItem, Item, JoinItem, Lowered, read, written
-from bessemer.plan.memory import Interval, aligned, peak, place
+from bessemer.lower.items import AliasItem, CopyItem, HostItem, Item, JoinItem, Lowered, read, written
+from bessemer.plan.memory import Interval, aligned, peak, place, share
 
 # Bytes: a tensor or workspace that may grow beyond this is allocated when its size is known. Where it grows with a
 # dimension to which nobody gave an upper end, few runs come near the largest size: less is held from the start.
@@ -116,34 +116,62 @@ def _larger(a: int | None, b: int | None) -> int | None:
     return None if a is None or b is None else max(a, b)
 
 
-def _intervals(storage: Storage) -> list[Interval]:
-    first: dict[str, int] = {}
-    last: dict[str, int] = {}
-    size: dict[str, int | None] = {}
+@dataclass
+class _Life:
+    """What the values that share a root need: from the first step that writes one to the last that uses one."""
+
+    first: int
+    last: int
+    nbytes: int | None = 0  # at the largest shape; None where that is allocated while running
+    views: list[str] = field(default_factory=list)
+    by_host: bool = False  # written by a host step, which brings its own memory
+
+
+def _lives(storage: Storage) -> dict[str, _Life]:
+    """By root, for those without a space so far."""
+    lives: dict[str, _Life] = {}
     views: dict[str, list[str]] = {}
     for number, item in enumerate(storage.items):
         if isinstance(item, AliasItem):
             views.setdefault(storage.root(item.value), []).append(item.value)
             continue
         for value in written(item):
-            root = storage.root(value)
-            first.setdefault(root, number)
-            last[root] = number
-            size[root] = _larger(size.get(root, 0), storage.planned(value))
+            life = lives.setdefault(storage.root(value), _Life(number, number))
+            life.last = number
+            life.nbytes = _larger(life.nbytes, storage.planned(value))
+            life.by_host |= isinstance(item, HostItem)
         for value in read(item):
-            last[storage.root(value)] = number
-    blocks: list[Interval] = []
-    for root, start in first.items():
-        if root in storage.space:
-            continue
-        nbytes = size[root]
-        for view in views.get(root, ()):
+            if storage.root(value) in lives:
+                lives[storage.root(value)].last = number
+    for root, life in lives.items():
+        life.views = views.get(root, [])
+        for view in life.views:
             end = storage.shift(view) + storage.types[view].nbytes
-            nbytes = _larger(nbytes, planned_bytes(end, storage.lowered.ranges))
-        if nbytes is None or storage.types[root].dtype.kind == "s":
-            storage.space[root], storage.offset[root] = "dynamic", storage.dynamic
-            storage.dynamic += 1
+            life.nbytes = _larger(life.nbytes, planned_bytes(end, storage.lowered.ranges))
+    return {root: life for root, life in lives.items() if root not in storage.space}
+
+
+def _intervals(storage: Storage) -> list[Interval]:
+    """The blocks of the arena; what cannot be planned for gets the number of an allocation made while running."""
+    blocks: list[Interval] = []
+    sharing: list[Interval] = []
+    own: list[str] = []
+    at_start = {str(d) for value in storage.lowered.inputs for d in storage.types[value].shape}
+    for root, life in _lives(storage).items():
+        t = storage.types[root]
+        if life.nbytes is not None and t.dtype.kind != "s":
+            storage.block[root] = life.nbytes
+            blocks.append(Interval(root, aligned(life.nbytes), life.first, life.last))
+        elif t.dtype.kind == "s" or life.by_host or not symbols(t.nbytes) <= at_start:
+            own.append(root)  # its size, or its memory, comes up in the middle of a run
         else:
-            storage.block[root] = nbytes
-            blocks.append(Interval(root, aligned(nbytes), start, last[root]))
+            size = max(typical(storage.types[v].nbytes, storage.lowered.ranges) for v in (root, *life.views))
+            sharing.append(Interval(root, size, life.first, life.last))
+    shared = share(sharing)
+    for root, number in shared.items():
+        storage.space[root], storage.offset[root] = "dynamic", number
+    storage.dynamic = max(shared.values(), default=-1) + 1
+    for root in own:
+        storage.space[root], storage.offset[root] = "dynamic", storage.dynamic
+        storage.dynamic += 1
     return blocks

@@ -13,10 +13,11 @@ def unbounded_notes(program: Program) -> list[str]:
         if symbol.range.bounded or symbol.input < 0:
             continue
         own = {t.offset for t in program.tensors if t.space == "dynamic" and any(name in symbols(d) for d in t.shape)}
+        blocks = f"{len(own)} block{'s' if len(own) > 1 else ''}"
         if own:
             notes.append(
                 f"input {program.tensors[program.inputs[symbol.input]].name!r}, dimension {symbol.axis} ({name}) has "
-                f"no upper end: {len(own)} values cannot share planned memory, each gets its own while running; give "
-                "the greatest size in a profile (--max-shapes), or a fixed one (--shapes)"
+                f"no upper end: no memory is planned for what it sizes, which gets {blocks} while running; "
+                "give the greatest size in a profile (--max-shapes), or a fixed one (--shapes)"
             )
     return notes

@@ -22,7 +22,7 @@ from bessemer.device.cpu import (
     empty_array,
 )
 from bessemer.engine.engine import Engine
-from bessemer.engine.program import Step, Tensor
+from bessemer.engine.program import Step
 from bessemer.runtime.host import HostStep
 from bessemer.runtime.shapes import Bound, Integers, bind, learn, shape_of
 
@@ -251,7 +251,9 @@ class CpuContext:
         if learn(result.shape, t, self._env):
             self._refresh()
         if t.space == "dynamic" or (t.space == "output" and self._arrays["output"][t.offset] is None):
-            self._place(t, np.array(result, order="C"))  # a copy: the result may look into memory that is used again
+            self._place(
+                t.space, t.offset, np.array(result, order="C")
+            )  # a copy: the result may look into memory that is used again
         else:
             self._view(number)[...] = result.reshape(shape_of(t, self._env) or result.shape)
 
@@ -266,27 +268,29 @@ class CpuContext:
         for t in self.program.tensors:
             shape = shape_of(t, self._env) if t.space == "output" else None
             if shape is not None and self._arrays["output"][t.offset] is None:
-                self._place(t, empty_array(shape, t.dtype.numpy))
+                self._place(t.space, t.offset, empty_array(shape, t.dtype.numpy))
         self._allocate()
 
     def _allocate(self) -> None:
         """Give memory to the dynamic tensors whose shapes are known by now and that have none yet in this run."""
+        sizes: dict[int, int] = {}  # of allocations: tensors that are never in use together share one
         for t in self._unplanned:
             shape = shape_of(t, self._env) if t.offset not in self._dynamic else None
             if shape is not None:
-                nbytes = math.prod(shape) * t.dtype.itemsize
-                block = self._blocks.get(t.offset)
-                if block is None or block.nbytes < nbytes:
-                    block = self._blocks[t.offset] = aligned_block(nbytes)
-                self._place(t, block[:nbytes].view(t.dtype.numpy).reshape(shape))
+                sizes[t.offset] = max(sizes.get(t.offset, 0), math.prod(shape) * t.dtype.itemsize)
+        for number, nbytes in sizes.items():
+            block = self._blocks.get(number)
+            if block is None or block.nbytes < nbytes:
+                block = self._blocks[number] = aligned_block(nbytes)
+            self._place("dynamic", number, block)
 
-    def _place(self, t: Tensor, array: np.ndarray) -> None:
-        """Make `array` the memory of a tensor whose size was not known."""
-        if t.space == "dynamic":
-            self._dynamic[t.offset] = array
+    def _place(self, space: str, number: int, array: np.ndarray) -> None:
+        """Make `array` the memory of what had none, since its size was not known: a dynamic tensor, or an output."""
+        if space == "dynamic":
+            self._dynamic[number] = array
         else:
-            self._arrays["output"][t.offset] = array
-        slots = self._slots.get((t.space, t.offset))
+            self._arrays["output"][number] = array
+        slots = self._slots.get((space, number))
         if slots is not None:
             self.table.pointers[slots] = array.ctypes.data + self.table.integers[self._shift_slots[slots]]
 

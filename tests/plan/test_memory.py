@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bessemer.plan.memory import ALIGN, Interval, aligned, peak, place, prove_disjoint
+from bessemer.plan.memory import ALIGN, Interval, aligned, peak, place, prove_disjoint, share
 
 LIVES = st.tuples(st.integers(0, 12), st.integers(0, 12)).map(sorted)
 BLOCKS = st.lists(st.tuples(st.integers(0, 5000), LIVES), max_size=14).map(
@@ -29,6 +29,14 @@ def test_live_blocks_share_no_byte(blocks: list[Interval]) -> None:
         if a.first <= b.last and b.first <= a.last:
             ends = offsets[a.name] + a.nbytes, offsets[b.name] + b.nbytes
             assert ends[0] <= offsets[b.name] or ends[1] <= offsets[a.name] or 0 in (a.nbytes, b.nbytes)
+
+
+@given(BLOCKS)
+def test_allocations_are_shared_by_what_is_never_alive_together(blocks: list[Interval]) -> None:
+    numbers = share(blocks)
+    assert set(numbers) == {b.name for b in blocks} and set(numbers.values()) == set(range(len(set(numbers.values()))))
+    for a, b in combinations(blocks, 2):
+        assert numbers[a.name] != numbers[b.name] or not a.overlaps(b)
 
 
 @given(BLOCKS)

@@ -38,12 +38,33 @@ def test_any_batch_runs_and_the_note_names_the_input_and_the_fix() -> None:
     engine = build(two_products(), tune="off")
     (note,) = unbounded_notes(engine.program)
     assert note in engine.manifest["notes"]
-    assert note.startswith("input 'bytes', dimension 0 (batch) has no upper end: 1 values") and "--max-shapes" in note
+    assert note.startswith("input 'bytes', dimension 0 (batch) has no upper end: no memory is planned for what")
+    assert "gets 1 block while running" in note and "--max-shapes" in note
     session = load(engine)
     for rows in (1, 3, 700, 2):
         x = np.random.default_rng().standard_normal((rows, 64)).astype(np.float32)
         want = run(import_model(two_products()), {"bytes": x})["y"]
         np.testing.assert_allclose(session.run({"bytes": x})["y"], want, 1e-4, 1e-4)
+
+
+def test_values_that_are_never_in_use_together_share_a_block() -> None:
+    """A chain of products of ever other widths, with the first value used once more at the end."""
+    rng = np.random.default_rng()
+    widths = (64, 256, 32, 128, 64, 256)
+    sizes = list(zip(widths, widths[1:]))
+    weights = [tensor(f"w{k}", rng.standard_normal(s).astype(np.float32) / 8) for k, s in enumerate(sizes)]
+    nodes = [node("MatMul", [f"h{k}" if k else "x", f"w{k}"], [f"h{k + 1}"]) for k in range(len(sizes))]
+    nodes.append(node("MatMul", ["h5", "again"], ["z"]))
+    again = tensor("again", rng.standard_normal((256, 256)).astype(np.float32) / 16)
+    nodes.append(node("Add", ["z", "h1"], ["y"]))
+    proto = model(nodes, [value("x", ["batch", 1024, 64])], ["y"], [*weights, again]).SerializeToString()
+    engine = build(proto, tune="off")
+    assert {t.offset for t in engine.program.tensors if t.space == "dynamic"} == {0, 1, 2}
+    session = load(engine)
+    for batch in (1, 4, 2, 5):
+        x = rng.standard_normal((batch, 1024, 64)).astype(np.float32)
+        want = run(import_model(proto), {"x": x})["y"]
+        np.testing.assert_allclose(session.run({"x": x})["y"], want, 1e-4, 1e-4)
 
 
 def test_a_profile_plans_the_memory() -> None:
