@@ -151,10 +151,12 @@ class Editor:
         return outputs
 
     def replace(self, old: str, new: str) -> None:
-        """Every reader of `old` reads `new` instead."""
+        """Every reader of `old` reads `new` instead. An output stays what it is where `new` is of a graph around this
+        one: a graph writes its own outputs."""
         if old == new:
             return
-        self.outputs = [new if o == old else o for o in self.outputs]
+        if new in self.types:
+            self.outputs = [new if o == old else o for o in self.outputs]
         for node in self.users(old):
             self._swap(node, _rename(node, old, new))
 
