@@ -30,6 +30,7 @@ from bessemer.passes import pipeline, ranges
 from bessemer.passes.base import PassOptions
 from bessemer.passes.precision import kept_wide, scaled_wide
 from bessemer.passes.probe_inputs import generated, sizes_at
+from bessemer.plan.equalities import equalities
 from bessemer.plan.plan import plan
 from bessemer.plan.unbounded import unbounded_notes
 from bessemer.targets.base import Target, resolve
@@ -275,12 +276,16 @@ class _Build:
 
     def finish_tuning(self, tuner: Tuner) -> None:
         self.cache.save()
+        if tuner.unchecked:
+            more = f", and {len(tuner.unchecked) - 1} more" if len(tuner.unchecked) > 1 else ""
+            self.notes.append(f"neither checked nor timed: {tuner.unchecked[0]}{more}")
         if tuner.left is not None:
             self.notes.append(f"{tuner.left}; build again with the same timing cache to go on")
 
     def assembled(self, graph: Graph, lowered: Lowered, choices: Choices) -> Engine:
         compiled = self.target.link((problem, v.choice.code) for problem, found in choices.items() for v in found)
         program, parts = plan(lowered, choices, compiled.placement)
+        program = replace(program, equalities=equalities(graph))
         weights = Weights(program.weights_bytes, parts=parts)
         verify_program(program, len(compiled.blobs), weights.nbytes)
         notes = [*self.notes, *unbounded_notes(program)]

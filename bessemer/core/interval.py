@@ -5,6 +5,7 @@ Comparison is three-valued over the ranges of the symbols; `decide_eq` raises wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -112,26 +113,25 @@ def typical(d: Dim, ranges: Ranges) -> int:
 
 
 def divisible(d: Dim, by: int, ranges: Ranges) -> bool:
-    """Whether `by` is known to divide `d`: it divides every term."""
-    if isinstance(d, int):
-        return d % by == 0
-    for monomial, coefficient in d.terms:
-        known = coefficient
-        for atom in monomial:
-            known *= ranges.get(atom.name, Range()).multiple if atom.kind == "sym" else 1
-        if known % by:
-            return False
-    return True
+    """Whether `by` is known to divide `d`."""
+    return _factor(d, ranges) % by == 0
 
 
 def divisor(d: Dim, ranges: Ranges) -> int:
     """The greatest power of two (at most 256) known to divide `d`."""
+    return math.gcd(256, _factor(d, ranges))
+
+
+def _factor(d: Dim, ranges: Ranges) -> int:
+    """The greatest number known to divide `d`: it divides every term. Everything divides 0, whose factor is 0."""
     if isinstance(d, int):
-        return (d & -d) if 0 < (d & -d) < 256 else 256
-    out = 256
-    for monomial, coefficient in d.terms:
-        term = (abs(coefficient) & -abs(coefficient)) or 1
-        for atom in monomial:
-            term *= ranges.get(atom.name, Range()).multiple if atom.kind == "sym" else 1
-        out = min(out, term & -term)
-    return out
+        return abs(d)
+    return math.gcd(*(c * math.prod(_atom_factor(atom, ranges) for atom in monomial) for monomial, c in d.terms))
+
+
+def _atom_factor(atom: Atom, ranges: Ranges) -> int:
+    if atom.kind == "sym":
+        return ranges.get(atom.name, Range()).multiple
+    if atom.kind in ("min", "max"):
+        return math.gcd(*(_factor(a, ranges) for a in atom.args))
+    return 1

@@ -104,6 +104,15 @@ class Symbol:
     axis: int = -1
 
 
+@dataclass(frozen=True, slots=True)
+class Equality:
+    """Two sizes that are equal wherever the inputs fit the model; `nodes` are the ONNX nodes that take them to be."""
+
+    left: Dim
+    right: Dim
+    nodes: str
+
+
 @dataclass(frozen=True)
 class Program:
     """All of it. `inputs` and `outputs` are tensor numbers in signature order."""
@@ -118,6 +127,7 @@ class Program:
     arena_bytes: int
     weights_bytes: int
     peak_bytes: int  # the largest sum of live arena tensors
+    equalities: tuple[Equality, ...] = ()  # a run at other shapes is refused
 
     @property
     def counters(self) -> int:
@@ -141,7 +151,13 @@ def to_json(program: Program) -> dict[str, Any]:
         "arena_bytes": program.arena_bytes,
         "weights_bytes": program.weights_bytes,
         "peak_bytes": program.peak_bytes,
+        **_equalities_to_json(program.equalities),
     }
+
+
+def _equalities_to_json(equalities: tuple[Equality, ...]) -> dict[str, Any]:
+    """Nothing where there are none: engines had none at first."""
+    return {"equalities": [[str(e.left), str(e.right), e.nodes] for e in equalities]} if equalities else {}
 
 
 def _tensor_to_json(t: Tensor) -> list[Any]:
@@ -201,6 +217,7 @@ def from_json(data: Mapping[str, Any]) -> Program:
         arena_bytes=_int(data["arena_bytes"]),
         weights_bytes=_int(data["weights_bytes"]),
         peak_bytes=_int(data["peak_bytes"]),
+        equalities=tuple(Equality(parse(a), parse(b), str(nodes)) for a, b, nodes in data.get("equalities", ())),
     )
 
 

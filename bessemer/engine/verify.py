@@ -16,7 +16,7 @@ from bessemer.core.interval import INF, Range, bounds, divisible
 from bessemer.core.tensor_map import BITS, ELEMENTS, defect
 from bessemer.engine.format import WEIGHT_ALIGN
 from bessemer.engine.liveness import broken_read
-from bessemer.engine.program import SPACES, STEP_KINDS, Arg, Program, Step, Symbol, Tensor
+from bessemer.engine.program import SPACES, STEP_KINDS, Arg, Equality, Program, Step, Symbol, Tensor
 
 BYTES_LIMIT = 1 << 48  # no machine has more: sizes beyond are nonsense
 COUNTERS_LIMIT = 1 << 16  # of one step
@@ -34,6 +34,8 @@ def verify(program: Program, n_blobs: int, weights_bytes: int) -> None:
         _check_bindings(program, io, space)
     for name, symbol in program.symbols.items():
         _check_symbol(program, name, symbol)
+    for equality in program.equalities:
+        _check_equality(program, equality)
     for number, tensor in enumerate(program.tensors):
         _check_tensor(program, number, tensor, ranges)
     for kernel in program.kernels:
@@ -94,8 +96,9 @@ def _check_shift(program: Program, where: str, t: Tensor, ranges: Mapping[str, R
     _check_symbols(program, where, (t.shift,))
     size = product(t.shape) * t.dtype.itemsize
     if t.space == "dynamic":
-        whole = next((o for o in program.tensors if (o.space, o.offset, o.shift) == ("dynamic", t.offset, 0)), t)
-        room = bounds(product(whole.shape) * whole.dtype.itemsize - t.shift - size, ranges)[0]
+        holders = [o for o in program.tensors if (o.space, o.offset, o.shift) == ("dynamic", t.offset, 0)]
+        sizes = (product(o.shape) * o.dtype.itemsize for o in holders)  # the allocation is as large as the largest
+        room = max((bounds(s - t.shift - size, ranges)[0] for s in sizes), default=-1)
     else:
         room = t.nbytes - bounds(t.shift + size, ranges)[1]
     if t.space not in ("arena", "dynamic") or t.dtype.kind == "s" or bounds(t.shift, ranges)[0] < 0 or room < 0:
@@ -120,6 +123,14 @@ def _check_size(program: Program, where: str, t: Tensor, largest: int) -> None:
             _fail(program, f"{where} holds strings, which live on the host")
     elif t.space != "dynamic" and largest > t.nbytes:
         _fail(program, f"{where} can grow to {largest} bytes, it has {t.nbytes}")
+
+
+def _check_equality(program: Program, equality: Equality) -> None:
+    where = f"the equality of {equality.left} and {equality.right}"
+    _check_symbols(program, where, (equality.left, equality.right))
+    unbound = [s for s in symbols(equality.left) | symbols(equality.right) if program.symbols[s].input < 0]
+    if unbound:
+        _fail(program, f"{where} depends on {unbound[0]}, which no input tells")
 
 
 def _check_symbols(program: Program, where: str, dims: Iterable[Dim]) -> None:

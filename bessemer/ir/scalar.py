@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,38 @@ def evaluate(
         value = _Evaluator(arrays, env, axes, len(shape), acc).value(e)
         out = np.broadcast_to(value, tuple(shape))
         return round_to(out, dtype)
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """How far values of an expression can be held against those of a kernel, which computes in its own precision."""
+
+    addend: float = 0.0  # the largest norm of what is added up: where sums cancel, its rounding is what is left
+    defined: Array | None = None  # which elements are, where some cast to an integer what none can hold
+
+
+def doubt(
+    e: ex.Expr, shape: Sequence[int], arrays: Sequence[Array], env: Mapping[str, int], acc: Array | None = None
+) -> Doubt:
+    """That of `evaluate(e, ...)`. It looks into the sums of reductions, but not at casts inside of them."""
+    axes = {f"i{k}": _axis(size, k, len(shape)) for k, size in enumerate(shape)}
+    addend, defined = 0.0, None
+    with np.errstate(all="ignore"):
+        evaluator = _Evaluator(arrays, env, axes, len(shape), acc)
+        evaluator.value(e)
+        for node, _ in list(evaluator.memo.values()):
+            parts: list[Array] = []
+            if isinstance(node, ex.Call) and node.fn in ("add", "sub") and node.dtype.is_float:
+                parts = [evaluator.value(a) for a in node.args]
+            elif isinstance(node, ex.Reduce) and node.kind == "sum" and node.dtype.is_float:
+                parts = [evaluator.value(replace(node, body=ex.call("abs", node.body)))]
+            elif isinstance(node, ex.Cast) and node.arg.dtype.is_float and node.dtype.is_int:
+                holds = np.abs(evaluator.value(node.arg)) < 2.0**63
+                defined = holds if defined is None else defined & holds
+            for part in parts:
+                whole = np.broadcast_to(part, tuple(shape))
+                addend = max(addend, float(np.linalg.norm(np.where(np.isfinite(whole), whole, 0.0))))
+    return Doubt(addend, None if defined is None or defined.all() else np.broadcast_to(defined, tuple(shape)))
 
 
 def round_to(values: Array, dtype: DType) -> Array:

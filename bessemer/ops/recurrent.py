@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from bessemer.core.dim import Dim
+from bessemer.core.interval import compare
 from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
 from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register
@@ -29,10 +30,29 @@ def _infer(ctx: InferContext) -> tuple[TensorType, ...]:
     x, r = ctx.type(0), ctx.type(2)
     if x.rank != 3 or r.rank != 3:
         raise ValueError(f"data and recurrent weights are of rank 3, not {x.rank} and {r.rank}")
-    t, b, _ = x.shape
+    t, b, i = x.shape
     dirs, _, h = r.shape
     y, last = TensorType(x.dtype, (t, dirs, b, h)), TensorType(x.dtype, (dirs, b, h))
+    gates = GATES[str(ctx.attr("cell"))] * h
+    shapes = {
+        "has_bias": (dirs, 2 * gates), "has_initial_h": last.shape, "has_initial_c": last.shape, "has_lengths": (b,),
+        "has_peepholes": (dirs, 3 * h),
+    }  # fmt: skip
+    _same(ctx, 1, "weights", (dirs, gates, i))
+    _same(ctx, 2, "recurrent weights", (dirs, gates, h))
+    for k, name in enumerate(n for n in OPTIONAL if ctx.attrs.get(n)):
+        _same(ctx, 3 + k, name.removeprefix("has_"), shapes[name])
     return (y, last, last) if ctx.attr("cell") == "lstm" else (y, last)
+
+
+def _same(ctx: InferContext, k: int, what: str, shape: tuple[Dim, ...]) -> None:
+    """Kernels read operands in these sizes: ValueError where they have others. Where that is open, runs are refused
+    at which they do (see plan/equalities.py)."""
+    given = ctx.type(k)
+    if given.rank != len(shape):
+        raise ValueError(f"{what} are of rank {len(shape)}, not {given.rank}")
+    if any(compare(a, b, ctx.ranges)[0] is False for a, b in zip(given.shape, shape)):
+        raise ValueError(f"{what} are {given} where {TensorType(given.dtype, shape)} go with the data")
 
 
 # name: (values, alpha, beta) -> values

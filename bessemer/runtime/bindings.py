@@ -12,7 +12,7 @@ from bessemer.core.dim import Dim, DimExpr, evaluate, symbols
 from bessemer.core.errors import InputError, ShapeError
 from bessemer.core.interval import INF, Range, bounds
 from bessemer.device.interop import storage, view_of
-from bessemer.engine.program import Program, Symbol, Tensor
+from bessemer.engine.program import Equality, Program, Symbol, Tensor
 
 HOST_MEMORY = (1, 3, 11, 13)  # DLPack's types of devices whose memory a CPU reads: its own, pinned, and managed
 
@@ -24,6 +24,7 @@ class Signature:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     symbols: Mapping[str, Symbol]
+    equalities: Sequence[Equality]
     shrinking: Mapping[Dim, str]  # what may fall below zero at shapes in range: sizes, with the ONNX nodes behind
 
     @staticmethod
@@ -39,6 +40,7 @@ class Signature:
             tuple(program.tensors[n] for n in program.inputs),
             tuple(program.tensors[n] for n in program.outputs),
             program.symbols,
+            program.equalities,
             {d: nodes for d, nodes in sizes.items() if bounds(d, ranges)[0] < 0},
         )
 
@@ -92,6 +94,14 @@ class Signature:
                 raise ShapeError(
                     f"the inputs are too small: at {at} a value would have a dimension of {evaluate(dim, env)}",
                     where=f"ONNX nodes {nodes}", fix="give larger inputs",
+                )  # fmt: skip
+        for e in self.equalities:
+            left, right = evaluate(e.left, env), evaluate(e.right, env)
+            if left != right:
+                at = ", ".join(f"{name} = {env[name]}" for name in sorted(symbols(e.left) | symbols(e.right)))
+                raise ShapeError(
+                    f"the model does not run at this shape: at {at}, {e.left} is {left} and {e.right} is {right}",
+                    where=f"ONNX nodes {e.nodes}", fix="give sizes at which these two are equal",
                 )  # fmt: skip
         return env
 

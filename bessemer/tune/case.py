@@ -7,18 +7,21 @@ is computed for one period. A kernel's output is compared with it there, and wit
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bessemer.core.dim import evaluate
 from bessemer.core.dtype import DType
+from bessemer.core.errors import BessemerError
 from bessemer.ir import expr as ex
+from bessemer.ir import scalar
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Problem
 from bessemer.tune import oracle
 from bessemer.tune.model import flops
+from bessemer.tune.task import NoCase
 
 FLOPS, ELEMENTS = 5e8, 2e6  # what takes more, or has larger tensors, is computed for one period
 LEAST = 3  # parts of a period
@@ -36,31 +39,46 @@ class Case:
     axis: int = 0
     period: int | None = None
     rounded: Sequence[DType] = ()  # to what the outputs were rounded on the way
+    doubt: Callable[[], scalar.Doubt] = scalar.Doubt  # asked for where an output is off: it takes another evaluation
 
     def wrong(self, k: int, got: np.ndarray) -> str | None:
         """What is wrong with output `k` (as stored); None where it is within the tolerance of the coarsest dtype that
         it was rounded to: sums in another order go to another side."""
         exact = self.dtypes[k].name not in oracle.TOLERANCE
         dtypes = (self.dtypes[k],) if exact else (self.dtypes[k], *self.rounded)
-        error, limit = self.error(k, got), max(oracle.TOLERANCE.get(d.name, 0.0) for d in dtypes)
+        limit = max(oracle.TOLERANCE.get(d.name, 0.0) for d in dtypes)
+        if self.error(k, got) <= limit:
+            return None
+        error = self.error(k, got, self.doubt())
         if error <= limit:
             return None
         return f"wrong result: relative error {error:.2e} of output {k}, allowed {limit:g}"
 
-    def error(self, k: int, got: np.ndarray) -> float:
+    def error(self, k: int, got: np.ndarray, known: scalar.Doubt = oracle.CERTAIN) -> float:
         """How far output `k` (as stored) is off, see oracle.error_of."""
         want, dtype = self.wanted[k], self.dtypes[k]
         if self.period is None:
-            return oracle.error_of(got, want, dtype)
+            return oracle.error_of(got, want, dtype, known)
         parts = np.moveaxis(got, self.axis, 0)
-        if _repeats(parts.view(f"u{got.dtype.itemsize}"), self.period):
-            return oracle.error_of(parts[: self.period], np.moveaxis(want, self.axis, 0), dtype)
-        return oracle.error_of(got, _repeated(want, self.axis, parts.shape[0]), dtype)
+        if known.defined is not None or not _repeats(parts.view(f"u{got.dtype.itemsize}"), self.period):
+            size, defined = parts.shape[0], known.defined
+            if defined is not None:
+                defined = _repeated(defined, self.axis, size)
+            known = scalar.Doubt(known.addend * (size / self.period) ** 0.5, defined)
+            return oracle.error_of(got, _repeated(want, self.axis, size), dtype, known)
+        return oracle.error_of(parts[: self.period], np.moveaxis(want, self.axis, 0), dtype, known)
 
 
 def case_of(problem: Problem, rng: np.random.Generator) -> Case:
-    """Fresh random inputs at the opt shape, and the answer; ValueError, TypeError, MemoryError where there is none."""
-    env = oracle.typical_env(problem)
+    """Fresh random inputs at the opt shape, and the answer; NoCase where there is none."""
+    try:
+        return _made(problem, oracle.typical_env(problem), rng)
+    except (BessemerError, MemoryError, TypeError, ValueError) as error:
+        raise NoCase(f"no case can be made of it at its opt shape: {error or 'out of memory'}") from error
+
+
+def _made(problem: Problem, env: Mapping[str, int], rng: np.random.Generator) -> Case:
+    oracle.check_sizes(problem, env)
     found = _independent(problem)
     dtypes, rounded = [t.dtype for t in problem.outputs], tuple(dict.fromkeys(_rounded(problem)))
     size = problem.typical(problem.outputs[0].shape[found[0]]) if found is not None else 0
@@ -69,14 +87,15 @@ def case_of(problem: Problem, rng: np.random.Generator) -> Case:
     period = max(LEAST, int(size * share)) | 1
     if found is None or 2 * period > size:
         inputs = oracle.random_inputs(problem, env, rng)
-        return Case(env, inputs, oracle.answer(problem, inputs, env), dtypes, rounded=rounded)
+        wanted = oracle.answer(problem, inputs, env)
+        return Case(env, inputs, wanted, dtypes, rounded=rounded, doubt=lambda: oracle.doubt(problem, inputs, env))
     axis, reads = found
     small = _shortened(problem, axis, reads, period)
-    inputs = oracle.random_inputs(small, env, rng)
-    wanted = oracle.answer(small, inputs, env)
+    few = oracle.random_inputs(small, env, rng)
+    wanted, inputs = oracle.answer(small, few, env), list(few)
     for k, along in reads.items():
-        inputs[k] = _repeated(inputs[k], along, evaluate(problem.operands[k].type.shape[along], env))
-    return Case(env, inputs, wanted, dtypes, axis, period, rounded)
+        inputs[k] = _repeated(few[k], along, evaluate(problem.operands[k].type.shape[along], env))
+    return Case(env, inputs, wanted, dtypes, axis, period, rounded, lambda: oracle.doubt(small, few, env))
 
 
 def _rounded(problem: Problem) -> Iterator[DType]:
@@ -127,8 +146,8 @@ def _of_anchor(problem: Problem) -> tuple[int, Reads] | None:
             return 0, {0: 0}
         case "softmax" if problem.attr("axis") > 0:
             return 0, {0: 0}
-        case "attention" if all(s[0] in (out[0], 1) for s in shapes):
-            return 0, {k: 0 for k, s in enumerate(shapes) if s[0] != 1}
+        case "attention" if all(len(s) < len(out) or s[0] in (out[0], 1) for s in shapes):
+            return 0, {k: 0 for k, s in enumerate(shapes) if len(s) == len(out) and s[0] != 1}
     return None
 
 

@@ -107,5 +107,6 @@ def _rejected(task: Task, best: Candidate | None, us: float | None) -> list[tupl
     out = [*task.rejected, *((label, f"failed: {result.error}") for label, result in known if result.error)]
     out += [(label, f"{r.us:.1f} us against {us:.1f} us") for label, r in known if r.us is not None and us is not None]
     out += [(c.label, "slower, by the timing cache") for c in others if c.label in task.slower]
-    untimed = [c.label for c in others if c.label not in task.known and c.label not in task.slower]
+    out += [(c.label, task.untimed) for c in others if task.untimed]
+    untimed = [c.label for c in others if c.label not in task.known and c.label not in task.slower and not task.untimed]
     return out + [(n, f"not timed: estimated {task.estimates[n]:.1f} us") for n in untimed if n in task.estimates]

@@ -40,7 +40,7 @@ class Left:
 
 def left(tasks: Sequence[Task], most: int, target: Limits) -> Left | None:
     """What is left, or None where every problem was tuned to the end."""
-    unfinished = [t for t in tasks if t.missing(most)]
+    unfinished = [t for t in tasks if t.missing(most) and not t.decided(most)]
     if not unfinished:
         return None
     done = [t for t in tasks if not t.missing(most) and t.best_us(most) is not None]

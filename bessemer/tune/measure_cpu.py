@@ -96,10 +96,7 @@ class CpuMeasurer:
         return self.batch
 
     def measure(self, problem: Problem, candidates: Sequence[Candidate]) -> Sequence[Measured]:
-        try:
-            case = case_of(problem, self.rng)
-        except (MemoryError, ValueError, TypeError) as error:
-            return [Measured(None, f"the oracle failed: {error!r}")] * len(candidates)
+        case = case_of(problem, self.rng)
         batch = self._compiled(candidates)
         broken = [batch.failed.get(source_of(c.code)) for c in candidates]
         results = [Measured(None, error[:500]) if error else None for error in broken]

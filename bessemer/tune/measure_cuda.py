@@ -64,13 +64,10 @@ class CudaMeasurer:
         return all(self.target.job(Request(problem, candidate.code, launch)) in self.compiled for launch in launches)
 
     def measure(self, problem: Problem, candidates: Sequence[Candidate]) -> Sequence[Measured]:
-        """DeviceError where the GPU itself fails, and not a candidate."""
+        """DeviceError where the GPU itself fails, and not a candidate; NoCase, see case_of."""
         self.open()
         assert self.shared is not None
-        try:
-            case = case_of(problem, self.rng)
-        except (MemoryError, ValueError, TypeError) as failure:
-            return [Measured(None, f"the oracle failed: {failure!r}")] * len(candidates)
+        case = case_of(problem, self.rng)
         attempts = _Attempts(problem, case, self.shared)
         for k, (candidate, kernels) in enumerate(zip(candidates, self._compile(problem, candidates))):
             attempts.add(k, candidate.code, kernels)

@@ -13,10 +13,12 @@ from bessemer.core.dtype import DType
 from bessemer.ir import expr as ex
 from bessemer.ir import scalar
 from bessemer.ir.graph import TensorType
-from bessemer.ir.opdef import OPS
+from bessemer.ir.opdef import OPS, InferContext
 from bessemer.kernels.base import Problem
 
 TOLERANCE = {"f64": 1e-9, "f32": 1e-4, "f16": 5e-3, "bf16": 3e-2}  # relative error of the norm
+CANCELLED = 0.01  # of what is added up: where less is left, its rounding is seen in what is left
+CERTAIN = scalar.Doubt()
 
 
 def typical_env(problem: Problem) -> dict[str, int]:
@@ -81,20 +83,51 @@ def as_values(array: np.ndarray, dtype: DType) -> np.ndarray:
     return dt.from_bf16(array) if dtype == dt.bf16 else array
 
 
+def check_sizes(problem: Problem, env: Mapping[str, int]) -> None:
+    """ValueError where the operands of an anchor do not go together: a model may run at other shapes only."""
+    if problem.body is None:
+        operands = (o.type for o in problem.operands[: problem.anchors])
+        types = tuple(TensorType(t.dtype, tuple(evaluate(d, env) for d in t.shape)) for t in operands)
+        OPS.get(problem.op).infer(InferContext(types, _attrs(problem, env), {}))
+
+
 def answer(problem: Problem, inputs: Sequence[np.ndarray], env: Mapping[str, int]) -> list[np.ndarray]:
     """Outputs as numbers (bf16 and f16 as float32 or wider, unrounded where the sum is)."""
-    values = [as_values(a, o.type.dtype) for a, o in zip(inputs, problem.operands, strict=True)]
-    values = [v.astype(np.float32) if v.dtype == np.float16 else v for v in values]
-    out_type = problem.outputs[0]
-    shape = tuple(evaluate(d, env) for d in out_type.shape)
+    values, dtype, shape = _values(problem, inputs), _wide(problem.outputs[0].dtype), _shape(problem, env)
     if problem.body is not None:
-        return [scalar.evaluate(problem.body.expr, shape, _wide(out_type.dtype), values, env)]
-    attrs: dict[str, Any] = {k: _static(v, env) for k, v in problem.attrs}
-    with np.errstate(all="ignore"):
-        results = list(OPS.get(problem.op).reference(values[: problem.anchors], attrs))
+        return [scalar.evaluate(problem.body.expr, shape, dtype, values, env)]
+    results = _of_anchor(problem, values, env)
     if problem.epilogue is None:
         return results
-    return [scalar.evaluate(problem.epilogue, shape, _wide(out_type.dtype), values, env, acc=results[0])]
+    return [scalar.evaluate(problem.epilogue, shape, dtype, values, env, acc=results[0])]
+
+
+def doubt(problem: Problem, inputs: Sequence[np.ndarray], env: Mapping[str, int]) -> scalar.Doubt:
+    """How far the answer can be held against a kernel's: for what expressions say, sums of an anchor aside."""
+    values, shape = _values(problem, inputs), _shape(problem, env)
+    if problem.body is not None:
+        return scalar.doubt(problem.body.expr, shape, values, env)
+    if problem.epilogue is None:
+        return CERTAIN
+    return scalar.doubt(problem.epilogue, shape, values, env, _of_anchor(problem, values, env)[0])
+
+
+def _values(problem: Problem, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    values = [as_values(a, o.type.dtype) for a, o in zip(inputs, problem.operands, strict=True)]
+    return [v.astype(np.float32) if v.dtype == np.float16 else v for v in values]
+
+
+def _shape(problem: Problem, env: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(evaluate(d, env) for d in problem.outputs[0].shape)
+
+
+def _of_anchor(problem: Problem, values: list[np.ndarray], env: Mapping[str, int]) -> list[np.ndarray]:
+    with np.errstate(all="ignore"):
+        return list(OPS.get(problem.op).reference(values[: problem.anchors], _attrs(problem, env)))
+
+
+def _attrs(problem: Problem, env: Mapping[str, int]) -> dict[str, Any]:
+    return {k: _static(v, env) for k, v in problem.attrs}
 
 
 def _wide(dtype: DType) -> DType:
@@ -109,15 +142,19 @@ def _static(value: object, env: Mapping[str, int]) -> object:
     return evaluate(value, env) if isinstance(value, DimExpr) else value
 
 
-def error_of(got: np.ndarray, want: np.ndarray, dtype: DType) -> float:
-    """Relative error of the norm for floats (inf where NaNs differ), share of unequal elements for others."""
+def error_of(got: np.ndarray, want: np.ndarray, dtype: DType, known: scalar.Doubt = CERTAIN) -> float:
+    """Relative error of the norm for floats (inf where NaNs differ), share of unequal elements for others.
+
+    Elements that are not defined do not count, and norms are not below `CANCELLED` times that of an addend."""
     values = as_values(got, dtype)
+    if known.defined is not None:
+        values = np.where(known.defined, values, want)
     if not dtype.is_float:
         return float(np.mean(values != want)) if values.size else 0.0
     x, y = values.astype(np.float64), want.astype(np.float64)
     same = (x == y) | (np.isnan(x) & np.isnan(y))
     with np.errstate(invalid="ignore"):  # equal infinities
         difference = np.where(same, 0.0, x - y)
-    norm = float(np.linalg.norm(np.where(np.isfinite(y), y, 0.0)))
+    norm = max(float(np.linalg.norm(np.where(np.isfinite(y), y, 0.0))), CANCELLED * known.addend)
     error = float(np.linalg.norm(difference)) / norm if norm else float(np.linalg.norm(difference))
     return float("inf") if np.isnan(error) else error

@@ -45,6 +45,10 @@ class Measured:
     error: str | None = None
 
 
+class NoCase(Exception):
+    """No inputs, or no answer, could be made up for a problem: its kernels can neither be checked nor timed."""
+
+
 @dataclass
 class Task:
     """A problem that occurs `count` times in the model; `candidates` have the best estimates first."""
@@ -60,6 +64,7 @@ class Task:
     measured: bool = False  # in this build
     most: int | None = None  # candidates that are timed at most, where that is fewer than elsewhere
     kept: str = ""  # the candidate that is timed whatever its estimate
+    untimed: str = ""  # why none can be timed
 
     def shortlist(self, most: int) -> list[Candidate]:
         """What is worth timing: the best by their estimates of those that have not failed, and all without one."""
@@ -73,11 +78,16 @@ class Task:
         return [c for c in alive if c.label in labels or c.label not in self.estimates]
 
     def missing(self, most: int, width: int | None = None) -> list[Candidate]:
-        """Those of the shortlist (of its first `width`) that have no time; none where there is nothing to choose."""
-        found = self.shortlist(most)
-        if len(found) == 1 and not self.known:
+        """Those of the shortlist (of its first `width`) that have no time and can have one."""
+        if self.untimed:
             return []
-        return [c for c in found[:width] if c.label not in self.known and c.label not in self.slower]
+        return [
+            c for c in self.shortlist(most)[:width] if c.label not in self.known and c.label not in self.slower
+        ]
+
+    def decided(self, most: int) -> bool:
+        """Whether no time could change the choice: it has one candidate, whose time is not known."""
+        return not self.known and len(self.shortlist(most)) == 1
 
     def best_us(self, most: int) -> float | None:
         """The least time among the first `most` of the shortlist; None where none of them has one."""

@@ -20,7 +20,7 @@ from bessemer.tune.choosing import choose, choose_near
 from bessemer.tune.left import Left, left
 from bessemer.tune.model import estimate_us
 from bessemer.tune.points import Box, inside, merged, points_of, words
-from bessemer.tune.task import Candidate, Measured, Task, label_of
+from bessemer.tune.task import Candidate, Measured, NoCase, Task, label_of
 
 TIMED = 16  # most candidates of a problem that are timed, where the target does not say
 BATCH = 8  # problems whose candidates are compiled together, where time is short
@@ -45,7 +45,8 @@ class Measurer(Protocol):
     def ready(self, problem: Problem, candidate: Candidate) -> bool:
         """Whether the compiler is done with a candidate."""
 
-    def measure(self, problem: Problem, candidates: Sequence[Candidate]) -> Sequence[Measured]: ...
+    def measure(self, problem: Problem, candidates: Sequence[Candidate]) -> Sequence[Measured]:
+        """NoCase where there is nothing to run them on, or to compare them with."""
 
 
 @dataclass
@@ -66,6 +67,7 @@ class Tuner:
     clock: Callable[[], float] = time.monotonic
     left: Left | None = None  # what the budget left untuned
     tasks: dict[Problem, Task] = field(default_factory=dict)  # of all problems, at their opt shapes
+    unchecked: list[str] = field(default_factory=list)  # problems whose kernels could not be run, and why
     _saved: float = float("-inf")  # when the timing cache was
 
     def supports(self, problem: Problem) -> str | None:
@@ -222,7 +224,13 @@ class Tuner:
                     alone = len(missing) == 1 and not task.known  # there is nothing to compare it with
                     if self.clock() > end or not missing or alone:
                         break
-                for candidate, result in zip(missing, measurer.measure(task.problem, missing), strict=True):
+                try:
+                    results = measurer.measure(task.problem, missing)
+                except NoCase as why:
+                    task.untimed = str(why)
+                    self.unchecked.append(f"{task.problem.op}: {why}")
+                    break
+                for candidate, result in zip(missing, results, strict=True):
                     self._keep(task, candidate, result)
                 self._save_at_times()
 
@@ -245,7 +253,7 @@ class Tuner:
     def _require(self, tasks: Sequence[Task]) -> None:
         for task in tasks:
             missing = self._missing(task)
-            if missing:
+            if missing and not task.decided(self._most):
                 raise TimingCacheError(
                     f"{len(missing)} of {len(task.candidates)} candidates for {task.problem.op} are not in the "
                     "timing cache", where=task.problem.key, fix="build once with mode 'append' on the device",

@@ -147,6 +147,16 @@ def test_divisor_divides(tree: Any, values: dict[str, tuple[int, int]]) -> None:
     assert iv.divisible(3 * d, 3, ranges) and iv.divisible(d, found, ranges)
 
 
+def test_what_divides_both_ends_divides_the_lesser() -> None:
+    """A grid of at most so many clusters, that is empty at other shapes: kernels of clusters need whole ones."""
+    b = sym("b")
+    grid, here = dm.minimum(16 * b, 240), dm.minimum(1, dm.floordiv(b, 6))
+    ranges = {"b": Range(1, 100)}
+    assert iv.divisible(grid - here * grid, 4, ranges) and iv.divisible(here * grid, 16, ranges)
+    assert not iv.divisible(dm.minimum(16 * b, 242), 4, ranges) and not iv.divisible(here * 2, 4, ranges)
+    assert iv.divisor(grid, ranges) == 16 and iv.divisor(0, ranges) == 256
+
+
 def test_quotients_are_taken_out() -> None:
     n, m = sym("n"), sym("m")
     assert (4 * n) // 2 == 2 * n

@@ -54,6 +54,10 @@ PROBLEMS = {
     "stack": (made("matmul", [(1, 40, 8), (3, 8, 6)], (3, 40, 6), MATMUL, None), 1, {0}),
     "bias": (made("conv", [(20, 5, 5, 4), (6, 4, 3, 3), (6,)], (20, 5, 5, 6), CONV, plus(loaded(2, "i3")), 2), 0, {0}),
     "attention": (made("attention", [(20, 4, 2, 8)] * 3, (20, 4, 2, 8), ATTENTION, None), 0, {0, 1, 2}),
+    "one mask for all": (
+        made("attention", [*[(20, 4, 2, 8)] * 3, (4, 4)], (20, 4, 2, 8), {**ATTENTION, "has_mask": True}, None), 0,
+        {0, 1, 2},
+    ),
     "group": (made("group", [(40, 6), (6,)], (40, 6), {}, None, 0,
                    ex.ComputeDef((40, 6), dt.f32, ex.call("mul", X, Y))), 0, {0}),
     "turned": (made("group", [(40, 6)], (6, 40), {}, None, 0,
@@ -129,3 +133,36 @@ def test_what_is_rounded_on_the_way_is_held_to_that() -> None:
         assert (found.wrong(0, got) is None) is right, (inner, out, error)
     found = case_of(chain(dt.bf16, dt.i32), RNG)
     assert found.wrong(0, np.asarray(found.wanted[0] + 1, np.int32)) is not None
+
+
+def group(types: list[TensorType], out: TensorType, value: ex.Expr) -> Problem:
+    body = ex.ComputeDef(out.shape, out.dtype, value)
+    return Problem("group", tuple(Operand(t) for t in types), (out,), body=body)
+
+
+def test_what_is_left_of_sums_that_cancel_is_held_to_what_was_added_up() -> None:
+    """A window's end, 1/2 - cos(2 pi) / 2, is nothing but rounding. So is a sum of values and their opposites."""
+    x = TensorType(dt.f32, (64,))
+    cosine = ex.call("cos", ex.call("mul", loaded(0, "i0"), ex.lit(6.2831, dt.f32)))
+    window = ex.call("sub", ex.lit(0.5, dt.f32), ex.call("mul", cosine, ex.lit(0.5, dt.f32)))
+    ones = [np.ones(64, np.float32)]
+    total = ex.Reduce("sum", (("r0", 64),), loaded(0, "r0"), dt.f32)
+    half = RNG.standard_normal(32).astype(np.float32)
+    pairs = [np.concatenate([half, -half])]
+    pairs[0][0] += 1e-6
+    for p, inputs, size in ((group([x], x, window), ones, 64), (group([x], TensorType(dt.f32, (1,)), total), pairs, 1)):
+        wanted = oracle.answer(p, inputs, {})
+        found = Case({}, inputs, wanted, [dt.f32], doubt=lambda p=p, inputs=inputs: oracle.doubt(p, inputs, {}))
+        off = np.full(size, 2e-7, np.float32)
+        assert found.wrong(0, wanted[0] + off) is None and found.wrong(0, wanted[0] + 1000 * off) is not None
+        assert Case({}, inputs, wanted, [dt.f32]).wrong(0, wanted[0] + off) is not None, "without that"
+
+
+def test_casts_to_integers_of_what_none_can_hold_do_not_count() -> None:
+    x = TensorType(dt.f32, (6,))
+    p = group([x], TensorType(dt.i32, (6,)), ex.cast(loaded(0, "i0"), dt.i32))
+    inputs = [np.array([1.5, np.inf, -2.5, np.nan, 3e20, 7], np.float32)]
+    wanted = oracle.answer(p, inputs, {})
+    found = Case({}, inputs, wanted, [dt.i32], doubt=lambda: oracle.doubt(p, inputs, {}))
+    assert found.wrong(0, np.array([1, -9, -2, -9, -9, 7], np.int32)) is None
+    assert found.wrong(0, np.array([1, -9, -3, -9, -9, 7], np.int32)) is not None

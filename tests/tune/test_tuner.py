@@ -16,6 +16,7 @@ from bessemer.kernels.base import Problem
 from bessemer.tune.cache import TimingCache
 from bessemer.tune.choice import Choice
 from bessemer.tune.model import estimate_us, flops, traffic
+from bessemer.tune.task import Candidate, Measured, NoCase
 from bessemer.tune.tuner import Tuner
 from tests.tune.fakes import FakeClock, FakeMeasurer, FakeTactic, FakeTarget, problem
 
@@ -196,13 +197,13 @@ def test_the_best_of_every_tactic_are_timed_since_estimates_of_two_compare_badly
     assert asked == [label(79), label(78), label(77), label(76), 'b{"tile":60}', 'b{"tile":50}']
 
 
-def test_candidates_far_behind_are_not_timed_and_alone_is_not_worth_timing() -> None:
+def test_candidates_far_behind_are_not_timed_and_one_alone_is() -> None:
     measurer = FakeMeasurer({label(64): 2.0, label(40): 1.0, label(4): 0.1})
     choice = tuner([Estimated("a", tiles=(4, 40, 64))], measurer=measurer).choices([problem()])[problem()]
     assert measurer.asked == [(label(64), label(40))] and choice.config == {"tile": 40}
-    alone = FakeMeasurer({})
+    alone = FakeMeasurer({label(64): 3.0})
     choice = tuner([Estimated("a", tiles=(4, 64))], measurer=alone).choices([problem()])[problem()]
-    assert alone.asked == [] and choice.config == {"tile": 64} and choice.chosen_by == "model"
+    assert alone.asked == [(label(64),)] and choice.config == {"tile": 64} and choice.time_us == 3.0
 
 
 def test_candidates_without_an_estimate_are_always_timed() -> None:
@@ -329,11 +330,28 @@ def test_require_names_what_is_missing_and_lets_single_candidates_pass(tmp_path:
     assert tuner([FakeTactic("only")], required).choices([problem(16)])[problem(16)].tactic == "only"
 
 
-def test_a_single_candidate_is_not_timed() -> None:
-    measurer = FakeMeasurer({})
+def test_a_single_candidate_is_checked_and_timed_where_there_is_time() -> None:
+    measurer = FakeMeasurer({"only": 2.0})
     run = tuner([FakeTactic("only")], measurer=measurer)
+    choice = run.choices([problem()])[problem()]
+    assert (choice.chosen_by, choice.time_us, measurer.asked) == ("measured", 2.0, [("only",)])
+    with pytest.raises(NoTacticError, match="every kernel for matmul failed"):
+        tuner([FakeTactic("only")], measurer=FakeMeasurer({"only": "wrong result"})).choices([problem()])
+    short = FakeMeasurer({"only": 2.0}, FakeClock())
+    run = tuner([FakeTactic("only")], measurer=short, budget=5, clock=short.clock)
     assert run.choices([problem()])[problem()].chosen_by == "model"
-    assert measurer.asked == [] and run.left is None
+    assert short.asked == [] and run.left is None, "there is nothing to choose"
+
+
+def test_what_no_case_can_be_made_of_is_chosen_by_the_model_and_reported() -> None:
+    class Caseless(FakeMeasurer):
+        def measure(self, problem: Problem, candidates: Sequence[Candidate]) -> Sequence[Measured]:
+            raise NoCase("sizes 3 and 4 differ")
+
+    run = tuner(measurer=Caseless({}))
+    choice = run.choices([problem()])[problem()]
+    assert choice.chosen_by == "model" and run.unchecked == ["matmul: sizes 3 and 4 differ"] and run.left is None
+    assert {why for _, why in choice.rejected} == {"sizes 3 and 4 differ"}
 
 
 def test_at_most_so_many_configurations_of_a_tactic_are_tried() -> None:
