@@ -50,6 +50,12 @@ def points_of(problem: Problem, symbols: Collection[str], limit: int) -> list[Po
     ]
 
 
+def empty(problem: Problem) -> bool:
+    """Whether some tensor has no elements at the opt shape: at the low end of their ranges sizes may not make sense."""
+    types = (*(o.type for o in problem.operands), *problem.outputs)
+    return any(problem.typical(d) < 1 for t in types for d in t.shape)
+
+
 def _is_one_size(problem: Problem, ranges: Mapping[str, Range]) -> bool:
     """Whether the symbols only ever occur as their product, in a product with weights."""
     if problem.op != "matmul" or not any(o.constant for o in problem.operands):

@@ -19,7 +19,7 @@ from bessemer.tune.choice import Choice, Variant
 from bessemer.tune.choosing import choose, choose_near
 from bessemer.tune.left import Left, left
 from bessemer.tune.model import estimate_us
-from bessemer.tune.points import Box, inside, merged, points_of, words
+from bessemer.tune.points import Box, empty, inside, merged, points_of, words
 from bessemer.tune.task import Candidate, Measured, NoCase, Task, label_of
 
 TIMED = 16  # most candidates of a problem that are timed, where the target does not say
@@ -165,11 +165,13 @@ class Tuner:
     # -- shapes other than the opt ones ---------------------------------------------------------------------------
 
     def _elsewhere(self, task: Task, choice: Choice, symbols: Collection[str]) -> list[tuple[Box, Task]]:
-        """The points of a problem; at its own it is the task itself, the tasks of the others count 0."""
+        """The points of a problem; at its own, and where nothing is left to compute, it is the task itself. Tasks of
+        others count 0."""
         points = points_of(task.problem, symbols, self.target.limits.get("tuned_points", 1))
         out = []
         for point in points:
-            there = task if point.problem == task.problem else self._task(point.problem, 0, choice)
+            same = point.problem == task.problem or empty(point.problem)
+            there = task if same else self._task(point.problem, 0, choice)
             if there is not task:
                 there.most, there.kept = FEW, label_of(choice.tactic, choice.config)
             out.append((point.box, there))

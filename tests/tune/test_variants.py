@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import bessemer
 from bessemer import builder
-from bessemer.core.dim import evaluate, sym
+from bessemer.core.dim import evaluate, floordiv, sym
 from bessemer.core.interval import Range
 from bessemer.kernels.base import KernelCode, Pack, Problem
 from bessemer.targets.cpu import cpu_target
@@ -82,6 +82,15 @@ def test_one_kernel_everywhere_is_one_variant() -> None:
     assert [at for at, _ in measurer.asked] == [(8, 128)] + [
         (b, s) for b in (1, 8, 32) for s in (16, 128, 512) if (b, s) != (8, 128)
     ], "its opt shape first"
+
+
+def test_shapes_with_nothing_to_compute_take_the_kernel_of_the_opt_shape() -> None:
+    """A length of 1 leaves no windows: at the low end of their ranges sizes may fall below one."""
+    short = problem(floordiv(sym("s"), 20) - 1, s=Range(1, 400, 128))
+    measurer = AtPoints(lambda label, at: 1.0 + (label == ("b" if at["s"] < 400 else "a")))
+    found = Tuner(TARGET, {}, TACTICS, TimingCache(), measurer=measurer).choose([short], {"s"})[short]
+    assert [(v.choice.tactic, v.shapes) for v in found] == [("a", "s 1 to 226"), ("b", "s 227 to 400")]
+    assert min(at for at, _ in measurer.asked) > (39,)
 
 
 def test_another_kernel_must_gain_something() -> None:
