@@ -35,14 +35,15 @@ def stages(engine: str, inputs: str) -> dict[str, Any]:
         nonlocal last
         found[name], last = time.perf_counter() - last, time.perf_counter()
 
-    from bessemer.device import cuda
+    from bessemer.device.cuda import Device
+    from bessemer.device.cuda_api import bindings
     from bessemer.engine.reader import read
     from bessemer.runtime.cuda import CudaSession
 
     stage("import bessemer")
-    api = cuda.bindings()
+    api = bindings()
     stage("start the driver")
-    cuda.Device(0, api)
+    Device(0, api)
     stage("make the GPU's context")
     opened = read(engine)
     stage("read and check the file")

@@ -16,7 +16,7 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 def fingerprint() -> dict[str, Any]:
     """The GPU, the driver, Python and the packages, and which boot of the machine this is."""
-    from bessemer.device.cuda import require_device
+    from bessemer.device.cuda_devices import require_device
 
     versions = {}
     for package in PACKAGES:

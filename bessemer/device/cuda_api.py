@@ -6,6 +6,7 @@ addresses are what the binding returns or plain integers; the binding takes both
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Protocol
 
 from bessemer.core.errors import DeviceError
@@ -80,6 +81,12 @@ class Bindings:
     def _text(self, function: str, code: Any) -> str:
         failed, text = getattr(self._driver, function)(code)
         return str(int(code)) if failed or text is None else text.decode()
+
+
+@cache
+def bindings() -> Api:
+    """The driver of this machine, started once."""
+    return Bindings()
 
 
 def _absent(name: str, error: RuntimeError) -> DeviceError:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from bessemer.core.errors import DeviceError
 
 if TYPE_CHECKING:
-    from bessemer.device.cuda import Arguments, Kernel, Stream
+    from bessemer.device.cuda_kernel import Arguments, Kernel
+    from bessemer.device.cuda_stream import Stream
 
 
 class Capture:

@@ -14,7 +14,7 @@ import numpy as np
 
 from bessemer.core.errors import DeviceError, InputError
 from bessemer.device.cpu import empty_array
-from bessemer.device.cuda import Stream
+from bessemer.device.cuda_stream import Stream
 from bessemer.device.interop import View, offers, view_of
 from bessemer.engine.engine import Engine
 from bessemer.engine.program import Step, Tensor

@@ -15,8 +15,10 @@ import numpy as np
 
 from bessemer.core.dim import Dim, evaluate, symbols
 from bessemer.core.errors import DeviceError, EngineMismatchError
-from bessemer.device.cuda import Arguments, Device, Event, Kernel, Module, Stream
+from bessemer.device.cuda import Device
 from bessemer.device.cuda_graph import Capture
+from bessemer.device.cuda_kernel import Arguments, Kernel, Module
+from bessemer.device.cuda_stream import Event, Stream
 from bessemer.device.tensor_map import EncodedMap
 from bessemer.engine.engine import Engine
 from bessemer.runtime.host import HostStep

@@ -248,9 +248,9 @@ def cuda_target(arch: str | None = None, folder: Path | None = None) -> CudaTarg
     architecture, DeviceError where none was named and there is no GPU."""
     if arch is not None and arch not in ARCHS:
         raise BuildError(f"unknown GPU architecture {arch!r}", fix=f"use one of {', '.join(ARCHS)}")
-    from bessemer.device import cuda
+    from bessemer.device import cuda_devices
 
-    present = cuda.find_device() if arch is not None else cuda.require_device()
+    present = cuda_devices.find_device() if arch is not None else cuda_devices.require_device()
     if present is None or (arch is not None and present.arch != arch):
         assert arch is not None
         return CudaTarget(arch, ARCHS[arch], folder=folder)

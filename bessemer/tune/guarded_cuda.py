@@ -20,8 +20,9 @@ import numpy as np
 
 from bessemer.core.dtype import DType
 from bessemer.core.errors import DeviceError
-from bessemer.device.cuda import Arguments, Device, Kernel
+from bessemer.device.cuda import Device
 from bessemer.device.cuda_graph import Capture
+from bessemer.device.cuda_kernel import Arguments, Kernel
 from bessemer.device.tensor_map import EncodedMap
 from bessemer.kernels.base import COUNTERS, WORKSPACE, Arg, Int, Map
 from bessemer.tune.child import parent

@@ -18,7 +18,7 @@ def measurer_for(target: Target) -> Measurer | None:
         from bessemer.tune.measure_cpu import CpuMeasurer
 
         return CpuMeasurer(target)
-    from bessemer.device.cuda import find_device
+    from bessemer.device.cuda_devices import find_device
     from bessemer.targets.cuda import CudaTarget
     from bessemer.tune.measure_cuda import CudaMeasurer
 
@@ -34,7 +34,7 @@ def clock_for(
 ) -> EngineClock | None:  # fmt: skip
     """What times whole engines that `assemble` makes on `inputs`; None where the GPU is not in this machine, and
     for CPUs, where an engine takes seconds to link."""
-    from bessemer.device.cuda import find_device
+    from bessemer.device.cuda_devices import find_device
 
     found = find_device() if target.name == "cuda" else None
     if found is None or found.arch != target.arch:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from bessemer.core.errors import DeviceError
-from bessemer.device.cuda import Device, devices, require_device
+from bessemer.device.cuda import Device
 from bessemer.device.cuda_api import Bindings
+from bessemer.device.cuda_devices import devices, require_device
 
 ABI = {"params": [64, 32], "scratch": [[0, 1], [128, 16]], "shared": 100_000, "warps": 4, "pdl": False}
 ATTRIBUTES = {"COMPUTE_CAPABILITY_MAJOR": 9, "COMPUTE_CAPABILITY_MINOR": 0, "MULTIPROCESSOR_COUNT": 132,

@@ -10,7 +10,8 @@ import pytest
 from bessemer.core import dtype as dt
 from bessemer.core.dtype import DType
 from bessemer.core.errors import DeviceError
-from bessemer.device.cuda import Device, Kernel
+from bessemer.device.cuda import Device
+from bessemer.device.cuda_kernel import Kernel
 from bessemer.ir import expr as ex
 from bessemer.ir import scalar as oracle
 from bessemer.kernels.base import Problem

@@ -12,7 +12,8 @@ import pytest
 from bessemer.core import dtype as dt
 from bessemer.core.errors import DeviceError
 from bessemer.core.tensor_map import BITS, TensorMap, Window
-from bessemer.device.cuda import Arguments, Device, Kernel
+from bessemer.device.cuda import Device
+from bessemer.device.cuda_kernel import Arguments, Kernel
 from tests.device.test_cuda_driver import ABI, Recorder
 
 MODES = (

@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 from bessemer.core.errors import InputError
 from bessemer.device import cuda
 from bessemer.device.cuda_api import Api, Bindings
+from bessemer.device.cuda_devices import require_device
 from bessemer.engine.engine import Engine
 from bessemer.frontend.profile import Profile
 from bessemer.runtime import cuda as sessions
@@ -66,7 +67,7 @@ def api(request: pytest.FixtureRequest) -> Iterator[Counting]:
 
 @pytest.fixture(scope="module")
 def engine(api: Counting) -> Engine:
-    arch = cuda.require_device(0, api).arch
+    arch = require_device(0, api).arch
     return built(MODEL, cuda_target(arch), profiles=[Profile({"x": ((1, WIDTH), (16, WIDTH), (64, WIDTH))})])
 
 
@@ -127,7 +128,7 @@ def test_views_start_elsewhere_at_other_shapes(api: Counting) -> None:
     nodes += [helper.make_node("Softmax", ["m1"], ["p"], axis=-1), helper.make_node("MatMul", ["m0", "p"], ["y"])]
     model = as_model(nodes, {"x": ["n", 64, 64]}, {"y": ["n", 64, 64]},
                      [numpy_helper.from_array(w, f"w{k}") for k, w in enumerate(weights)])  # fmt: skip
-    target = cuda_target(cuda.require_device(0, api).arch)
+    target = cuda_target(require_device(0, api).arch)
     engine = built(model, target, profiles=[Profile({"x": ((1, 64, 64), (4, 64, 64), (16, 64, 64))})])
     (half,) = [n for n, t in enumerate(engine.program.tensors) if t.shift != 0]
     (whole,) = {n for s in engine.program.steps for n in s.writes if engine.program.tensors[n].shape[0] == 2}

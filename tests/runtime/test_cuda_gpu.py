@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from bessemer.core.errors import DeviceError, EngineMismatchError, InputError
-from bessemer.device.cuda import Device, require_device
+from bessemer.device.cuda import Device
+from bessemer.device.cuda_devices import require_device
 from bessemer.engine.engine import Engine
 from bessemer.frontend.profile import Profile
 from bessemer.runtime.cuda import CudaSession

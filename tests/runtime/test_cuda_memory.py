@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bessemer.cli.verbs.inspect import describe
-from bessemer.device.cuda import require_device
+from bessemer.device.cuda_devices import require_device
 from bessemer.engine.engine import Engine
 from bessemer.frontend.profile import Profile
 from bessemer.runtime.memory import CONTEXT_BYTES

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bessemer import builder
-from bessemer.device.cuda import DeviceInfo
+from bessemer.device.cuda_devices import DeviceInfo
 from bessemer.kernels.base import Problem
 from bessemer.tune import cache as timing_cache
 from bessemer.tune.cache import TimingCache
@@ -73,7 +73,7 @@ def _model() -> onnx.ModelProto:
 
 
 def _here(monkeypatch: pytest.MonkeyPatch, gpu: DeviceInfo | None, measurer: Pretender | None) -> None:
-    monkeypatch.setattr("bessemer.device.cuda.find_device", lambda ordinal=0: gpu)
+    monkeypatch.setattr("bessemer.device.cuda_devices.find_device", lambda ordinal=0: gpu)
     monkeypatch.setattr("bessemer.builder.measurer_for", lambda target: measurer)
 
 

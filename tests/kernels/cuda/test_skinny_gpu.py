@@ -11,7 +11,8 @@ from bessemer.core import dtype as dt
 from bessemer.core.dim import evaluate, sym
 from bessemer.core.dtype import DType
 from bessemer.core.interval import Range
-from bessemer.device.cuda import Arguments, Device
+from bessemer.device.cuda import Device
+from bessemer.device.cuda_kernel import Arguments
 from bessemer.ir import expr as ex
 from bessemer.ir import scalar as oracle
 from bessemer.kernels.base import TRANSFORMS, Config, Int, Tactic

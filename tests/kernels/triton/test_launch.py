@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from bessemer.core import dtype as dt
-from bessemer.device.cuda import Kernel, Stream
+from bessemer.device.cuda_kernel import Kernel
+from bessemer.device.cuda_stream import Stream
 from bessemer.ir import expr as ex
 from bessemer.kernels.base import COUNTERS, TRANSFORMS, WORKSPACE, Int, KernelCode, Problem
 from bessemer.kernels.triton.gemm import Gemm
