@@ -19,8 +19,10 @@ from bessemer.device.interop import View, offers, view_of
 from bessemer.engine.engine import Engine
 from bessemer.engine.program import Step, Tensor
 from bessemer.runtime.bindings import as_array, check_out
-from bessemer.runtime.cuda_context import CudaContext, CudaEngine, State
+from bessemer.runtime.cuda_context import CudaContext
+from bessemer.runtime.cuda_engine import CudaEngine
 from bessemer.runtime.cuda_profile import step_times
+from bessemer.runtime.cuda_state import State
 from bessemer.runtime.session import CLOSED, Feeds, Session
 
 MAX_STREAMS = 16  # streams of callers that keep a context; the least recently used goes first
@@ -123,15 +125,15 @@ class CudaSession(Session):
             key = ("input", k)
             if v.device == "cuda":
                 self._wait_for(context, v, stream)
-                context.addresses[key] = v.address
+                context.tensors.addresses[key] = v.address
             else:
-                context.addresses[key] = context.buffer(key, v.nbytes)
-                context.device.upload(context.addresses[key], v.address, v.nbytes, stream)
-        context.output_shapes(state.outputs)
+                context.tensors.addresses[key] = context.tensors.buffer(key, v.nbytes)
+                context.device.upload(context.tensors.addresses[key], v.address, v.nbytes, stream)
+        context.tensors.output_shapes(state.outputs)
         for k, (t, shape) in enumerate(zip(self.signature.outputs, state.outputs)):
             if shape is not None:
                 address = self._output_address(context, k, t, shape, out.get(t.name), stream)
-                context.addresses[("output", k)] = address
+                context.tensors.addresses[("output", k)] = address
         return state
 
     def _wait_for(self, context: CudaContext, view: View, stream: Stream) -> None:
@@ -163,7 +165,7 @@ class CudaSession(Session):
         if out is None or isinstance(out, np.ndarray):
             if out is not None:
                 check_out(out, t, shape)
-            return context.buffer(("output", k), nbytes)
+            return context.tensors.buffer(("output", k), nbytes)
         view = view_of(out, int(stream.handle))
         fits = view.shape == shape and view.contiguous and view.dtype.numpy == t.dtype.numpy and view.writable
         if view.device != "cuda" or not fits:
@@ -178,8 +180,8 @@ class CudaSession(Session):
         if given is not None and not isinstance(given, np.ndarray):
             return given
         t = self.signature.outputs[k]
-        array = given if given is not None else empty_array(context.known_shape(k), t.dtype.numpy)
-        context.device.download(array.ctypes.data, context.addresses[("output", k)], array.nbytes)
+        array = given if given is not None else empty_array(context.tensors.known_shape(k), t.dtype.numpy)
+        context.device.download(array.ctypes.data, context.tensors.addresses[("output", k)], array.nbytes)
         return array
 
     def close(self) -> None:

@@ -1,120 +1,41 @@
-"""A program on an NVIDIA GPU: weights once per session, an arena and captured graphs per context.
+"""A program running on an NVIDIA GPU: its steps queued on a stream, most of them as captured graphs.
 
 Kernels and copies between two host steps are one segment, captured as a CUDA graph per set of input shapes. Arrays of
-the caller on the GPU are used by address: graphs are updated in place when addresses change. Host arrays go through
-buffers of the context's own.
+the caller on the GPU are used by address: graphs are updated in place when addresses change. Weights are there once per
+session (`cuda_engine`), memory for everything else once per context (`cuda_tensors`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
 import numpy as np
 
 from bessemer.core.dim import Dim, evaluate, symbols
-from bessemer.core.errors import DeviceError, EngineMismatchError
-from bessemer.device.cuda import Device
 from bessemer.device.cuda_graph import Capture
-from bessemer.device.cuda_kernel import Arguments, Kernel, Module
+from bessemer.device.cuda_kernel import Arguments
 from bessemer.device.cuda_stream import Event, Stream
 from bessemer.device.tensor_map import EncodedMap
-from bessemer.engine.engine import Engine
-from bessemer.runtime.host import HostStep
-from bessemer.runtime.shapes import learn, shape_of
+from bessemer.runtime.cuda_engine import CudaEngine
+from bessemer.runtime.cuda_state import Launch, State
+from bessemer.runtime.cuda_tensors import CudaTensors
+from bessemer.runtime.shapes import shape_of
 
 MAX_SHAPES = 64  # sets of input shapes whose graphs a context keeps; the least recently used goes first
 
 
-class CudaEngine:
-    """What all contexts share: the device, the kernels and the weights."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.program, self.device = engine.program, Device()
-        wanted, found = engine.manifest["target"]["arch"], self.device.info
-        if found.arch != wanted:
-            self.device.close()
-            raise EngineMismatchError(
-                f"the engine is for GPUs of architecture {wanted}, this one is {found.name} ({found.arch})",
-                fix=f"build it with --target cuda:{found.arch}",
-            )
-        self.modules: dict[int, Module] = {}
-        self.weights = 0
-        try:
-            self._load(engine)
-        except BaseException:  # too little memory, perhaps: what was taken is given back
-            self.close()
-            raise
-
-    def _load(self, engine: Engine) -> None:
-        for n in sorted({k.blob for k in self.program.kernels}):
-            self.modules[n] = self.device.load(engine.blobs[n])
-        self.kernels = [self.modules[k.blob].kernel(k.entry, k.abi) for k in self.program.kernels]
-        self.weights = self.device.alloc(engine.weights.nbytes)
-        position = self.weights
-        for chunk in engine.weights.chunks():
-            part = np.frombuffer(chunk, np.uint8)
-            self.device.upload(position, part.ctypes.data, part.nbytes)
-            position += part.nbytes
-        self.hosts = {k: HostStep(s) for k, s in enumerate(self.program.steps) if s.kind == "host"}
-
-    def close(self) -> None:
-        """Unload the kernels and free the weights; every context must be closed before."""
-        self.device.activate()
-        for module in self.modules.values():
-            module.close()
-        if self.weights:
-            self.device.free(self.weights)
-        self.device.close()
-
-
-@dataclass
-class Launch:
-    """One kernel launch of a state: `patches` are its arguments that are addresses of inputs and outputs."""
-
-    kernel: Kernel
-    grid: tuple[int, ...]
-    args: Arguments
-    patches: list[tuple[int, tuple[str, int], int]]  # argument, what it points to, and how many bytes into it
-
-
-@dataclass
-class State:
-    """A program at one set of input shapes."""
-
-    env: dict[str, int]
-    outputs: tuple[tuple[int, ...] | None, ...]
-    launches: dict[int, Launch] = field(default_factory=dict)  # by step
-    graphs: dict[int, Capture] = field(default_factory=dict)  # by the segment's first step
-    captured: dict[int, dict[tuple[str, int], int]] = field(default_factory=dict)  # addresses a graph was made with
-    later: dict[int, bool] = field(default_factory=dict)  # whether a segment's sizes depend on data
-
-    def forget_graphs(self) -> None:
-        """Destroy them; the next run launches the kernels one by one and captures them again."""
-        for graph in self.graphs.values():
-            graph.close()
-        self.graphs.clear()
-        self.captured.clear()
-
-
 class CudaContext:
-    """An arena, a stream and graphs; not for two threads at once."""
+    """A stream, graphs and the memory they work on; not for two threads at once."""
 
     def __init__(self, shared: CudaEngine) -> None:
         self.shared, self.program, self.device = shared, shared.program, shared.device
         self.device.activate()
         self.stream = self.device.stream()
-        self.arena = self.device.alloc(self.program.arena_bytes)
-        self.addresses: dict[tuple[str, int], int] = {}  # of inputs, outputs and dynamic tensors
-        self._buffers: dict[tuple[str, int], tuple[int, int]] = {}  # own device buffers for host arrays
+        self.tensors = CudaTensors(shared, self.stream)
         self._scratch: dict[tuple[int, int], tuple[int, int]] = {}  # of kernels, by step and number
         self._produced: Event | None = None
         self._states: dict[tuple[tuple[int, ...], ...], State] = {}
-        self._unplanned = [t for t in self.program.tensors if t.space in ("dynamic", "output") and t.dtype.kind != "s"]
-        self._env: dict[str, int] = {}
-        self._outputs: list[tuple[int, ...] | None] = []
-        self.counters = self._zeros(("counters", 0), 4 * self.program.counters) if self.program.counters else 0
         self.segments = self._segments()
         self._starts = {first: n for n, (_, first, _) in enumerate(self.segments)}
 
@@ -143,59 +64,29 @@ class CudaContext:
             if len(self._states) >= MAX_SHAPES:
                 self._states.pop(next(iter(self._states))).forget_graphs()
         self._states[shapes] = state
-        self._env = dict(state.env)
+        self.tensors.env = dict(state.env)
         return state
-
-    def address(self, number: int) -> int:
-        """The device address of a tensor."""
-        t = self.program.tensors[number]
-        if t.space == "weights":
-            return self.shared.weights + t.offset
-        shift = evaluate(t.shift, self._env)
-        if t.space == "arena":
-            return self.arena + t.offset + shift
-        return self.addresses[(t.space, t.offset)] + shift
-
-    def buffer(self, key: tuple[str, int], nbytes: int) -> int:
-        """A device buffer of the context's own, at least `nbytes` large."""
-        address, size = self._buffers.get(key, (0, -1))
-        if size < nbytes:
-            if address:
-                self.stream.synchronize()
-                self.device.free(address)
-            address = self.device.alloc(nbytes)
-            self._buffers[key] = (address, nbytes)
-        return address
-
-    def _zeros(self, key: tuple[str, int], nbytes: int) -> int:
-        """A buffer of zeros; kernels on any stream may read it."""
-        address = self.buffer(key, nbytes)
-        self.device.fill(address, 0, nbytes, self.stream)
-        self.stream.synchronize()
-        return address
 
     def _launch(self, state: State, k: int) -> Launch:
         step = self.program.steps[k]
-        kernel = self.shared.kernels[step.kernel]
-        grid = tuple(evaluate(d, self._env) for d in step.grid)
+        kernel, env = self.shared.kernels[step.kernel], self.tensors.env
+        grid = tuple(evaluate(d, env) for d in step.grid)
         if not all(grid):  # it will not run, and there are no maps of empty tensors
             return Launch(kernel, grid, Arguments((), 0), [])
         values: list[int | EncodedMap] = []
         patches = []
         for number, arg in enumerate(step.args):
             if arg.kind == "int":
-                values.append(evaluate(arg.value, self._env))
+                values.append(evaluate(arg.value, env))
             elif arg.kind == "workspace":
-                values.append(self.arena + step.workspace[0])
+                values.append(self.tensors.arena + step.workspace[0])
             elif arg.kind == "counters":
-                values.append(self.counters)
+                values.append(self.tensors.counters)
             else:
-                t, address = self.program.tensors[int(arg.value)], self.address(int(arg.value))  # type: ignore[arg-type]
-                values.append(
-                    address if arg.map is None else self.device.tensor_map(t.dtype, address, arg.map.at(self._env))
-                )
+                t, address = self.program.tensors[int(arg.value)], self.tensors.address(int(arg.value))  # type: ignore[arg-type]
+                values.append(address if arg.map is None else self.device.tensor_map(t.dtype, address, arg.map.at(env)))
                 if t.space in ("input", "output", "dynamic"):
-                    patches.append((number, (t.space, t.offset), evaluate(t.shift, self._env)))
+                    patches.append((number, (t.space, t.offset), evaluate(t.shift, env)))
         args = kernel.arguments(values)
         for number, nbytes in enumerate(kernel.scratch_bytes(grid)):
             if nbytes:
@@ -227,8 +118,8 @@ class CudaContext:
         self.device.synchronize()
         for state in self._states.values():
             state.forget_graphs()
-        blocks = [address for address, _ in (*self._buffers.values(), *self._scratch.values())]
-        for address in (self.arena, *blocks):
+        self.tensors.close()
+        for address, _ in self._scratch.values():
             self.device.free(address)
         if self._produced is not None:
             self._produced.close()
@@ -262,13 +153,13 @@ class CudaContext:
                 state.later[first] = later
             self._queue_first(state, first, last, stream, keep=not later)
             return
-        captured = state.captured[first]
-        if any(self.addresses[key] != address for key, address in captured.items()):
+        captured, addresses = state.captured[first], self.tensors.addresses
+        if any(addresses[key] != address for key, address in captured.items()):
             if not self._update(state, first, last, graph):
                 graph.close()
                 self._capture(state, first, last)
                 graph = state.graphs[first]
-            state.captured[first] = {key: self.addresses[key] for key in captured}
+            state.captured[first] = {key: addresses[key] for key in captured}
         graph.launch(stream)
 
     def _dims(self, k: int) -> Iterator[Dim]:
@@ -293,8 +184,8 @@ class CudaContext:
         step = self.program.steps[k]
         if step.kind == "copy":
             t = self.program.tensors[step.reads[0]]
-            nbytes = t.dtype.itemsize * math.prod(evaluate(d, self._env) for d in t.shape)
-            self.device.copy(self.address(step.writes[0]), self.address(step.reads[0]), nbytes, stream)
+            nbytes = t.dtype.itemsize * math.prod(evaluate(d, self.tensors.env) for d in t.shape)
+            self.device.copy(self.tensors.address(step.writes[0]), self.tensors.address(step.reads[0]), nbytes, stream)
             return
         launch = state.launches[k]
         if all(launch.grid):
@@ -309,9 +200,9 @@ class CudaContext:
         }
         for k in range(first, last):
             for number, key, shift in state.launches[k].patches if k in state.launches else ():
-                state.launches[k].args[number] = self.addresses[key] + shift
+                state.launches[k].args[number] = self.tensors.addresses[key] + shift
         state.graphs[first] = self.captured(state, first, last)
-        state.captured[first] = {key: self.addresses[key] for key in keys}
+        state.captured[first] = {key: self.tensors.addresses[key] for key in keys}
 
     def captured(self, state: State, first: int, last: int) -> Capture:
         """A graph of steps that were launched before, with the arguments that they have by now."""
@@ -336,7 +227,7 @@ class CudaContext:
                 continue
             if launch.patches:
                 for position, key, shift in launch.patches:
-                    launch.args[position] = self.addresses[key] + shift
+                    launch.args[position] = self.tensors.addresses[key] + shift
                 graph.update(number, launch.kernel, launch.grid, launch.args)
             number += 1
         return True
@@ -344,51 +235,15 @@ class CudaContext:
     def _condition(self, k: int, stream: Stream) -> bool:
         flag = np.zeros(1, np.uint8)
         stream.synchronize()
-        self.device.download(flag.ctypes.data, self.address(self.program.steps[k].reads[0]), 1)
+        self.device.download(flag.ctypes.data, self.tensors.address(self.program.steps[k].reads[0]), 1)
         return bool(flag[0])
-
-    def read(self, number: int) -> np.ndarray:
-        """A copy of a tensor's value on the host (waits for the device)."""
-        t = self.program.tensors[number]
-        shape = tuple(evaluate(d, self._env) for d in t.shape)
-        out = np.empty(shape, t.dtype.numpy)
-        self.device.synchronize()
-        self.device.download(out.ctypes.data, self.address(number), out.nbytes)
-        return out
 
     def _run_host(self, state: State, k: int, stream: Stream) -> None:
         step = self.program.steps[k]
         stream.synchronize()
-        results = self.shared.hosts[k].run([self.read(n) for n in step.reads], self._env)
+        results = self.shared.hosts[k].run([self.tensors.read(n) for n in step.reads], self.tensors.env)
         for n, result in zip(step.writes, results, strict=True):
-            t = self.program.tensors[n]
-            learn(result.shape, t, self._env)
-            self._place_unknown()
-            array = np.ascontiguousarray(result)
-            self.device.upload(self.address(n), array.ctypes.data, array.nbytes)
-
-    def _place_unknown(self) -> None:
-        """Sizes became known: give memory to dynamic tensors, and to outputs that waited for them."""
-        for other in self._unplanned:
-            key = (other.space, other.offset)
-            waits = other.space == "dynamic" or (other.space == "output" and self._outputs[other.offset] is None)
-            shape = shape_of(other, self._env) if waits else None
-            if shape is not None:
-                self.addresses[key] = self.buffer(key, max(1, math.prod(shape)) * other.dtype.itemsize)
-                if other.space == "output":
-                    self._outputs[other.offset] = shape
-
-    def output_shapes(self, shapes: Sequence[tuple[int, ...] | None]) -> None:
-        """Remember which outputs have no size yet, and give memory to the dynamic tensors whose size is known."""
-        self._outputs = list(shapes)
-        self._place_unknown()
-
-    def known_shape(self, k: int) -> tuple[int, ...]:
-        """The shape of output `k` after a run."""
-        shape = self._outputs[k]
-        if shape is None:
-            raise DeviceError(f"output {k} was not produced")
-        return shape
+            self.tensors.write(n, result)
 
     def trace(self, state: State) -> Iterator[tuple[int, np.ndarray]]:
         """Run step by step; yields (tensor number, value) for everything written."""
@@ -403,5 +258,5 @@ class CudaContext:
             elif step.kind != "branch":
                 self._queue_first(state, k, k + 1, self.stream, keep=False)
             for n in step.writes:
-                yield n, self.read(n)
+                yield n, self.tensors.read(n)
             k += 1

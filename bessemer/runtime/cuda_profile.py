@@ -19,7 +19,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from bessemer.device.cuda_graph import Capture
-from bessemer.runtime.cuda_context import CudaContext, State
+from bessemer.runtime.cuda_context import CudaContext
+from bessemer.runtime.cuda_state import State
 
 CHUNK = 16  # steps whose windows begin together
 LEAD = 4  # steps of a window ahead of its chunk: the launch of the graph and the cold start are theirs

@@ -138,7 +138,7 @@ def test_views_start_elsewhere_at_other_shapes(api: Counting) -> None:
             x = rng.standard_normal((n, 64, 64), np.float32)
             y = session.run([x])["y"]
             (context,) = session._free
-            assert context.address(half) == context.address(whole) + 4 * n * 64 * 64
+            assert context.tensors.address(half) == context.tensors.address(whole) + 4 * n * 64 * 64
             if isinstance(api.inner, Bindings):
                 e = np.exp(x @ weights[1])
                 np.testing.assert_allclose(y, (x @ weights[0]) @ (e / e.sum(-1, keepdims=True)), rtol=1e-3, atol=1e-4)

@@ -80,7 +80,8 @@ def test_torch_tensors_are_used_by_address(session: CudaSession) -> None:
         assert session.run({"x": given}, out={"y": out})["y"] is out
         close(y, x.cpu().numpy())
         (context,) = session._free
-        assert context.addresses[("input", 0)] == x.data_ptr() and context.addresses[("output", 0)] == y.data_ptr()
+        addresses = context.tensors.addresses
+        assert addresses[("input", 0)] == x.data_ptr() and addresses[("output", 0)] == y.data_ptr()
     close(session.run({"x": x})["y"], x.cpu().numpy())
     with pytest.raises(InputError, match="not C-contiguous"):
         session.run({"x": torch.randn(WIDTH, 64, device="cuda").T})

@@ -34,7 +34,7 @@ def _run(context: CudaContext, n: int, x: int, y: int) -> None:
     shapes = ((n, 64),)
     state = context.bind(shapes) or context.bind(shapes, {"n": n})
     assert state is not None
-    context.addresses |= {("input", 0): x, ("output", 0): y}
+    context.tensors.addresses |= {("input", 0): x, ("output", 0): y}
     context.run(state, context.stream)
 
 
