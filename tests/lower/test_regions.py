@@ -4,43 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bessemer.core import dtype as dt
 from bessemer.core.dim import sym
-from bessemer.core.errors import InputError
 from bessemer.core.interval import Range
 from bessemer.ir import expr as ex
-from bessemer.ir import interp
-from bessemer.ir.graph import Graph
-from bessemer.kernels.base import Problem
-from bessemer.lower.items import AliasItem, HostItem, JoinItem, KernelItem, Lowered
-from bessemer.lower.lower import lower
-from tests.graphs import G, assert_close, feeds
-from tests.lower import execute
-
-
-def everything(problem: Problem) -> str | None:
-    return None
-
-
-def kernels(lowered: Lowered) -> list[str]:
-    return ["+".join(n.op for n in i.nodes) for i in lowered.items if isinstance(i, KernelItem)]
-
-
-def check(graph: Graph, supports: Callable[[Problem], str | None] = everything, tolerance: float = 1e-5) -> Lowered:
-    """Lower, run, and compare with the interpreter."""
-    lowered = lower(graph, supports)
-    env = {k: r.typical for k, r in graph.ranges.items()}
-    given_ = feeds(graph, env=env)
-    want, got = interp.run(graph, given_), execute.run(lowered, given_, env)
-    assert list(got) == list(want)
-    for name, array in want.items():
-        assert_close(got[name], array, tolerance, name)
-    return lowered
+from bessemer.lower.items import AliasItem, HostItem, JoinItem, KernelItem
+from tests.graphs import G
+from tests.lower.checks import check, kernels
+from tests.random_graphs import STEPS, grown
 
 
 def residual_block(g: G, x: str, w: str, bias: str) -> str:
@@ -253,25 +228,6 @@ def test_what_no_tactic_takes_runs_alone_and_then_on_the_host() -> None:
     assert all("gemm: no float32" in i.why for i in host.items if isinstance(i, HostItem))
 
 
-def test_ops_without_a_kernel_are_host_steps_that_say_why() -> None:
-    g = G()
-    values, indices = g.b.emit("topk", (g.relu(g.input(4, 9)),), {"k": 3, "axis": 1, "largest": True, "sorted": True})
-    lowered = check(g.done(values, indices))
-    (host,) = (i for i in lowered.items if isinstance(i, HostItem))
-    assert host.why == "topk runs its numpy reference"
-
-
-def test_a_requirement_costs_a_branch_and_its_host_step_only_raises() -> None:
-    g = G()
-    x = g.relu(g.input(4, 9))
-    y = g.require(x, g.lt(g.reduce(x, "max", 0, 1, keepdims=False), 100.0), reason="x is too large")
-    lowered = check(g.done(g.exp(y)))
-    (host,) = (i for i in lowered.items if isinstance(i, HostItem))
-    assert host.why == "" and AliasItem(y, x) in lowered.items
-    with pytest.raises(InputError, match="x is too large"):
-        execute.run(lowered, {"x": np.full((4, 9), 101, np.float32)}, {})
-
-
 def test_large_expressions_are_split() -> None:
     g = G()
     x = y = g.input(4, 4)
@@ -291,87 +247,11 @@ def test_many_operands_are_split() -> None:
     assert all(len(i.problem.operands) <= 16 for i in lowered.items if isinstance(i, KernelItem))
 
 
-# -- random graphs -----------------------------------------------------------------------------------------------------
-
-STEPS = ("relu", "exp_small", "add", "mul", "sub_row", "transpose", "matmul", "reduce", "center", "slice", "pad",
-         "concat", "softmax", "cast", "where", "reshape", "max")  # fmt: skip
-
-
-def grown(choices: list[tuple[str, int]]) -> Graph:
-    """A graph of 6x6 matrices: each step reads an earlier value or two."""
-    g = G()
-    values = [g.input(6, 6), g.input(6, 6, name="y")]
-    for k, (step, pick) in enumerate(choices):
-        a, b = values[pick % len(values)], values[(pick // 7) % len(values)]
-        match step:
-            case "exp_small":
-                out = g.exp(g.mul(a, 0.1))
-            case "add" | "mul" | "max":
-                out = getattr(g, step)(a, b)
-            case "sub_row":
-                out = g.sub(a, g.reduce(b, "max", 1))
-            case "transpose":
-                out = g.transpose(a, perm=(1, 0))
-            case "matmul":
-                out = g.mul(g.matmul(a, b), 0.1)
-            case "reduce":
-                out = g.add(g.reduce(a, ("sum", "mean", "min")[k % 3], k % 2), b)
-            case "center":
-                out = g.sub(a, g.reduce(a, "mean", 0))
-            case "slice":
-                out = g.pad(
-                    g.slice(a, starts=(5, 1), sizes=(3, 5), steps=(-2, 1)), 0.5, pads=(1, 0, 2, 1), mode="constant"
-                )
-            case "pad":
-                out = g.slice(
-                    g.pad(a, 0.5, pads=(2, 1, 0, 1), mode="constant"), starts=(0, 0), sizes=(6, 6), steps=(1, 1)
-                )
-            case "concat":
-                half = [g.slice(v, starts=(0, k % 3), sizes=(6, 3), steps=(1, 1)) for v in (a, b)]
-                out = g.concat(*half, axis=1)
-            case "softmax":
-                out = g.softmax(a, axis=1, log=False)
-            case "cast":
-                out = g.cast(g.cast(g.mul(a, 3.0), to=dt.i32), to=dt.f32)
-            case "where":
-                out = g.where(g.lt(*values[:2]), a, b)
-            case "reshape":
-                out = g.reshape(g.relu(g.reshape(a, shape=(4, 9))), shape=(6, 6))
-            case _:
-                out = g.relu(a)
-        values.append(out)
-    return g.done(*dict.fromkeys((values[-1], values[len(values) // 2])))
-
-
 @given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 500)), min_size=1, max_size=12))
 def test_random_graphs_compute_the_same_in_groups(choices: list[tuple[str, int]]) -> None:
     graph = grown([c for c in choices if c[0] != "cast"])
     check(graph, tolerance=1e-4)
     check(graph, lambda p: "no templates" if p.op != "group" else None, tolerance=1e-4)
-
-
-def test_a_branch_writes_to_the_outputs_of_its_if() -> None:
-    def branch(name: str, op: str, x: str, parent: G) -> Graph:
-        from bessemer.ir.builder import GraphBuilder
-
-        b = GraphBuilder(name, parent=parent.b)
-        (out,) = b.emit(op, (x,))
-        return b.finish((out,))
-
-    for flag in (True, False):
-        g = G()
-        x, condition = g.input(4, 4), g.input(dtype=dt.bool_, name="flag")
-        h = g.neg(x)
-        then, orelse = branch("then", "relu", h, g), branch("else", "exp", h, g)
-        (y,) = g.b.emit("if", (condition,), {"then_branch": then, "else_branch": orelse})
-        graph = g.done(g.add(y, 1.0))
-        given_ = {"x": np.random.default_rng(0).standard_normal((4, 4), np.float32), "flag": np.array(flag)}
-        lowered = lower(graph, everything)
-        want = interp.run(graph, given_)
-        got = execute.run(lowered, given_, {})
-        for name in want:
-            assert_close(got[name], want[name], 1e-6)
-        assert not any(isinstance(i, HostItem) for i in lowered.items)
 
 
 def test_composition_is_named_in_errors() -> None:

@@ -18,7 +18,7 @@ from bessemer.ir.graph import Graph
 from bessemer.passes import fold_constants, fold_pad, layout, lift_conv1d, pipeline, precision, simplify
 from bessemer.passes.base import Pass, PassOptions, apply
 from tests.graphs import G, assert_close, assert_same_numbers, feeds, ops
-from tests.lower.test_regions import STEPS, grown
+from tests.random_graphs import STEPS, grown
 
 OPTIONS = PassOptions()
 Build = Callable[[G, str], str]
