@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,31 +10,13 @@ import pytest
 from bessemer.core import dtype as dt
 from bessemer.core.dim import sym
 from bessemer.core.interval import Range
-from bessemer.ir.graph import Graph
-from bessemer.ir.opdef import OPS
-from bessemer.passes import fold_affine, simplify
-from bessemer.passes.base import Pass, PassOptions, apply
-from bessemer.passes.fusion import PATTERNS, gelu, group_norm, matmul, normalize, siblings, softmax, swish
+from bessemer.passes import simplify
+from bessemer.passes.base import PassOptions, apply
+from bessemer.passes.fusion import gelu, group_norm, matmul, normalize, siblings, softmax, swish
 from tests.graphs import G, assert_same_numbers, ops
+from tests.passes.rewriting import Spelling, found, rewritten
 
-Spelling = Callable[[G, str], str]
 ROOT2 = math.sqrt(2)
-
-
-def fused(spelling: Spelling, *passes: Pass, shape: tuple[int, ...] = (2, 3, 8), tolerance: float = 1e-5) -> Graph:
-    """The graph of one spelling after the passes, numbers checked."""
-    g = G()
-    before = g.done(spelling(g, g.input(*shape)))
-    after = before
-    for p in passes:
-        after = apply(p, after, PassOptions())
-    assert_same_numbers(before, after, tolerance)
-    return after
-
-
-def found(spelling: Spelling, *passes: Pass, op: str, shape: tuple[int, ...] = (2, 3, 8)) -> None:
-    after = fused(spelling, *passes, shape=shape)
-    assert ops(after) == {op: 1}, dict(ops(after))
 
 
 def one_plus_erf(g: G, x: str) -> str:
@@ -68,7 +49,7 @@ GELU: dict[str, Spelling] = {
 
 @pytest.mark.parametrize("spelling", GELU.values(), ids=GELU)
 def test_gelu(spelling: Spelling) -> None:
-    after = fused(spelling, gelu.PASS)
+    after = rewritten(spelling, gelu.PASS)
     assert ops(after)["gelu"] == 1 and not {"erf", "tanh", "mul"} & set(ops(after))
 
 
@@ -85,7 +66,7 @@ NOT_GELU: dict[str, Spelling] = {
 
 @pytest.mark.parametrize("spelling", NOT_GELU.values(), ids=NOT_GELU)
 def test_what_is_not_gelu_is_left_alone(spelling: Spelling) -> None:
-    assert "gelu" not in ops(fused(spelling, gelu.PASS))
+    assert "gelu" not in ops(rewritten(spelling, gelu.PASS))
 
 
 def clipped(g: G, x: str) -> str:
@@ -118,7 +99,7 @@ def test_swish(spelling: Spelling, op: str) -> None:
     lambda g, x: g.mul(x, g.div(g.min(g.max(g.add(x, 2.0), 0.0), 6.0), 6.0)),
 ])  # fmt: skip
 def test_what_is_not_swish_is_left_alone(spelling: Spelling) -> None:
-    assert not {"silu", "hard_swish"} & set(ops(fused(spelling, swish.PASS)))
+    assert not {"silu", "hard_swish"} & set(ops(rewritten(spelling, swish.PASS)))
 
 
 def test_a_product_that_others_read_is_kept() -> None:
@@ -169,7 +150,7 @@ NORMS: dict[str, tuple[Spelling, dict[str, object]]] = {
 
 @pytest.mark.parametrize("spelling,attrs", NORMS.values(), ids=NORMS)
 def test_layer_and_rms_norm(spelling: Spelling, attrs: dict[str, object]) -> None:
-    after = fused(spelling, simplify.PASS, normalize.PASS)
+    after = rewritten(spelling, simplify.PASS, normalize.PASS)
     (norm,) = (n for n in after.nodes if n.op == "layer_norm")
     assert attrs.items() <= dict(norm.attrs).items()
     assert not {"reduce", "sqrt", "rsqrt"} & set(ops(after))
@@ -183,7 +164,7 @@ def test_layer_and_rms_norm(spelling: Spelling, attrs: dict[str, object]) -> Non
     lambda g, x: g.mul(x, deviation(g, x)),
 ])  # fmt: skip
 def test_what_is_no_norm_is_left_alone(spelling: Spelling) -> None:
-    assert "layer_norm" not in ops(fused(spelling, simplify.PASS, normalize.PASS))
+    assert "layer_norm" not in ops(rewritten(spelling, simplify.PASS, normalize.PASS))
 
 
 def exponentials(g: G, x: str, axis: int) -> str:
@@ -200,8 +181,10 @@ def test_softmax() -> None:
         lambda g, x: (lambda e: g.div(e, g.reduce(e, "sum", 1, 2)))(g.exp(x)),
     ]
     for spelling in others:
-        assert "softmax" not in ops(fused(spelling, softmax.PASS))
-    other_peak = fused(lambda g, x: (lambda e: g.div(e, g.reduce(e, "sum", 2)))(exponentials(g, x, 1)), softmax.PASS)
+        assert "softmax" not in ops(rewritten(spelling, softmax.PASS))
+    other_peak = rewritten(
+        lambda g, x: (lambda e: g.div(e, g.reduce(e, "sum", 2)))(exponentials(g, x, 1)), softmax.PASS
+    )
     assert "softmax" in ops(other_peak), "another maximum is an ordinary shift"
 
 
@@ -214,8 +197,8 @@ def test_matmul_takes_transposes_of_its_last_two_axes() -> None:
         lambda g, x: g.matmul(g.transpose(x, perm=swap), x, ta=True, tb=True),
     ]
     for spelling in spellings:
-        assert "transpose" not in ops(fused(spelling, matmul.PASS)), spelling
-    kept = fused(lambda g, x: g.matmul(g.transpose(x, perm=(1, 0, 2)), g.weight(8, 4)), matmul.PASS)
+        assert "transpose" not in ops(rewritten(spelling, matmul.PASS)), spelling
+    kept = rewritten(lambda g, x: g.matmul(g.transpose(x, perm=(1, 0, 2)), g.weight(8, 4)), matmul.PASS)
     assert ops(kept)["transpose"] == 1
 
 
@@ -234,99 +217,8 @@ def test_group_norm_from_instance_norm() -> None:
     ]
     for spelling in spellings:
         found(spelling, group_norm.PASS, simplify.PASS, op="group_norm", shape=shape)
-    spatial = fused(lambda g, x: g.mul(group_normed(g, x), g.weight(3, 5)), group_norm.PASS, shape=shape)
+    spatial = rewritten(lambda g, x: g.mul(group_normed(g, x), g.weight(3, 5)), group_norm.PASS, shape=shape)
     assert ops(spatial) == {"group_norm": 1, "mul": 1}
-
-
-CONVS: dict[str, tuple[Spelling, dict[str, int]]] = {
-    "scale per channel": (lambda g, x: g.mul(g.conv(x, g.weight(6, 4, 3, 3)), g.weight(6, 1, 1)), {"conv": 1}),
-    "batch norm": (
-        lambda g, x: g.add(g.mul(g.conv(x, g.weight(6, 4, 1, 1)), g.weight(1, 6, 1, 1)), g.weight(6, 1, 1, seed=2)),
-        {"conv": 1, "add": 1}),
-    "bias then batch norm": (
-        lambda g, x: g.add(g.mul(g.add(g.conv(x, g.weight(6, 4, 1, 1)), g.weight(6, 1, 1, seed=4)), g.weight(6, 1, 1)),
-                           g.weight(6, 1, 1, seed=2)), {"conv": 1, "add": 2}),
-    "one number": (lambda g, x: g.mul(g.conv(x, g.weight(6, 4, 1, 1)), 0.3), {"conv": 1}),
-    "twice": (
-        lambda g, x: g.mul(g.mul(g.conv(x, g.weight(6, 2, 1, 1), groups=2), 0.3), g.weight(6, 1, 1)), {"conv": 1}),
-    "scale per column": (lambda g, x: g.mul(g.conv(x, g.weight(6, 4, 1, 1)), g.weight(5)), {"conv": 1, "mul": 1}),
-    "matmul": (lambda g, x: g.mul(g.matmul(x, g.weight(5, 7)), g.weight(7)), {"matmul": 1}),
-    "matmul, transposed": (lambda g, x: g.mul(g.matmul(x, g.weight(7, 5), tb=True), g.weight(1, 7)), {"matmul": 1}),
-    "matmul, per row": (lambda g, x: g.mul(g.matmul(x, g.weight(5, 7)), g.weight(3, 1)), {"matmul": 1, "mul": 1}),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("spelling,left", CONVS.values(), ids=CONVS)
-def test_scales_go_into_weights(spelling: Spelling, left: dict[str, int]) -> None:
-    assert ops(fused(spelling, fold_affine.PASS, shape=(2, 4, 3, 5))) == left
-
-
-def test_a_scaled_product_that_others_read_is_kept() -> None:
-    g = G()
-    y = g.conv(g.input(2, 4, 3, 5), g.weight(6, 4, 1, 1))
-    before = g.done(g.mul(y, g.weight(6, 1, 1)), y)
-    after = apply(fold_affine.PASS, before, PassOptions())
-    assert ops(after) == {"conv": 1, "mul": 1}
-    assert_same_numbers(before, after)
-
-
-def heads(g: G, x: str, seed: int) -> str:
-    """[B, S, 16] to [B, 2, S, 8]."""
-    b, s, _ = g.b.type(x).shape
-    return g.transpose(g.reshape(g.matmul(x, g.weight(16, 16, seed=seed)), shape=(b, s, 2, 8)), perm=(0, 2, 1, 3))
-
-
-def merged(g: G, y: str) -> str:
-    b, _, s, _ = g.b.type(y).shape
-    return g.reshape(g.transpose(y, perm=(0, 2, 1, 3)), shape=(b, s, 16))
-
-
-def key_transposed(g: G, x: str) -> str:
-    b, s, _ = g.b.type(x).shape
-    return g.transpose(g.reshape(g.matmul(x, g.weight(16, 16, seed=6)), shape=(b, s, 2, 8)), perm=(0, 2, 3, 1))
-
-
-def soft(g: G, scores: str) -> str:
-    return g.softmax(scores, axis=3, log=False)
-
-
-ROOT8 = math.sqrt(8)
-ATTENTION: dict[str, Spelling] = {
-    "plain": lambda g, x: g.matmul(soft(g, g.matmul(heads(g, x, 5), key_transposed(g, x))), heads(g, x, 7)),
-    "divided scores": lambda g, x: g.matmul(
-        soft(g, g.div(g.matmul(heads(g, x, 5), key_transposed(g, x)), ROOT8)), heads(g, x, 7)),
-    "scaled query": lambda g, x: g.matmul(
-        soft(g, g.matmul(g.mul(heads(g, x, 5), 1 / ROOT8), key_transposed(g, x))), heads(g, x, 7)),
-    "scaled both": lambda g, x: g.matmul(
-        soft(g, g.matmul(g.mul(heads(g, x, 5), 8**-0.25), g.mul(key_transposed(g, x), 8**-0.25))), heads(g, x, 7)),
-    "mask": lambda g, x: g.matmul(
-        soft(g, g.add(g.div(g.matmul(heads(g, x, 5), key_transposed(g, x)), ROOT8), g.weight(3, 1, 1, 6))),
-        heads(g, x, 7)),
-    "swapped keys": lambda g, x: g.matmul(
-        soft(g, g.matmul(heads(g, x, 5), g.transpose(heads(g, x, 6), perm=(0, 1, 3, 2)))), heads(g, x, 7)),
-}  # fmt: skip
-
-needs_attention = pytest.mark.skipif("attention" not in OPS, reason="there is no attention op")
-
-
-@needs_attention
-@pytest.mark.parametrize("spelling", ATTENTION.values(), ids=ATTENTION)
-def test_attention(spelling: Spelling) -> None:
-    after = fused(lambda g, x: merged(g, spelling(g, x)), simplify.PASS, *PATTERNS, simplify.PASS, shape=(3, 6, 16))
-    (node,) = (n for n in after.nodes if n.op == "attention")
-    assert node.attrs["layout"] == "BSHD" and not {"softmax", "transpose"} & set(ops(after)), dict(ops(after))
-
-
-@needs_attention
-def test_attention_over_a_dynamic_sequence() -> None:
-    g = G(b=Range(1, 8, 2), s=Range(1, 128, 5))
-    x = g.input(sym("b"), sym("s"), 16)
-    before = g.done(merged(g, ATTENTION["divided scores"](g, x)))
-    after = before
-    for p in (simplify.PASS, *PATTERNS, simplify.PASS):
-        after = apply(p, after, PassOptions())
-    assert ops(after)["attention"] == 1
-    assert_same_numbers(before, after)
 
 
 def test_products_of_one_input_are_one_product_at_all_shapes() -> None:
@@ -336,26 +228,6 @@ def test_products_of_one_input_are_one_product_at_all_shapes() -> None:
     after = apply(siblings.PASS, before, PassOptions(target="cuda"))
     assert ops(after)["matmul"] == 1 and ops(after)["slice"] == 3
     assert_same_numbers(before, after)
-
-
-@needs_attention
-def test_a_fully_masked_row_is_guarded() -> None:
-    def guarded(g: G, x: str) -> str:
-        mask = np.zeros((1, 1, 6, 6), np.float32)
-        mask[..., 2, :] = -np.inf
-        p = soft(g, g.add(g.matmul(heads(g, x, 5), key_transposed(g, x)), mask))
-        return g.matmul(g.where(g.isnan(p), 0.0, p), heads(g, x, 7))
-
-    assert ops(fused(guarded, simplify.PASS, *PATTERNS, shape=(3, 6, 16)))["attention"] == 1
-
-
-@needs_attention
-def test_softmax_over_another_axis_is_no_attention() -> None:
-    def other(g: G, x: str) -> str:
-        scores = g.softmax(g.matmul(heads(g, x, 5), key_transposed(g, x)), axis=2, log=False)
-        return g.matmul(scores, heads(g, x, 7))
-
-    assert "attention" not in ops(fused(other, simplify.PASS, *PATTERNS, shape=(3, 6, 16)))
 
 
 def test_patterns_hold_in_half_precision_too() -> None:
