@@ -1,4 +1,4 @@
-"""A target, tactics, problems, a clock and a measurer that need no device."""
+"""A target, tactics, problems, a clock, a measurer and entries of timing caches that need no device."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from bessemer.core.dim import Dim
 from bessemer.core.interval import Range
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Operand, Problem, Ptr, Reason, other_op
+from bessemer.tune.cache import Entry
 from bessemer.tune.task import Candidate, Measured
 
 
@@ -104,3 +105,7 @@ def problem(m: Dim = 8, op: str = "matmul", **ranges: Range) -> Problem:
         op, (Operand(a), Operand(b, True)), (c,), (("transpose_a", False), ("transpose_b", False)), 2, c,
         ranges=tuple(sorted(ranges.items())),
     )  # fmt: skip
+
+
+def entry(key: str = "k", us: float | None = 1.0, error: str | None = None) -> Entry:
+    return Entry(key, us, error, "gemm", {"tile": 8}, "matmul", "dev", "problem")

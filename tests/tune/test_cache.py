@@ -1,16 +1,12 @@
-"""The timing cache: merging is a lattice, damage is named, a kill or a full disk loses nothing."""
+"""The timing cache: merging is a lattice, damage is named, a full disk loses nothing."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
 import resource
 import stat
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,10 +18,9 @@ from bessemer.core.dim import sym
 from bessemer.core.errors import TimingCacheError
 from bessemer.core.interval import Range
 from bessemer.passes.ranges import Measured
-from bessemer.tune.cache import CACHES, Entry, Seen, Slower, TimingCache, entry_key, read_lines, shipped
-from tests.tune.fakes import FakeTactic, problem
+from bessemer.tune.cache import Entry, Seen, TimingCache, entry_key, read_lines
+from tests.tune.fakes import FakeTactic, entry, problem
 
-ROOT = Path(__file__).parents[2]
 TIMES = st.floats(0, 1e9, allow_nan=False)
 ENTRIES = st.lists(
     st.builds(
@@ -60,10 +55,6 @@ def test_lines_round_trip(entries: list[Entry]) -> None:
         path = Path(folder) / "cache.jsonl"
         path.write_bytes(b"".join(e.to_line().encode() + b"\n" for e in entries))
         assert read_lines(path) == entries
-
-
-def entry(key: str = "k", us: float | None = 1.0, error: str | None = None) -> Entry:
-    return Entry(key, us, error, "gemm", {"tile": 8}, "matmul", "dev", "problem")
 
 
 def test_the_faster_wins_and_a_time_beats_a_failure() -> None:
@@ -212,113 +203,6 @@ def test_the_key_changes_with_every_part() -> None:
         entry_key(problem(), tactic, {"tile": 8}, {**device, "threads": 4}),
     ]
     assert len({base, *others}) == 1 + len(others)
-
-
-SLOWER = st.lists(
-    st.builds(Slower, st.sampled_from("pq"), st.just("d"), st.frozensets(st.sampled_from("abc"))), max_size=4
-)
-
-
-@given(SLOWER, SLOWER)
-def test_what_is_only_known_as_slower_merges_too(a: list[Slower], b: list[Slower]) -> None:
-    one, other = TimingCache(), TimingCache()
-    one.merge([*a, *b])
-    other.merge([*b, *a, *a])
-    assert one.lines() == other.lines()
-    assert {place: keys for place, keys in one.slower.items()} == other.slower
-    assert all(one.is_slower(key) for line in a for key in line.keys)
-
-
-def test_pruning_keeps_winners_and_rivals_and_names_the_others(tmp_path: Path) -> None:
-    def of(problem: str, key: str, us: float | None) -> Entry:
-        error = "crash" if us is None else None
-        return Entry(key * 16, us, error, "gemm", {}, "matmul", "dev", problem)
-
-    cache = TimingCache()
-    cache.merge([of("p", "a", 10.0), of("p", "b", 10.4), of("p", "c", 11.0), of("p", "d", None), of("q", "e", 99.0)])
-    cache.merge([of("", "f", 1.0)])
-    path = tmp_path / "small.jsonl"
-    path.write_text("".join(f"{line.to_line()}\n" for line in cache.pruned(0.05)))
-    small = TimingCache(path)
-    assert {e.key[0] for e in small.entries.values()} == {"a", "b", "e"}
-    assert [small.is_slower(k * 16) for k in "abcdef"] == [False, False, True, True, False, False]
-    assert small.slower == {("p", "dev"): frozenset({"c" * 12, "d" * 12})}
-    assert small.pruned(0.05) == small.lines()
-
-
-def test_what_the_package_brings_counts_where_the_own_cache_has_nothing(tmp_path: Path) -> None:
-    own = TimingCache(tmp_path / "own.jsonl")
-    own.shipped = TimingCache()
-    own.shipped.merge([entry("a", 1.0), entry("b", 2.0), Slower("problem", "dev", frozenset({"c"}))])
-    own.put(entry("a", 3.0))
-    assert (own.get("a"), own.get("b"), own.get("c")) == (entry("a", 3.0), entry("b", 2.0), None)
-    assert own.is_slower("c")
-    own.save()
-    assert list(TimingCache(own.path).entries) == ["a"], "it is not written into the own one"
-    own.mode = "off"
-    assert own.get("b") is None and not own.is_slower("c")
-
-
-def test_the_shipped_caches_are_whole_small_and_pruned() -> None:
-    assert shipped({"target": "cpu", "cpu": "any"}) is None
-    for path in CACHES.glob("*.jsonl"):
-        found = shipped({"gpu": path.stem.replace("-", " ").upper()})
-        assert found is not None and found.entries and path.stat().st_size < 1 << 20
-        assert found.lines() == found.pruned()
-
-
-# -- several builds at once, and builds that are killed ---------------------------------------------------------------
-
-SAVING = """
-import sys
-from pathlib import Path
-from bessemer.tune.cache import Entry, TimingCache
-
-path, name = Path(sys.argv[1]), sys.argv[2]
-print("ready", flush=True)
-sys.stdin.readline()
-for k in range(40):
-    cache = TimingCache(path)
-    cache.put(Entry(f"{name}{k}", 1.0, None, "gemm", {"pad": "x" * 2000}, "matmul", "dev", "p"))
-    cache.save()
-"""
-
-
-def started(code: str, *arguments: str) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
-    )
-    assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    return process
-
-
-def test_builds_that_save_at_once_lose_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "cache.jsonl"
-    with contextlib.ExitStack() as stack:
-        builds = [stack.enter_context(started(SAVING, str(path), name)) for name in "abc"]
-        for build in builds:
-            assert build.stdin is not None
-            build.stdin.write("go\n")
-            build.stdin.flush()
-    assert [build.returncode for build in builds] == [0, 0, 0]
-    assert set(TimingCache(path).entries) == {f"{name}{k}" for name in "abc" for k in range(40)}
-    assert os.listdir(tmp_path) == [path.name], "nor is a lock left behind"
-
-
-def test_a_build_that_is_killed_while_it_saves_leaves_a_valid_cache_and_no_lock(tmp_path: Path) -> None:
-    path = tmp_path / "cache.jsonl"
-    for k in range(6):
-        with started(SAVING, str(path), f"{k}-") as build:
-            assert build.stdin is not None
-            build.stdin.write("go\n")
-            build.stdin.flush()
-            time.sleep(0.02 + 0.03 * k)
-            build.kill()
-        before = set(TimingCache(path).entries) if path.exists() else set()
-    cache = TimingCache(path)
-    cache.put(entry("after"))
-    cache.save()
-    assert set(TimingCache(path).entries) == before | {"after"}
 
 
 def test_ranges_are_kept_with_the_times(tmp_path: Path) -> None:
