@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from onnx import helper, numpy_helper
 
 from bessemer.core.errors import InputError
 from bessemer.device import cuda
-from bessemer.device.cuda_api import Api, Bindings
+from bessemer.device.cuda_api import Bindings
 from bessemer.device.cuda_devices import require_device
 from bessemer.engine.engine import Engine
 from bessemer.frontend.profile import Profile
@@ -27,31 +26,11 @@ from bessemer.runtime.cuda import CudaSession
 from bessemer.runtime.session import load
 from bessemer.targets.cuda import cuda_target
 from tests.device.test_cuda_driver import Recorder
+from tests.runtime.counting import Counting, OnGpu
 from tests.runtime.networks import WIDTH, as_model, built, expected, perceptron
 
 pytestmark = pytest.mark.triton
 MODEL = perceptron()
-ALLOCATING = ("cuMemAlloc", "cuMemAllocHost", "cuGraphInstantiate", "cuStreamBeginCapture", "cuEventCreate",
-              "cuStreamCreate", "cuModuleLoadData")  # fmt: skip
-
-
-class Counting:
-    """A driver that writes down the calls which pass."""
-
-    def __init__(self, inner: Api) -> None:
-        self.inner = inner
-        self.calls: list[tuple[Any, ...]] = []
-        self.constant, self.struct = inner.constant, inner.struct
-
-    def call(self, name: str, *args: Any) -> Any:
-        result = self.inner.call(name, *args)
-        self.calls.append((name, *args))
-        return result
-
-    def names(self) -> list[str]:
-        """The calls since the last question."""
-        found, self.calls = [c[0] for c in self.calls], []
-        return found
 
 
 @pytest.fixture(scope="module", params=["recorder", pytest.param("gpu", marks=pytest.mark.gpu)])
@@ -77,25 +56,6 @@ def session(engine: Engine) -> Iterator[CudaSession]:
     assert isinstance(found, CudaSession)
     yield found
     found.close()
-
-
-class OnGpu:
-    """An array of another library: memory on the GPU and __cuda_array_interface__."""
-
-    def __init__(self, api: Counting, array: np.ndarray, producer: int | None = None) -> None:
-        self.device, self.array = cuda.Device(0, api), array
-        self.address = self.device.alloc(array.nbytes)
-        self.device.upload(self.address, array.ctypes.data, array.nbytes)
-        self.__cuda_array_interface__ = {
-            "data": (self.address, False), "shape": array.shape, "typestr": array.dtype.str, "version": 3,
-            "stream": producer,
-        }  # fmt: skip
-
-    def get(self) -> np.ndarray:
-        out = np.empty_like(self.array)
-        self.device.synchronize()
-        self.device.download(out.ctypes.data, self.address, out.nbytes)
-        return out
 
 
 def random(n: int, seed: int = 0) -> np.ndarray:
