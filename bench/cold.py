@@ -92,7 +92,8 @@ def built(row: str, folder: Path, cache: Path | None) -> tuple[Path, Path]:
     """The row's engine and inputs as files."""
     import bessemer
     from bench.rows import ROWS
-    from zoo.models import MODELS, Shapes
+    from zoo.model import Shapes
+    from zoo.models import MODELS
 
     r = ROWS[row]
     engine = bessemer.build(

@@ -49,7 +49,8 @@ from bench.torch_peers import peers_of, reference
 from bessemer.cli.verbs.compare import relative_error
 from bessemer.engine.engine import Engine
 from bessemer.runtime.cuda import CudaSession
-from zoo.models import MODELS, Shapes
+from zoo.model import Shapes
+from zoo.models import MODELS
 
 STEADY = 2000  # runs of ours alone, for the spread
 CPU_FLOPS = 3e11  # of one run: what onnxruntime on the CPU still does in seconds

@@ -29,7 +29,8 @@ from bench.machine import fingerprint
 from bench.timing import in_turns, timed
 from bessemer.cli.verbs.compare import relative_error
 from bessemer.runtime.cuda import CudaSession
-from zoo.models import MODELS, Shapes
+from zoo.model import Shapes
+from zoo.models import MODELS
 
 LOW, OPT, HIGH = (1, 16), (8, 128), (32, 512)
 ELSEWHERE = (

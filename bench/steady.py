@@ -27,7 +27,8 @@ from bench.rows import ROWS, Row
 from bench.timing import Call, clocked
 from bench.torch_peers import peers_of
 from bessemer.runtime.cuda import CudaSession
-from zoo.models import MODELS, Shapes
+from zoo.model import Shapes
+from zoo.models import MODELS
 
 WARM = 300  # runs before those that are timed, so that the GPU has left its idle clocks
 WATCH_S = 0.01

@@ -8,7 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from zoo.models import MODELS, Model
+from zoo.model import Model
+from zoo.models import MODELS
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 Keys = Annotated[list[str] | None, typer.Argument(help="model keys; all when none is given")]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from zoo.models import Feed, Model
+from zoo.model import Feed, Model
 
 
 @dataclass(frozen=True)

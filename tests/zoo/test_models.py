@@ -11,7 +11,8 @@ import pytest
 
 from zoo import export
 from zoo.export import RECIPES, ExportError, exported
-from zoo.models import MODELS, Export, Model, Shapes, Wheel
+from zoo.model import Export, Model, Shapes, Wheel
+from zoo.models import MODELS
 
 SMALL = [key for key, model in MODELS.items() if not model.needs_torch]
 EXPORTED = [key for key, model in MODELS.items() if model.needs_torch and key != "bert-large"]
