@@ -28,6 +28,7 @@ from bessemer.core.interval import Range
 from bessemer.core.registry import Registry
 from bessemer.core.tensor_map import TensorMap
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.ir.graph import Attr, TensorType
 
 WORKSPACE = -1  # the operand number of the kernel's scratch memory
@@ -89,8 +90,8 @@ class Problem:
                 "attrs": {k: str(v) for k, v in self.attrs},
                 "anchors": self.anchors,
                 "result": str(self.result),
-                "epilogue": ex.text(self.epilogue) if self.epilogue is not None else None,
-                "body": ex.text(self.body.expr) if self.body is not None else None,
+                "epilogue": exprtree.text(self.epilogue) if self.epilogue is not None else None,
+                "body": exprtree.text(self.body.expr) if self.body is not None else None,
                 "ranges": {k: [r.lo, r.hi, r.opt, r.multiple] for k, r in self.ranges},
             }
         )

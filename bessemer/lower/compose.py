@@ -13,6 +13,7 @@ from bessemer.core import dtype as dt
 from bessemer.core.dim import symbols
 from bessemer.core.interval import Range
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.ir.graph import Constant, Graph, Node, TensorType
 from bessemer.ir.opdef import OPS, InferContext
 from bessemer.kernels.base import Operand, Problem
@@ -50,13 +51,13 @@ class Composer:
         definition = compute_of(node, self.types, self.graph.ranges)
         tag = f"_{len(self._memo)}"
         out = definition.expr
-        own = {name for r in ex.reductions(out) for name, _ in r.axes}
-        out = ex.rename_axes(out, {name: f"{name}{tag}" for name in own})
+        own = {name for r in exprtree.reductions(out) for name, _ in r.axes}
+        out = exprtree.rename_axes(out, {name: f"{name}{tag}" for name in own})
 
         def replace_load(e: ex.Expr) -> ex.Expr | None:
             return self._read(node.inputs[e.operand], e.index) if isinstance(e, ex.Load) else None
 
-        out = ex.cast(ex.rewrite(out, replace_load), definition.dtype)
+        out = ex.cast(exprtree.rewrite(out, replace_load), definition.dtype)
         self._memo[value] = out
         return out
 
@@ -65,7 +66,7 @@ class Composer:
         if self.anchor is not None and value == self.anchor.outputs[0]:
             return ex.Load(ACC, index, t.dtype)
         if value in self.members:
-            return ex.substitute_axes(self.expr(value), {f"i{k}": ix for k, ix in enumerate(index)})
+            return exprtree.substitute_axes(self.expr(value), {f"i{k}": ix for k, ix in enumerate(index)})
         scalar = self._scalar(value, t)
         return scalar if scalar is not None else ex.Load(self.operand(value), index, t.dtype)
 
@@ -114,7 +115,7 @@ def problem_of(
     used = {s for v in (*values, output) for d in types[v].shape for s in symbols(d)}
     for e in (epilogue, body.expr if body else None):
         if e is not None:
-            used |= {s for n in ex.walk(e) if isinstance(n, ex.Size) for s in symbols(n.dim)}
+            used |= {s for n in exprtree.walk(e) if isinstance(n, ex.Size) for s in symbols(n.dim)}
     problem = Problem(
         op=anchor.op if anchor is not None else "group",
         operands=tuple(Operand(types[v], v in constants) for v in values),
@@ -143,4 +144,4 @@ def _to_acc(e: ex.Expr, out: TensorType, anchor: TensorType) -> ex.Expr:
                 raise CannotCompose("the epilogue reads the anchor's result at other coordinates")
         return ex.Acc(n.dtype)
 
-    return ex.rewrite(e, step)
+    return exprtree.rewrite(e, step)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from bessemer.core.interval import typical
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.ir.graph import Constant, Graph, Node, TensorType
 from bessemer.ir.opdef import OPS, Fusion
 from bessemer.kernels.base import Problem
@@ -114,8 +115,8 @@ class Grouping:
     def _recomputes(self, node: Node, group: Group) -> bool:
         """Whether inlining would evaluate costly code of `node` more often than once per element."""
         definition = compute_of(node, self.types, self.graph.ranges)
-        calls = [n for n in ex.walk(definition.expr) if isinstance(n, ex.Call)]
-        heavy = any(c.fn in HEAVY for c in calls) or len(calls) > 12 or bool(ex.reductions(definition.expr))
+        calls = [n for n in exprtree.walk(definition.expr) if isinstance(n, ex.Call)]
+        heavy = any(c.fn in HEAVY for c in calls) or len(calls) > 12 or bool(exprtree.reductions(definition.expr))
         if not heavy:
             return False
         reads = sum(node.outputs[0] in m.inputs for m in group.members)
@@ -131,4 +132,4 @@ class Grouping:
 
 def _reasonable(problem: Problem) -> bool:
     e = problem.epilogue if problem.epilogue is not None else problem.body.expr if problem.body else None
-    return e is None or (len(problem.operands) <= MAX_OPERANDS and sum(1 for _ in ex.walk(e)) <= MAX_EXPR)
+    return e is None or (len(problem.operands) <= MAX_OPERANDS and sum(1 for _ in exprtree.walk(e)) <= MAX_EXPR)

@@ -16,7 +16,7 @@ from bessemer.core.dim import evaluate
 from bessemer.core.dtype import DType
 from bessemer.core.errors import BessemerError
 from bessemer.ir import expr as ex
-from bessemer.ir import scalar
+from bessemer.ir import exprtree, scalar
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Problem
 from bessemer.tune import oracle
@@ -101,7 +101,7 @@ def _made(problem: Problem, env: Mapping[str, int], rng: np.random.Generator) ->
 def _rounded(problem: Problem) -> Iterator[DType]:
     """The dtypes of what is computed on the way to the outputs."""
     for root in (problem.epilogue, problem.body.expr if problem.body is not None else None):
-        for node in ex.walk(root) if root is not None else ():
+        for node in exprtree.walk(root) if root is not None else ():
             if isinstance(node, (ex.Cast, ex.Call, ex.Acc)):
                 yield node.dtype
 
@@ -158,11 +158,11 @@ def _direct(e: ex.Expr, axis: int) -> Reads | None:
     if e == here:
         return None
     places: dict[int, set[int | None]] = {}
-    for node in ex.walk(e):
+    for node in exprtree.walk(e):
         if isinstance(node, ex.Load):
             at = [k for k, index in enumerate(node.index) if index == here]
             places.setdefault(node.operand, set()).update(at or [None])
-        elif here in ex.children(node):
+        elif here in exprtree.children(node):
             return None
     if any(len(seen) > 1 for seen in places.values()):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bessemer.core.dim import Dim, product
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.kernels.base import Limits, Problem
 
 
@@ -37,8 +38,8 @@ def _read(problem: Problem, operand: int) -> Dim:
     root = problem.body.expr if problem.body is not None else problem.epilogue
     if root is None or operand < problem.anchors:
         return type_.nbytes
-    loads = {n for n in ex.walk(root) if isinstance(n, ex.Load) and n.operand == operand}
-    each = product(extent for r in ex.reductions(root) for _, extent in r.axes)
+    loads = {n for n in exprtree.walk(root) if isinstance(n, ex.Load) and n.operand == operand}
+    each = product(extent for r in exprtree.reductions(root) for _, extent in r.axes)
     reached = len(loads) * problem.outputs[0].numel * each * type_.dtype.itemsize
     return reached if problem.typical(reached) < problem.typical(type_.nbytes) else type_.nbytes
 

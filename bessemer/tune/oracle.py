@@ -11,7 +11,7 @@ from bessemer.core import dtype as dt
 from bessemer.core.dim import evaluate
 from bessemer.core.dtype import DType
 from bessemer.ir import expr as ex
-from bessemer.ir import scalar
+from bessemer.ir import exprtree, scalar
 from bessemer.ir.graph import TensorType
 from bessemer.ir.opdef import OPS, InferContext
 from bessemer.kernels.base import Problem
@@ -39,9 +39,9 @@ def index_limits(problem: Problem, env: Mapping[str, int]) -> dict[int, int]:
     """For operands that are read to index others: the least size that their values index."""
     out: dict[int, int] = {}
     roots = [e for e in (problem.epilogue, problem.body.expr if problem.body is not None else None) if e is not None]
-    for load in (n for root in roots for n in ex.walk(root) if isinstance(n, ex.Load)):
+    for load in (n for root in roots for n in exprtree.walk(root) if isinstance(n, ex.Load)):
         for index, size in zip(load.index, problem.operands[load.operand].type.shape):
-            for inner in (n for n in ex.walk(index) if isinstance(n, ex.Load)):
+            for inner in (n for n in exprtree.walk(index) if isinstance(n, ex.Load)):
                 out[inner.operand] = max(1, min(out.get(inner.operand, 2**31), evaluate(size, env)))
     return out
 

@@ -12,6 +12,7 @@ from bessemer.core import dtype as dt
 from bessemer.core.dim import sym
 from bessemer.core.interval import Range
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.lower.items import AliasItem, HostItem, JoinItem, KernelItem
 from tests.graphs import G
 from tests.lower.checks import check, kernels
@@ -32,7 +33,7 @@ def test_convolution_bias_residual_and_activation_are_one_kernel() -> None:
     assert item.operands[:2] == item.nodes[0].inputs and len(item.operands) == 3, "the residual is the input again"
     p = item.problem
     assert (p.op, p.anchors) == ("conv", 2) and [o.constant for o in p.operands] == [False, True, True]
-    assert p.epilogue is not None and any(isinstance(n, ex.Acc) for n in ex.walk(p.epilogue))
+    assert p.epilogue is not None and any(isinstance(n, ex.Acc) for n in exprtree.walk(p.epilogue))
 
 
 def test_equal_blocks_are_equal_problems() -> None:

@@ -17,6 +17,7 @@ from bessemer.core import dtype as dt
 from bessemer.core.dim import evaluate
 from bessemer.core.dtype import DType
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.ir.scalar import FUNCTIONS, REDUCERS
 
 
@@ -127,7 +128,7 @@ class Evaluator:
 
     def _reduce(self, e: ex.Reduce, scope: _Scope) -> np.ndarray:
         sizes = [(name, evaluate(d, self.env)) for name, d in e.axes]
-        scope = scope.narrowed({n.name for n in ex.walk(e) if isinstance(n, ex.Axis)})
+        scope = scope.narrowed({n.name for n in exprtree.walk(e) if isinstance(n, ex.Axis)})
         inner = scope.deeper(sizes)
         body = np.broadcast_to(self.value(e.body, inner), inner.grid)
         over = tuple(range(len(scope.grid), len(inner.grid)))

@@ -12,6 +12,7 @@ from bessemer.core.dim import Dim, evaluate, substitute, sym
 from bessemer.core.interval import Range
 from bessemer.frontend.onnx import import_model
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.ir.graph import TensorType
 from bessemer.ir.opdef import OPS, InferContext
 from bessemer.ops.interpolation import Line, floor_line, held_index, ratio, scaled_size, source_line
@@ -106,7 +107,7 @@ def test_nearest_by_a_whole_factor_is_a_quotient(n: Dim, factor: int, coordinate
     compute = OPS.get("resize").compute
     assert compute is not None
     expr = compute(InferContext(types, {**attrs, "rounding": rounding}, ranges)).expr
-    assert ex.text(expr) == f"%0[i0,floordiv(i1,{factor})]:f32"
+    assert exprtree.text(expr) == f"%0[i0,floordiv(i1,{factor})]:f32"
 
 
 def test_sizes_that_are_multiples_become_factors() -> None:
@@ -127,7 +128,7 @@ def _values(e: ex.Expr, i: int) -> int:
         case ex.Call():
             a, b = (_values(arg, i) for arg in e.args)
             return {"add": a + b, "mul": a * b, "min": min(a, b), "max": max(a, b), "floordiv": a // (b or 1)}[e.fn]
-    raise AssertionError(ex.text(e))
+    raise AssertionError(exprtree.text(e))
 
 
 def test_indices_are_held_inside_where_they_could_leave() -> None:

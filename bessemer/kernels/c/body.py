@@ -15,6 +15,7 @@ from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim, product
 from bessemer.core.dtype import DType
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import WORKSPACE, Arg, Int, Problem, Ptr
 from bessemer.kernels.bounds import Intervals
@@ -193,7 +194,7 @@ class Body:
         own = self._guard_level() if isinstance(e, ex.Load) and not self.safe(e) else 0
         if id(e) in self.staged:
             own = self.top
-        return max([own, *(self.level(c) for c in ex.children(e))])
+        return max([own, *(self.level(c) for c in exprtree.children(e))])
 
     def _axis_level(self, name: str) -> int:
         for k in range(self.top, -1, -1):
@@ -233,7 +234,7 @@ class Body:
                 return self._let(text, e.dtype, max(v.level for v in values))
             case ex.Reduce() if self.reduce is not None:
                 return self.reduce(e)
-        raise TypeError(f"{ex.text(e)} has no value here")
+        raise TypeError(f"{exprtree.text(e)} has no value here")
 
     def _let(self, text: str, dtype: DType, level: int) -> Value:
         return self.let(text, scalar.VALUE[scalar.kind_of(dtype)], level)
@@ -334,7 +335,7 @@ class Body:
             inside = not isinstance(e, ex.Load) or all(
                 self.intervals.inside(i, size) for i, size in zip(e.index, self.type_of(e.operand).shape, strict=True)
             )
-            found = (e, inside and all(self.safe(c) for c in ex.children(e)))
+            found = (e, inside and all(self.safe(c) for c in exprtree.children(e)))
             self._safe[id(e)] = found
         return found[1]
 
@@ -346,7 +347,7 @@ class Body:
 
 def _is_coordinate(e: ex.Expr) -> bool:
     """Whether `e` depends on loop variables and sizes alone, so that it cannot overflow."""
-    return all(isinstance(n, (ex.Lit, ex.Size, ex.Axis, ex.Call)) for n in ex.walk(e))
+    return all(isinstance(n, (ex.Lit, ex.Size, ex.Axis, ex.Call)) for n in exprtree.walk(e))
 
 
 def _flat_coefficient(flat: Flat, axes: Mapping[str, Dim]) -> Dim | None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from bessemer.core import dtype as dt
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.ir.graph import TensorType
 from bessemer.kernels import base
 from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Pack, Problem, Ptr, Reason
@@ -72,7 +73,7 @@ def _one_channel(problem: Problem) -> Problem:
     last = f"i{out.rank - 1}"
     epilogue = problem.epilogue
     if epilogue is not None:
-        epilogue = ex.substitute_axes(epilogue, {last: ex.lit(0, dt.i64)})
+        epilogue = exprtree.substitute_axes(epilogue, {last: ex.lit(0, dt.i64)})
     outputs = (TensorType(out.dtype, out.shape[:-1]), *problem.outputs[1:])
     return replace(problem, outputs=outputs, epilogue=epilogue)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bessemer.core.dim import Dim
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.kernels.base import Limits, Problem
 from bessemer.kernels.c import simd
 from bessemer.kernels.c.product import Split
@@ -128,7 +129,7 @@ def operations(problem: Problem, e: ex.Expr) -> float:
             for _, size in node.axes:
                 times *= max(1, problem.typical(size))
             total += times
-        stack.extend((child, times) for child in ex.children(node))
+        stack.extend((child, times) for child in exprtree.children(node))
     return total
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bessemer.core.dtype import DType
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.kernels.base import Arg, Problem
 from bessemer.kernels.c import scalar
 from bessemer.kernels.c.body import IVDEP, Body, Flat, Params, Value
@@ -40,7 +41,7 @@ def row_epilogue(problem: Problem, name: str, *, ptr0: int, int0: int) -> Epilog
     at = f"row * {params.size(out.shape[-1])} + col" if out.rank else "0"
     body.line(f"{scalar.STORAGE[out.dtype.name]} *restrict out = {target} + {at};")
     with body.block("for (int64_t j = 0; j < n; j++)", last, pragma=IVDEP):
-        for node in ex.walk(expr):
+        for node in exprtree.walk(expr):
             if isinstance(node, ex.Acc):
                 body.bind(node, Value(accumulated(node.dtype, result), body.top))
         body.store_at("out[j]", out.dtype, expr)

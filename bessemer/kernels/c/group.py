@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, other_op, register
 from bessemer.kernels.c import cost, scalar, simd
 from bessemer.kernels.c.loops import stage_code
@@ -44,7 +45,7 @@ def as_group(problem: Problem, result: ex.Expr) -> Problem:
     def step(n: ex.Expr) -> ex.Expr | None:
         return ex.cast(result, n.dtype) if isinstance(n, ex.Acc) else None
 
-    whole = result if problem.epilogue is None else ex.rewrite(problem.epilogue, step)
+    whole = result if problem.epilogue is None else exprtree.rewrite(problem.epilogue, step)
     body = ex.ComputeDef(out.shape, out.dtype, ex.cast(whole, out.dtype))
     return replace(problem, op="group", attrs=(), anchors=0, result=None, epilogue=None, body=body)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 
 
 class Interner:
@@ -15,11 +16,11 @@ class Interner:
         self._known: dict[object, ex.Expr] = {}
 
     def __call__(self, e: ex.Expr) -> ex.Expr:
-        return ex.rewrite(e, lambda n: self._known.setdefault(_key(n), n))
+        return exprtree.rewrite(e, lambda n: self._known.setdefault(_key(n), n))
 
 
 def _key(n: ex.Expr) -> object:
-    ids = tuple(id(c) for c in ex.children(n))
+    ids = tuple(id(c) for c in exprtree.children(n))
     match n:
         case ex.Lit(value=value, dtype=dtype):
             return ("lit", repr(value), dtype)
@@ -44,14 +45,14 @@ def replaced(e: ex.Expr, new: Mapping[int, ex.Expr]) -> ex.Expr:
         if id(node) in new:
             return new[id(node)]
         if id(node) not in memo:
-            memo[id(node)] = _folded(_rebuilt(node, tuple(go(c) for c in ex.children(node))))
+            memo[id(node)] = _folded(_rebuilt(node, tuple(go(c) for c in exprtree.children(node))))
         return memo[id(node)]
 
     return go(e)
 
 
 def _rebuilt(e: ex.Expr, new: tuple[ex.Expr, ...]) -> ex.Expr:
-    if all(a is b for a, b in zip(ex.children(e), new, strict=True)):
+    if all(a is b for a, b in zip(exprtree.children(e), new, strict=True)):
         return e
     match e:
         case ex.Load():

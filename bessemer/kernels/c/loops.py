@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from bessemer.core.dim import ceildiv, product
-from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.kernels.base import Launch, Problem
 from bessemer.kernels.c.body import Flat
 from bessemer.kernels.c.reductions import across, reduce_here, write_blocks, write_elements
@@ -32,7 +32,7 @@ def stage_code(problem: Problem, stage: Stage, temporaries: Sequence[Temporary],
     w.bind_temporaries()
     whole = [r for r in outermost(w.expr) if free_axes(r) == {n for n, _ in w.stage.axes}]
     w.body.reduce = lambda r: reduce_here(w, r)
-    tile = None if ex.reductions(w.expr) else transposed_axis(w)
+    tile = None if exprtree.reductions(w.expr) else transposed_axis(w)
     if tile is not None:
         write_tiles(w, tile)
     elif whole and (not w.stage.axes or not across(w, whole)):
@@ -59,7 +59,7 @@ def _write_rows(w: Writer) -> None:
             return
         *outer, (name, size) = axes
         length = w.typical(size) * weight
-        inner = ex.reductions(w.expr)
+        inner = exprtree.reductions(w.expr)
         length += sum(w.trips(r) for r in inner)
         if not inner and (length >= 2 * ITEM or not outer):
             piece = max(64, ITEM // weight)

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 
 from bessemer.core.dim import Dim, ceildiv, product
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.kernels.c import scalar
 from bessemer.kernels.c.affine import Affine, affine
 from bessemer.kernels.c.body import IVDEP, Flat, Value
@@ -57,7 +58,7 @@ def _vector_axis(w: Writer, r: ex.Reduce) -> str:
 
 def write_elements(w: Writer) -> None:
     """Each output for itself, its reductions vectorised along their innermost axis."""
-    cost = w.weight(w.expr) + sum(w.trips(r) for r in ex.reductions(w.expr))
+    cost = w.weight(w.expr) + sum(w.trips(r) for r in exprtree.reductions(w.expr))
     with ExitStack() as stack:
         w.outer_loops(stack, w.stage.axes, cost)
         w.store(w.expr)
@@ -163,7 +164,7 @@ def _inside_out(w: Writer) -> list[ex.Reduce]:
         if id(e) in seen:
             return
         seen.add(id(e))
-        for child in ex.children(e):
+        for child in exprtree.children(e):
             visit(child)
         if isinstance(e, ex.Reduce) and free_axes(e) == names:
             out.append(e)

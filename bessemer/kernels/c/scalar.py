@@ -12,6 +12,7 @@ from functools import cache
 from bessemer.core import dtype as dt
 from bessemer.core.dtype import DType
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.kernels.base import Problem
 from bessemer.kernels.c.simd import template
 
@@ -37,7 +38,7 @@ def supported(problem: Problem) -> str | None:
         if t.dtype.name not in STORAGE:
             return f"dtype {t.dtype} has no C type"
     for e in (problem.epilogue, problem.body.expr if problem.body is not None else None):
-        for node in ex.walk(e) if e is not None else ():
+        for node in exprtree.walk(e) if e is not None else ():
             if node.dtype.name not in STORAGE:
                 return f"dtype {node.dtype} has no C type"
             if isinstance(node, ex.Call):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bessemer.core import dtype as dt
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.kernels.c.affine import Affine, affine
 from bessemer.kernels.c.body import IVDEP
 from bessemer.kernels.c.intern import replaced
@@ -91,5 +92,5 @@ def _conditions(e: ex.Expr) -> list[ex.Expr]:
         if isinstance(node, ex.Call) and node.fn in COMPARISONS and node.args[0].dtype == dt.i64:
             if free_axes(node):
                 out.append(node)
-        queue.extend(ex.children(node))
+        queue.extend(exprtree.children(node))
     return out

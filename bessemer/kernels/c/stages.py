@@ -14,6 +14,7 @@ from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim, ceildiv, product
 from bessemer.core.dtype import DType
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Problem
 from bessemer.kernels.c.affine import Affine, offset
@@ -61,8 +62,8 @@ def workspace(temporaries: Sequence[Temporary]) -> Dim:
 
 def free_axes(e: ex.Expr) -> set[str]:
     """Loop variables that `e` needs from outside."""
-    own = {name for n in ex.walk(e) if isinstance(n, ex.Reduce) for name, _ in n.axes}
-    return {n.name for n in ex.walk(e) if isinstance(n, ex.Axis)} - own
+    own = {name for n in exprtree.walk(e) if isinstance(n, ex.Reduce) for name, _ in n.axes}
+    return {n.name for n in exprtree.walk(e) if isinstance(n, ex.Axis)} - own
 
 
 def outermost(e: ex.Expr) -> Iterator[ex.Reduce]:
@@ -77,7 +78,7 @@ def outermost(e: ex.Expr) -> Iterator[ex.Reduce]:
         if isinstance(node, ex.Reduce):
             yield node
         else:
-            stack.extend(ex.children(node))
+            stack.extend(exprtree.children(node))
 
 
 def _own_names(e: ex.Expr) -> ex.Expr:
@@ -88,10 +89,10 @@ def _own_names(e: ex.Expr) -> ex.Expr:
         if not isinstance(n, ex.Reduce):
             return None
         names = {name: f"r{next(count)}" for name, _ in n.axes}
-        body = ex.substitute_axes(n.body, {old: ex.Axis(new) for old, new in names.items()})
+        body = exprtree.substitute_axes(n.body, {old: ex.Axis(new) for old, new in names.items()})
         return replace(n, axes=tuple((names[name], size) for name, size in n.axes), body=body)
 
-    return ex.rewrite(e, step)
+    return exprtree.rewrite(e, step)
 
 
 class _Splitter:
@@ -105,7 +106,7 @@ class _Splitter:
         """Add the stage of `e`, after those of the reductions that leave it."""
         ones = {name: ex.lit(0, dt.i64) for name, size in axes if size == 1}
         axes = tuple(a for a in axes if a[1] != 1)
-        e = _without_unit_axes(ex.substitute_axes(e, ones) if ones else e)
+        e = _without_unit_axes(exprtree.substitute_axes(e, ones) if ones else e)
         e = self._extract(Interner()(e), axes)
         self.stages.append(_collapse(self._type, Stage(axes, Interner()(e), dtype, target)))
 
@@ -114,7 +115,7 @@ class _Splitter:
 
     def _extract(self, e: ex.Expr, axes: Axes) -> ex.Expr:
         """`e` with the reductions that are not computed in its own stage as loads of temporaries."""
-        sizes = {**dict(axes), **{n: s for r in ex.reductions(e) for n, s in r.axes}}
+        sizes = {**dict(axes), **{n: s for r in exprtree.reductions(e) for n, s in r.axes}}
         moved: dict[int, ex.Expr] = {}
 
         def consider(r: ex.Reduce) -> None:
@@ -154,17 +155,17 @@ def _without_unit_axes(e: ex.Expr) -> ex.Expr:
             return None
         kept = tuple(a for a in n.axes if a[1] != 1) or n.axes[:1]
         zero: dict[str, ex.Expr] = {name: ex.lit(0, dt.i64) for name, _ in n.axes if name not in dict(kept)}
-        return replace(n, axes=kept, body=ex.substitute_axes(n.body, zero)) if zero else None
+        return replace(n, axes=kept, body=exprtree.substitute_axes(n.body, zero)) if zero else None
 
-    return ex.rewrite(e, step)
+    return exprtree.rewrite(e, step)
 
 
 def _collapse(type_of: Callable[[int], TensorType], stage: Stage) -> Stage:
     """`stage` with flat loads and merged axes."""
-    nodes = [n for n in ex.walk(stage.expr) if isinstance(n, ex.Load)]
+    nodes = [n for n in exprtree.walk(stage.expr) if isinstance(n, ex.Load)]
     sums = {id(n): offset(type_of(n.operand).shape, n.index) for n in nodes}
     pinned = _pinned(stage.expr, sums)
-    lists = [stage.axes, *(r.axes for r in ex.reductions(stage.expr) if not r.kind.startswith("arg"))]
+    lists = [stage.axes, *(r.axes for r in exprtree.reductions(stage.expr) if not r.kind.startswith("arg"))]
     sizes = {name: size for axes in lists for name, size in axes}
     gone: set[str] = set()
     for axes in lists:
@@ -191,8 +192,8 @@ def _collapse(type_of: Callable[[int], TensorType], stage: Stage) -> Stage:
             f = sums[id(n)]
             f = replace(f, rest=tuple((build(e), c) for e, c in f.rest))
             out = replace(n, index=(expression(f),))
-        elif ex.children(n):
-            out = replaced(n, {id(c): build(c) for c in ex.children(n)})
+        elif exprtree.children(n):
+            out = replaced(n, {id(c): build(c) for c in exprtree.children(n)})
             if isinstance(out, ex.Reduce):
                 out = replace(out, axes=out.axes if out.kind.startswith("arg") else merged(out.axes))
         indices[id(n)] = out
@@ -218,7 +219,7 @@ def _pinned(e: ex.Expr, sums: Mapping[int, Affine]) -> set[str]:
         seen.add(id(node))
         if isinstance(node, ex.Axis):
             found.add(node.name)
-        stack.extend((r for r, _ in sums[id(node)].rest) if isinstance(node, ex.Load) else ex.children(node))
+        stack.extend((r for r, _ in sums[id(node)].rest) if isinstance(node, ex.Load) else exprtree.children(node))
     return found
 
 

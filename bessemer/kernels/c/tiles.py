@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 from bessemer.core.dim import ceildiv, product
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.kernels.c import scalar
 from bessemer.kernels.c.affine import Affine, affine
 from bessemer.kernels.c.body import IVDEP, Flat
@@ -20,7 +21,7 @@ def transposed_axis(w: Writer) -> str | None:
     if len(axes) < 2 or w.typical(axes[-1][1]) < 4:
         return None
     votes: dict[str, int] = {}
-    for node in ex.walk(w.expr):
+    for node in exprtree.walk(w.expr):
         if isinstance(node, ex.Load) and _is_transposed(w, node):
             f = affine(node.index[0])
             for name, size in axes[:-1]:
@@ -54,7 +55,7 @@ def write_tiles(w: Writer, across: str) -> None:
         w.cut("w", length, wide, f"(u % {right})")
         stack.enter_context(body.block(f"for (int64_t j0 = w0; j0 < w1; j0 += {TILE})", {}))
         body.line(f"const int64_t j1 = j0 + {TILE} < w1 ? j0 + {TILE} : w1;")
-        loads = [n for n in ex.walk(w.expr) if isinstance(n, ex.Load) and _is_transposed(w, n)]
+        loads = [n for n in exprtree.walk(w.expr) if isinstance(n, ex.Load) and _is_transposed(w, n)]
         loads = [n for n in loads if affine(n.index[0]).axes.get(across) == 1]
         for node in loads:
             _stage_tile(w, node, across, along)

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, ExitStack
 
 from bessemer.core.dim import Dim, ceildiv, product
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import WORKSPACE, Problem
 from bessemer.kernels.c import scalar
@@ -28,7 +29,7 @@ class Writer:
         self.problem, self.stage = problem, stage
         self.known = {t.number: t for t in temporaries}
         self.params = Params(problem)
-        extents = {n: s for n, s in stage.axes} | {n: s for r in ex.reductions(stage.expr) for n, s in r.axes}
+        extents = {n: s for n, s in stage.axes} | {n: s for r in exprtree.reductions(stage.expr) for n, s in r.axes}
         self.body = Body(problem, self.params, extents, self._flat_type)
         self.expr = self.body.intern(stage.expr)
         self.helpers: dict[str, str] = {}
@@ -46,7 +47,7 @@ class Writer:
 
     def weight(self, e: ex.Expr) -> int:
         """The cost of one evaluation, in elements of cheap work."""
-        return 1 + sum(3 for n in ex.walk(e) if isinstance(n, ex.Call) and n.fn in HEAVY and n.dtype.is_float)
+        return 1 + sum(3 for n in exprtree.walk(e) if isinstance(n, ex.Call) and n.fn in HEAVY and n.dtype.is_float)
 
     def trips(self, r: ex.Reduce) -> int:
         """The cost of a reduction, in elements of cheap work."""
@@ -54,11 +55,11 @@ class Writer:
 
     def loads(self, e: ex.Expr) -> list[Affine]:
         """The offsets of all loads of `e`."""
-        return [affine(n.index[0]) for n in ex.walk(e) if isinstance(n, ex.Load)]
+        return [affine(n.index[0]) for n in exprtree.walk(e) if isinstance(n, ex.Load)]
 
     def bind_temporaries(self) -> None:
         """Locals for the tensors in the workspace that the stage reads or writes."""
-        used = set(ex.operands(self.expr)) | ({self.stage.target.number} if self.stage.target else set())
+        used = set(exprtree.operands(self.expr)) | ({self.stage.target.number} if self.stage.target else set())
         for t in self.known.values():
             if t.number not in used:
                 continue

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim, ceildiv, product
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Problem, Reason, other_op, register
 from bessemer.kernels.c.affine import offset
@@ -110,7 +111,7 @@ def _sums(problem: Problem) -> _Sums | Reason:
     """The problem as sums over rows, or why it is none."""
     assert problem.body is not None
     out = problem.outputs[0]
-    distinct = {ex.text(r): r for r in ex.reductions(problem.body.expr)}
+    distinct = {exprtree.text(r): r for r in exprtree.reductions(problem.body.expr)}
     if len(problem.outputs) != 1 or len(distinct) != 1:
         return Reason(f"computes one output with one reduction, not {len(distinct)}")
     (reduce,) = distinct.values()
@@ -124,21 +125,21 @@ def _sums(problem: Problem) -> _Sums | Reason:
     before = out.rank - 1
     names = {f"i{before}": f"i{before + len(reduce.axes)}"}
     names |= {name: f"i{before + k}" for k, (name, _) in enumerate(reduce.axes)}
-    term = ex.substitute_axes(reduce.body, {old: ex.Axis(new) for old, new in names.items()})
+    term = exprtree.substitute_axes(reduce.body, {old: ex.Axis(new) for old, new in names.items()})
     shape = (*out.shape[:-1], *(size for _, size in reduce.axes), out.shape[-1])
     if not _reads_runs(problem, term, f"i{len(shape) - 1}"):
         return Reason("reads what it adds in runs of channels")
     plain = replace(problem, op="sums", body=None, attrs=(), anchors=0)
     sums = TensorType(dt.f32, shape)
     terms = replace(plain, outputs=(sums,), result=sums, epilogue=term)
-    rest = ex.rewrite(problem.body.expr, lambda e: ex.Acc(dt.f32) if isinstance(e, ex.Reduce) else None)
+    rest = exprtree.rewrite(problem.body.expr, lambda e: ex.Acc(dt.f32) if isinstance(e, ex.Reduce) else None)
     finish = replace(plain, result=TensorType(dt.f32, out.shape), epilogue=rest)
     return _Sums(terms, finish, product(out.shape[:-1]), rows, out.shape[-1])
 
 
 def _reads_runs(problem: Problem, term: ex.Expr, last: str) -> bool:
     """Whether all loads are of neighbours along the axis `last`, or of the same element for all of it."""
-    loads = [n for n in ex.walk(term) if isinstance(n, ex.Load)]
+    loads = [n for n in exprtree.walk(term) if isinstance(n, ex.Load)]
     steps = [offset(problem.operands[e.operand].type.shape, e.index) for e in loads]
     return all(not at.rest and at.axes.get(last, 0) in (0, 1) for at in steps) and any(
         at.axes.get(last, 0) == 1 for at in steps

@@ -12,6 +12,7 @@ import numpy as np
 from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim, ceildiv
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import (
     Config,
@@ -174,7 +175,7 @@ def _without_channels(problem: Problem) -> Problem:
     out = problem.outputs[0]
     result = problem.result or out
     last = {f"i{out.rank - 1}": ex.lit(0, dt.i64)}
-    epilogue = None if problem.epilogue is None else ex.substitute_axes(problem.epilogue, last)
+    epilogue = None if problem.epilogue is None else exprtree.substitute_axes(problem.epilogue, last)
     outputs = (TensorType(out.dtype, out.shape[:-1]),)
     return replace(problem, outputs=outputs, result=TensorType(result.dtype, result.shape[:-1]), epilogue=epilogue)
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from bessemer.core.dim import Dim
 from bessemer.core.interval import divisor
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.kernels.base import Arg, Int, Problem, Ptr
 from bessemer.kernels.c import scalar
 from bessemer.kernels.c.affine import Affine, offset
@@ -81,7 +82,7 @@ def _planned(problem: Problem, params: Params, prefix: str = "") -> tuple[Device
     body, expr = _body(problem, params)
     cells, _ = _body(problem, params)
     loads = _Loads()
-    for node in ex.walk(expr):
+    for node in exprtree.walk(expr):
         if isinstance(node, ex.Load) and body.safe(node):
             _plan(problem, node, loads, cells)
     body.staged = loads.staged
@@ -155,7 +156,7 @@ def _finish(problem: Problem, body: DeviceBody, expr: ex.Expr) -> None:
     target = body.params.pointer(len(problem.operands))
     body.line(f"Run<{scalar.STORAGE[out.dtype.name]}> run;")
     with body.block("for (int j = 0; j < 8; j++)", {f"i{out.rank - 1}": "(col + j)"}, pragma=UNROLL):
-        for node in ex.walk(expr):
+        for node in exprtree.walk(expr):
             if isinstance(node, ex.Acc):
                 text = scalar.converted("acc[j]", result, scalar.kind_of(node.dtype))
                 body.bind(node, Value(text, body.top))

@@ -10,6 +10,7 @@ import numpy as np
 from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim, ceildiv, minimum, product
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Problem, Ptr, Reason, other_op, register
 from bessemer.kernels.c import scalar
@@ -107,7 +108,7 @@ def _finished(problem: Problem) -> Problem:
     epilogue = value
     if problem.epilogue is not None:
         kept = ex.cast(value, (problem.result or out).dtype)
-        epilogue = ex.rewrite(problem.epilogue, lambda e: kept if isinstance(e, ex.Acc) else None)
+        epilogue = exprtree.rewrite(problem.epilogue, lambda e: kept if isinstance(e, ex.Acc) else None)
     return replace(problem, result=TensorType(dt.f32, out.shape), epilogue=epilogue)
 
 

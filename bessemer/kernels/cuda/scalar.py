@@ -14,6 +14,7 @@ from importlib import resources
 from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.kernels.c import scalar
 from bessemer.kernels.c.body import Body, Value
 
@@ -76,7 +77,7 @@ def operations(e: ex.Expr) -> int:
     if x is not None:
         return COST["gelu"] + operations(x)
     own = COST.get(e.fn, 1) if isinstance(e, ex.Call) else int(isinstance(e, (ex.Load, ex.Select, ex.Cast)))
-    return own + sum(operations(c) for c in ex.children(e))
+    return own + sum(operations(c) for c in exprtree.children(e))
 
 
 @cache

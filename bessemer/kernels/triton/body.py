@@ -16,6 +16,7 @@ from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim, product
 from bessemer.core.dtype import DType
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.kernels.base import Problem
 from bessemer.kernels.bounds import I32_MAX, Intervals
 from bessemer.kernels.triton import scalar
@@ -155,7 +156,7 @@ class Body:
 
     def reduced(self, e: ex.Expr, guards: tuple[Value, ...]) -> Value:
         """A reduction that was not computed before; writers of reductions override this."""
-        raise ValueError(f"a value that the kernel does not have: {ex.text(e)}")
+        raise ValueError(f"a value that the kernel does not have: {exprtree.text(e)}")
 
     def typed(self, value: Value) -> Value:
         """A bare integer as a typed constant."""
@@ -245,7 +246,7 @@ class Body:
         """Bounds tests of the components of an index that neither their interval nor a guard proves inside."""
         out = []
         for e, size in zip(index, shape, strict=True):
-            data = any(isinstance(n, ex.Load) for n in ex.walk(e))
+            data = any(isinstance(n, ex.Load) for n in exprtree.walk(e))
             if self.intervals.inside(e, size) or (guards and not data):
                 continue
             value = self.value(e, guards)
@@ -261,7 +262,7 @@ class Body:
                 self.intervals.inside(i, size)
                 for i, size in zip(e.index, self.problem.operands[e.operand].type.shape, strict=True)
             )
-            descend = () if isinstance(e, ex.Reduce) else ex.children(e)
+            descend = () if isinstance(e, ex.Reduce) else exprtree.children(e)
             found = (e, inside and all(self.safe(c) for c in descend))
             self._safe[id(e)] = found
         return found[1]

@@ -30,6 +30,7 @@ from functools import cache
 from pathlib import Path
 
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.kernels.base import Arg, Problem
 from bessemer.kernels.triton import scalar
 from bessemer.kernels.triton.body import Body
@@ -82,10 +83,10 @@ def _prefetch(problem: Problem, splits: Sequence[int] | None, params: Params) ->
     names, groups = _groups(problem, splits)
     others = {axis for group in groups if group.var != names[1] for axis, _ in group.axes}
     body = Body(problem, params, [groups[1]], ())
-    loads = [n for n in ex.walk(intern(problem.epilogue)) if isinstance(n, ex.Load)] if problem.epilogue else []
+    loads = [n for n in exprtree.walk(intern(problem.epilogue)) if isinstance(n, ex.Load)] if problem.epilogue else []
     for load in loads:
         operand = problem.operands[load.operand]
-        inner = [n for index in load.index for n in ex.walk(index)]
+        inner = [n for index in load.index for n in exprtree.walk(index)]
         moving = any(isinstance(n, (ex.Load, ex.Reduce)) or isinstance(n, ex.Axis) and n.name in others for n in inner)
         if operand.constant and not moving and body.safe(load):
             offset = body.offset(operand.type.shape, load.index)
@@ -104,7 +105,7 @@ def epilogue(problem: Problem, splits: Sequence[int] | None, params: Params) -> 
             body.line(f"{group.var} = {group.var}.to({'tl.int64' if group.var in body.wide else 'tl.int32'})")
     expr = intern(problem.epilogue if problem.epilogue is not None else ex.Acc((problem.result or out).dtype))
     deps = frozenset(body.groups)
-    for node in ex.walk(expr):
+    for node in exprtree.walk(expr):
         if isinstance(node, ex.Acc):
             kind = scalar.kind_of(node.dtype)
             acc = body.let(f"acc.to({scalar.TL[kind]})", kind, deps) if kind != "i1" else Value("acc", kind, deps)

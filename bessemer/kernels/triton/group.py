@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from bessemer.core.dim import product
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, other_op, register
 from bessemer.kernels.triton.group_kernel import Rows, flat, rows, rows_of, tile
 
@@ -79,11 +80,11 @@ def _tile_configs(problem: Problem) -> list[Config]:
     """Tiles for loads whose last axis is an output axis other than the last."""
     assert problem.body is not None
     rank = problem.outputs[0].rank
-    if rank < 2 or ex.reductions(problem.body.expr):
+    if rank < 2 or exprtree.reductions(problem.body.expr):
         return []
     shape = [problem.typical(d) for d in problem.outputs[0].shape]
     found: dict[int, int] = {}
-    for node in ex.walk(problem.body.expr):
+    for node in exprtree.walk(problem.body.expr):
         axis = _fastest_axis(problem, node) if isinstance(node, ex.Load) else None
         if axis is not None and math.prod(shape[axis + 1 :]) != 1 and shape[axis] > 1:
             found[axis] = found.get(axis, 0) + 1
@@ -102,7 +103,7 @@ def _fastest_axis(problem: Problem, load: ex.Load) -> int | None:
     """The output axis along which a load's addresses are consecutive, where that is not the output's last."""
     shape = problem.operands[load.operand].type.shape
     inner = next((e for e, size in zip(reversed(load.index), reversed(shape)) if size != 1), None)
-    axes = [n.name for n in ex.walk(inner) if isinstance(n, ex.Axis)] if inner is not None else []
+    axes = [n.name for n in exprtree.walk(inner) if isinstance(n, ex.Axis)] if inner is not None else []
     if len(axes) != 1 or not isinstance(inner, (ex.Axis, ex.Call)):
         return None
     axis = int(axes[0][1:]) if axes[0][1:].isdigit() else -1
@@ -141,11 +142,11 @@ def _row_configs(problem: Problem, form: Rows, sms: int) -> list[Config]:
 def _along_rows(problem: Problem, reduction: ex.Reduce) -> bool:
     """Whether the reduction's loads are consecutive along the axes it reduces (else along those it keeps)."""
     own = {name for name, _ in reduction.axes}
-    for node in ex.walk(reduction.body):
+    for node in exprtree.walk(reduction.body):
         if isinstance(node, ex.Load):
             shape = problem.operands[node.operand].type.shape
             inner = next((e for e, size in zip(reversed(node.index), reversed(shape)) if size != 1), None)
-            if inner is not None and not any(isinstance(n, ex.Axis) and n.name in own for n in ex.walk(inner)):
+            if inner is not None and not any(isinstance(n, ex.Axis) and n.name in own for n in exprtree.walk(inner)):
                 return False
     return True
 

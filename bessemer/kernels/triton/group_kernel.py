@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from bessemer.core.dim import Dim, ceildiv
 from bessemer.core.interval import bounds, divisor
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.kernels.base import KernelCode, Launch, Problem
 from bessemer.kernels.triton.emit import assemble
 from bessemer.kernels.triton.params import Group, Params, Value, intern
@@ -38,7 +39,7 @@ def hoisted(e: ex.Expr) -> list[ex.Reduce]:
     def visit(n: ex.Expr) -> frozenset[str]:
         if id(n) not in free:
             names = frozenset((n.name,)) if isinstance(n, ex.Axis) else frozenset()
-            for child in ex.children(n):
+            for child in exprtree.children(n):
                 names |= visit(child)
             if isinstance(n, ex.Reduce):
                 names -= {name for name, _ in n.axes}
@@ -53,7 +54,8 @@ def hoisted(e: ex.Expr) -> list[ex.Reduce]:
 
 def axes_of(e: ex.Expr) -> frozenset[str]:
     """The output's axes that `e` depends on."""
-    return frozenset(n.name for n in ex.walk(e) if isinstance(n, ex.Axis) and n.name[0] == "i" and n.name[1:].isdigit())
+    names = (n.name for n in exprtree.walk(e) if isinstance(n, ex.Axis))
+    return frozenset(name for name in names if name[0] == "i" and name[1:].isdigit())
 
 
 def _output_axes(problem: Problem) -> tuple[tuple[str, Dim], ...]:
@@ -152,14 +154,14 @@ def rows_of(problem: Problem) -> Rows | None:
         if number == len(spaces):
             spaces.append(tuple((f"c{number}_{k}", size) for k, size in enumerate(extents)))
         targets[r.axes] = {name: target for (name, _), (target, _) in zip(r.axes, spaces[number])}
-    if any(r.axes in targets and r not in reductions for r in ex.reductions(e)):
+    if any(r.axes in targets and r not in reductions for r in exprtree.reductions(e)):
         return None  # an inner loop variable has the name of an outer one
-    renamed = intern(ex.rewrite(e, lambda n: _renamed(n, targets)))
+    renamed = intern(exprtree.rewrite(e, lambda n: _renamed(n, targets)))
     return Rows(renamed, kept, free, tuple(spaces), _stages(renamed, spaces))
 
 
 def _renamed(n: ex.Expr, targets: Mapping[tuple[tuple[str, Dim], ...], Mapping[str, str]]) -> ex.Expr | None:
-    return ex.rename_axes(n, targets[n.axes]) if isinstance(n, ex.Reduce) and n.axes in targets else None
+    return exprtree.rename_axes(n, targets[n.axes]) if isinstance(n, ex.Reduce) and n.axes in targets else None
 
 
 def _stages(e: ex.Expr, spaces: Sequence[tuple[tuple[str, Dim], ...]]) -> tuple[tuple[int, tuple[ex.Reduce, ...]], ...]:
@@ -169,7 +171,7 @@ def _stages(e: ex.Expr, spaces: Sequence[tuple[tuple[str, Dim], ...]]) -> tuple[
 
     def visit(n: ex.Expr) -> int:
         if id(n) not in depth:
-            below = max((visit(c) for c in ex.children(n)), default=0)
+            below = max((visit(c) for c in exprtree.children(n)), default=0)
             if isinstance(n, ex.Reduce) and n.axes in spaces:
                 stages.setdefault((below, spaces.index(n.axes)), []).append(n)
                 below += 1

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from bessemer.core.dim import Dim, product
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.kernels.base import Arg, Int, Problem, Ptr
 from bessemer.kernels.bounds import I32_MAX, Intervals
 
@@ -67,7 +68,7 @@ def intern(e: ex.Expr) -> ex.Expr:
     seen: dict[object, ex.Expr] = {}
 
     def key(n: ex.Expr) -> object:
-        ids = tuple(id(c) for c in ex.children(n))
+        ids = tuple(id(c) for c in exprtree.children(n))
         match n:
             case ex.Lit(value=value, dtype=dtype):
                 return ("lit", repr(value), dtype)
@@ -83,4 +84,4 @@ def intern(e: ex.Expr) -> ex.Expr:
                 return ("reduce", kind, axes, acc, ids)
         return n
 
-    return ex.rewrite(e, lambda n: seen.setdefault(key(n), n))
+    return exprtree.rewrite(e, lambda n: seen.setdefault(key(n), n))

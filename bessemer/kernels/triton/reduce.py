@@ -10,6 +10,7 @@ from bessemer.core import dtype as dt
 from bessemer.core.dim import product
 from bessemer.core.dtype import DType
 from bessemer.ir import expr as ex
+from bessemer.ir import exprtree
 from bessemer.kernels.triton import scalar
 from bessemer.kernels.triton.body import Body
 from bessemer.kernels.triton.params import Group, Value
@@ -217,7 +218,7 @@ class Reducer(Body):
                 group = self.home[node.name]
                 out |= {group.var} if group.along is not None else set()
             else:
-                stack.extend(ex.children(node))
+                stack.extend(exprtree.children(node))
         return frozenset(out)
 
 

@@ -11,7 +11,7 @@ from bessemer.core import dtype as dt
 from bessemer.core.dim import sym
 from bessemer.core.dtype import DType
 from bessemer.ir import expr as ex
-from bessemer.ir import scalar
+from bessemer.ir import exprtree, scalar
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Int, Operand, Problem, Ptr
 from bessemer.kernels.c.emit import row_epilogue
@@ -25,7 +25,7 @@ CORNERS = np.array([0.0, -0.0, np.nan, np.inf, -np.inf, 1e-40, -1e-40, 3e38, -3e
 
 def apply(e: ex.Expr, arrays: list[np.ndarray], out: DType, arch: str) -> np.ndarray:
     """`e` of elements of 1-d arrays (bf16 as bits in uint16 arrays of operands whose loads say so)."""
-    loads = {n.operand: n.dtype for n in ex.walk(e) if isinstance(n, ex.Load)}
+    loads = {n.operand: n.dtype for n in exprtree.walk(e) if isinstance(n, ex.Load)}
     types = [TensorType(loads[k], a.shape) for k, a in enumerate(arrays)]
     result = TensorType(out, arrays[0].shape)
     body = ex.ComputeDef(result.shape, out, ex.cast(e, out))
