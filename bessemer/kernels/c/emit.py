@@ -9,7 +9,9 @@ from bessemer.ir import expr as ex
 from bessemer.ir import exprtree
 from bessemer.kernels.base import Arg, Problem
 from bessemer.kernels.c import scalar
-from bessemer.kernels.c.body import IVDEP, Body, Flat, Params, Value
+from bessemer.kernels.c.blocks import IVDEP, Flat, Value
+from bessemer.kernels.c.body import Body
+from bessemer.kernels.c.params import Params
 
 
 @dataclass(frozen=True)

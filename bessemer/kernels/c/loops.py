@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bessemer.core.dim import ceildiv, product
 from bessemer.ir import exprtree
 from bessemer.kernels.base import Launch, Problem
-from bessemer.kernels.c.body import Flat
+from bessemer.kernels.c.blocks import Flat
 from bessemer.kernels.c.reductions import across, reduce_here, write_blocks, write_elements
 from bessemer.kernels.c.segments import write_segments
 from bessemer.kernels.c.stages import Stage, Temporary, free_axes, outermost

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bessemer.core.dtype import DType
 from bessemer.ir import expr as ex
 from bessemer.kernels.c import scalar
-from bessemer.kernels.c.body import IVDEP
+from bessemer.kernels.c.blocks import IVDEP
 
 LEAST = {"i64": "INT64_MIN", "i32": "INT32_MIN", "i16": "INT16_MIN", "i8": "INT8_MIN"}
 GREATEST = {

@@ -14,7 +14,7 @@ from bessemer.ir import expr as ex
 from bessemer.ir import exprtree
 from bessemer.kernels.c import scalar
 from bessemer.kernels.c.affine import Affine, affine
-from bessemer.kernels.c.body import IVDEP, Flat, Value
+from bessemer.kernels.c.blocks import IVDEP, Flat, Value
 from bessemer.kernels.c.reduce import argument_over_buffer, better, combined, element, initial, over_buffer
 from bessemer.kernels.c.stages import free_axes
 from bessemer.kernels.c.writer import ITEM, Writer

@@ -10,7 +10,7 @@ from bessemer.core import dtype as dt
 from bessemer.ir import expr as ex
 from bessemer.ir import exprtree
 from bessemer.kernels.c.affine import Affine, affine
-from bessemer.kernels.c.body import IVDEP
+from bessemer.kernels.c.blocks import IVDEP
 from bessemer.kernels.c.intern import replaced
 from bessemer.kernels.c.stages import free_axes
 from bessemer.kernels.c.writer import Writer

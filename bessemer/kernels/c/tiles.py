@@ -9,7 +9,7 @@ from bessemer.ir import expr as ex
 from bessemer.ir import exprtree
 from bessemer.kernels.c import scalar
 from bessemer.kernels.c.affine import Affine, affine
-from bessemer.kernels.c.body import IVDEP, Flat
+from bessemer.kernels.c.blocks import IVDEP, Flat
 from bessemer.kernels.c.writer import ITEM, Writer
 
 TILE = 32

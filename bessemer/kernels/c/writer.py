@@ -12,7 +12,9 @@ from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import WORKSPACE, Problem
 from bessemer.kernels.c import scalar
 from bessemer.kernels.c.affine import Affine, affine, strides
-from bessemer.kernels.c.body import Block, Body, Flat, Params
+from bessemer.kernels.c.blocks import Block, Flat
+from bessemer.kernels.c.body import Body
+from bessemer.kernels.c.params import Params
 from bessemer.kernels.c.stages import Axes, Stage, Temporary
 
 ITEM = 16384  # elements of cheap work that outweigh the cost of starting a work item

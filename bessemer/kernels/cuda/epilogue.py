@@ -27,7 +27,8 @@ from bessemer.ir import exprtree
 from bessemer.kernels.base import Arg, Int, Problem, Ptr
 from bessemer.kernels.c import scalar
 from bessemer.kernels.c.affine import Affine, offset
-from bessemer.kernels.c.body import Flat, Params, Value
+from bessemer.kernels.c.blocks import Flat, Value
+from bessemer.kernels.c.params import Params
 from bessemer.kernels.cuda.scalar import DeviceBody
 
 RUN = 8  # columns that are loaded and stored at once

@@ -16,7 +16,8 @@ from bessemer.core.dim import Dim
 from bessemer.ir import expr as ex
 from bessemer.ir import exprtree
 from bessemer.kernels.c import scalar
-from bessemer.kernels.c.body import Body, Value
+from bessemer.kernels.c.blocks import Value
+from bessemer.kernels.c.body import Body
 
 SHORT = frozenset({"erf", "exp", "sigmoid", "tanh"})  # functions that have a form for 16 bits
 COST = {"erf": 18, "exp": 6, "gelu": 10, "sigmoid": 5, "tanh": 14, "div": 9, "pow": 40, "log": 12}  # instructions
