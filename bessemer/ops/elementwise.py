@@ -70,7 +70,8 @@ def register_pointwise(
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 DRAWS: dict[str, Draw] = {
-    "real": lambda rng, shape: rng.standard_normal(shape) * 2,
+    # a value alone is not so far out that a function of it is little more than its rounding (GELU of -5)
+    "real": lambda rng, shape: rng.standard_normal(shape) * 2 if shape else rng.uniform(-2, 2, shape),
     "positive": lambda rng, shape: rng.uniform(0.05, 9, shape),
     "unit": lambda rng, shape: rng.uniform(-0.98, 0.98, shape),
     "above one": lambda rng, shape: rng.uniform(1.01, 9, shape),
