@@ -160,7 +160,7 @@ def _run(model: str | Path | bytes | ModelProto, options: BuildOptions) -> Engin
     if stopped:
         return None
     tuner = build_.tuner()
-    lowered = lower(optimised, tuner.supports)
+    lowered = lower(optimised, tuner.supports, tuner.estimate)
     if build_.done("lower", lambda: lowered_text(lowered)):
         return None
     problems = [i.problem for i in lowered.items if isinstance(i, KernelItem)]

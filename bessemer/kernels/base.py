@@ -45,6 +45,15 @@ class Operand:
     constant: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Into:
+    """Columns `start` and on of a tensor whose rows, along its last axis, are `width` elements long. What lies beside
+    them belongs to other kernels."""
+
+    start: int
+    width: int
+
+
 @dataclass(frozen=True)
 class Problem:
     """What is to be computed. Frozen and hashable: equal problems are tuned once.
@@ -52,6 +61,8 @@ class Problem:
     `result` is the anchor's own output type, at the output's coordinates; with an epilogue, `outputs[0]` may have
     another dtype (never another shape). `epilogue` is over `Acc`, the output's axes and `Load`s of operands;
     None stores the anchor's result. `body` is the whole computation of a "group".
+
+    `into` says that output 0, which is what `outputs` says, is written into columns of a wider tensor.
     """
 
     op: str
@@ -63,6 +74,7 @@ class Problem:
     epilogue: ex.Expr | None = None
     body: ex.ComputeDef | None = None
     ranges: tuple[tuple[str, Range], ...] = ()
+    into: Into | None = None
 
     def attr(self, name: str) -> Any:
         """The anchor's attribute `name`; KeyError where it has none."""
@@ -79,9 +91,18 @@ class Problem:
             raise ValueError(f"no typical value for {d}")
         return value
 
+    @property
+    def written(self) -> tuple[TensorType, ...]:
+        """The types of the tensors that the outputs are written to."""
+        if self.into is None:
+            return self.outputs
+        out = self.outputs[0]
+        return (TensorType(out.dtype, (*out.shape[:-1], self.into.width)), *self.outputs[1:])
+
     @cached_property
     def key(self) -> str:
         """A stable text of all that matters; the timing cache's key hashes it."""
+        into = {} if self.into is None else {"into": [self.into.start, self.into.width]}
         return canon.dumps(
             {
                 "op": self.op,
@@ -93,6 +114,7 @@ class Problem:
                 "epilogue": exprtree.text(self.epilogue) if self.epilogue is not None else None,
                 "body": exprtree.text(self.body.expr) if self.body is not None else None,
                 "ranges": {k: [r.lo, r.hi, r.opt, r.multiple] for k, r in self.ranges},
+                **into,
             }
         )
 
@@ -179,9 +201,12 @@ class Reason:
     other_op: bool = False
 
 
-def other_op(problem: Problem, ops: Sequence[str]) -> Reason | None:
-    """The reason of a tactic for `ops` to leave another op alone."""
-    return None if problem.op in ops else Reason(f"computes {', '.join(ops)}, not {problem.op}", other_op=True)
+def other_op(problem: Problem, ops: Sequence[str], into: bool = False) -> Reason | None:
+    """The reason of a tactic for `ops` to leave another op alone, or what is written into columns of a wider tensor,
+    unless it computes that too (`into`)."""
+    if problem.op not in ops:
+        return Reason(f"computes {', '.join(ops)}, not {problem.op}", other_op=True)
+    return None if into or problem.into is None else Reason("writes whole tensors, not columns of wider ones")
 
 
 class Limits(Protocol):

@@ -10,6 +10,7 @@ from bessemer.core.dim import Dim
 from bessemer.ir.graph import Constant, Graph, Node, TensorType, captures
 from bessemer.ir.opdef import OPS, Fusion
 from bessemer.kernels.base import Problem
+from bessemer.lower.columns import columns_of, copying, made_for
 from bessemer.lower.compose import CannotCompose, context_of, problem_of
 from bessemer.lower.items import (
     AliasItem,
@@ -27,11 +28,13 @@ from bessemer.lower.regions import Group, Grouping, fusion_of
 from bessemer.lower.views import join_offsets, view_offset
 
 Supports = Callable[[Problem], str | None]  # None: some tactic applies; else why none does
+Estimate = Callable[[Problem], float | None]  # microseconds by the best tactic; None where none applies
 
 
-def lower(graph: Graph, supports: Supports) -> Lowered:
-    """Lower `graph` and the graphs inside it."""
-    state = _Lowering(supports)
+def lower(graph: Graph, supports: Supports, estimate: Estimate = lambda problem: None) -> Lowered:
+    """Lower `graph` and the graphs inside it. By `estimate` it is judged whether parts of concatenations are written in
+    place: without, they are not."""
+    state = _Lowering(supports, estimate)
     items = state.graph(graph)
     return Lowered(
         graph.name, graph.inputs, graph.outputs, tuple(items), state.types, state.constants, graph.ranges,
@@ -42,6 +45,8 @@ def lower(graph: Graph, supports: Supports) -> Lowered:
 @dataclass
 class _Lowering:
     supports: Supports
+    estimate: Estimate
+    joins: dict[str, Node] = field(default_factory=dict)  # of parts that are made in their places: the concatenation
     types: dict[str, TensorType] = field(default_factory=dict)
     constants: dict[str, Constant] = field(default_factory=dict)
     labels: Iterator[int] = field(default_factory=itertools.count)
@@ -50,11 +55,78 @@ class _Lowering:
         self.types.update(graph.types)
         self.constants.update(graph.constants)
         items: list[Item] = []
-        for unit in Grouping(graph, self.types, self.constants).groups():
+        for unit in self._units(graph):
             items.extend(self._group(graph, unit) if isinstance(unit, Group) else self._single(graph, unit))
         return items
 
+    def _units(self, graph: Graph) -> list[Group | Node]:
+        """Groups and single nodes in order. Parts of a concatenation are written into it one by one where that pays,
+        which is seen of their groups: where it does not, the nodes are grouped again."""
+        divided: dict[str, bool] = {}  # by the result of a concatenation that could be
+
+        def in_columns(node: Node) -> bool:
+            if node.outputs[0] not in divided:
+                divided[node.outputs[0]] = self._divisible(graph, node)
+            return divided[node.outputs[0]]
+
+        while True:
+            units = Grouping(graph, self.types, self.constants, in_columns).groups()
+            groups = {u.root.outputs[0]: u for u in units if isinstance(u, Group)}
+            joins = [u for u in units if not isinstance(u, Group) and divided.get(u.outputs[0])]
+            lost = [join.outputs[0] for join in joins if not self._pays(graph, join, groups)]
+            if not lost:
+                self.joins.update((part, join) for join in joins for part in self._made(graph, join))
+                return units
+            divided.update(dict.fromkeys(lost, False))
+
+    def _made(self, graph: Graph, join: Node) -> list[str]:
+        """The parts of a concatenation that kernels may write into it."""
+        return [part for part in columns_of(join, self.types) if made_for(part, join, graph, self.types)]
+
+    def _divisible(self, graph: Graph, node: Node) -> bool:
+        """Whether kernels can write the parts of `node` one by one, and make one of them."""
+        if not self._made(graph, node):
+            return False
+        return all(self.estimate(self._copy(graph, node, part).problem) is not None for part in node.inputs)
+
+    def _pays(self, graph: Graph, join: Node, groups: Mapping[str, Group]) -> bool:
+        """Whether writing the parts one by one takes less time than one kernel that copies all of them.
+
+        A part that ends a sum takes no other kernel than it would have without, each of the others takes one."""
+        ends_sum = {p for p in self._made(graph, join) if groups[p].core and self._placed(graph, groups[p], join)}
+        others = [self._copy(graph, join, part).problem for part in join.inputs if part not in ends_sum]
+        whole = copying(self.types[join.outputs[0]], False, None, graph.ranges)
+        return bool(ends_sum) and sum(self.estimate(p) or 0.0 for p in others) < (self.estimate(whole) or 0.0)
+
+    def _copy(self, graph: Graph, join: Node, part: str) -> KernelItem:
+        """What writes `part` into its columns of `join`."""
+        type_, into = self.types[part], columns_of(join, self.types)[part]
+        problem = copying(type_, part in self.constants, into, graph.ranges)
+        return KernelItem(problem, (part,), join.outputs, (join,))
+
+    def _placed(self, graph: Graph, group: Group, join: Node) -> KernelItem | None:
+        """The kernel of a group that makes a part of `join` and writes it there; None where there is none, or one that
+        is slower by more than a copy."""
+        item, _ = self._kernel(graph, tuple(group.members), group.root, group.anchor)
+        if item is None:
+            return None
+        copy = self._copy(graph, join, group.root.outputs[0]).problem
+        problem = replace(item.problem, into=copy.into)
+        here, apart, after = (self.estimate(p) for p in (problem, item.problem, copy))
+        if here is None or here > (apart or 0.0) + (after or 0.0):
+            return None
+        return replace(item, problem=problem, outputs=join.outputs, nodes=(*item.nodes, join))
+
     def _group(self, graph: Graph, group: Group) -> list[Item]:
+        """The items of a group, with a copy where it makes a part of a concatenation that its kernel cannot place."""
+        part = group.root.outputs[0]
+        join = self.joins.get(part)
+        if join is None:
+            return self._items(graph, group)
+        placed = self._placed(graph, group, join)
+        return [placed] if placed is not None else [*self._items(graph, group), self._copy(graph, join, part)]
+
+    def _items(self, graph: Graph, group: Group) -> list[Item]:
         """A fused group where a tactic takes it, else its members one by one."""
         item, why = self._kernel(graph, tuple(group.members), group.root, group.anchor)
         if item is not None:
@@ -103,6 +175,8 @@ class _Lowering:
         joined = join_offsets(node, graph, self.types)
         if joined is not None:
             return [JoinItem(node.outputs[0], node.inputs, joined)]
+        if columns_of(node, self.types):
+            return [self._copy(graph, node, part) for part in node.inputs if part not in self.joins]
         if node.op == "if" and self._branches_agree(node):
             return self._if(node)
         if node.op == "require":

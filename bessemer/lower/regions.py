@@ -8,7 +8,7 @@ makes a cycle, and a group runs at its root's place in the order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from bessemer.core.interval import typical
@@ -48,11 +48,13 @@ def fusion_of(node: Node) -> Fusion:
 
 @dataclass
 class Grouping:
-    """Groups the nodes of one graph; `captured` are values that graphs inside it read."""
+    """Groups the nodes of one graph. `in_columns` says of a concatenation whether those that make its parts write it:
+    it is asked where no kernel of consumers takes the node in."""
 
     graph: Graph
     types: Mapping[str, TensorType]
     constants: Mapping[str, Constant]
+    in_columns: Callable[[Node], bool]
 
     def groups(self) -> list[Group | Node]:
         """Groups (kernels) and single nodes (views, joins, host steps, control flow) in execution order."""
@@ -67,6 +69,8 @@ class Grouping:
                 group.members.insert(0, node)
                 if fusion_of(node) in (Fusion.TEMPLATE, Fusion.REDUCTION):
                     group.core = node
+            elif self.in_columns(node):
+                continue
             else:
                 core = node if fusion_of(node) in (Fusion.TEMPLATE, Fusion.REDUCTION) else None
                 group = Group(node, [node], core)

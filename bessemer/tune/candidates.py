@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from bessemer.kernels.base import Limits, Problem, Reason, Tactic
 from bessemer.tune.choice import Choice
+from bessemer.tune.model import estimate_us
 from bessemer.tune.task import Candidate
 
 
@@ -40,6 +41,11 @@ class Finder:
             if not reason.other_op:
                 reasons.append(f"{tactic.name}: {reason.text}")
         return "; ".join(reasons) or f"there is no tactic for {problem.op}"
+
+    def estimate(self, problem: Problem) -> float | None:
+        """Microseconds by the best estimate, or else by the roofline model; None where no tactic applies."""
+        found = self.find(problem)
+        return min(found.estimates.values(), default=estimate_us(problem, self.target)) if found.candidates else None
 
     def find(self, problem: Problem, keep: Choice | None = None) -> Found:
         """The candidates of a problem, those with the best estimates first and those without one last.

@@ -24,6 +24,7 @@ class Guarded:
     steps: dict[int, tuple[int, int]]  # of each candidate, first and past the last
     workspaces: dict[int, int]  # bytes of each candidate
     outputs: list[np.ndarray]
+    beside: list[np.ndarray]  # what lies between the columns that an output takes of a wider tensor
     blocks: list[np.ndarray]  # the outputs with their guards
     scratch: np.ndarray  # the block of the largest workspace
     failed: dict[int, str]
@@ -38,9 +39,9 @@ class Guarded:
             block[:] = POISON
 
     def unharmed(self, k: int) -> bool:
-        """Whether candidate `k` left the poison around its buffers."""
+        """Whether candidate `k` left the poison around and between its outputs, and around its workspace."""
         past = self.scratch[GUARD + self.workspaces[k] :]
-        around = [self.scratch[:GUARD], past[:GUARD], *(b[:GUARD] for b in self.blocks)]
+        around = [self.scratch[:GUARD], past[:GUARD], *self.beside, *(b[:GUARD] for b in self.blocks)]
         return all(bool((a == POISON).all()) for a in (*around, *(b[-GUARD:] for b in self.blocks)))
 
 
@@ -49,15 +50,21 @@ def guard(
     env: Mapping[str, int], threads: int,
 ) -> Guarded:  # fmt: skip
     """Lay out the candidates `codes`, whose functions are in `library`, for these operands."""
-    blocks = [aligned_block(evaluate(t.nbytes, env) + 2 * GUARD) for t in problem.outputs]
-    outputs = [
+    blocks = [aligned_block(evaluate(t.nbytes, env) + 2 * GUARD) for t in problem.written]
+    written = [
         b[GUARD:-GUARD].view(t.dtype.numpy).reshape([evaluate(d, env) for d in t.shape])
-        for b, t in zip(blocks, problem.outputs)
+        for b, t in zip(blocks, problem.written)
     ]
+    outputs, beside = [*written], []
+    if problem.into is not None:
+        start, end = problem.into.start, problem.into.start + evaluate(problem.outputs[0].shape[-1], env)
+        outputs[0] = written[0][..., start:end]
+        rows = blocks[0][GUARD:-GUARD].reshape(-1, problem.into.width * written[0].itemsize)
+        beside = [rows[:, : start * written[0].itemsize], rows[:, end * written[0].itemsize :]]
     workspaces: dict[int, int] = {}
     steps: dict[int, tuple[int, int]] = {}
     failed: dict[int, str] = {}
-    layout = _Layout(library, inputs, outputs, env)
+    layout = _Layout(library, inputs, written, env)
     for k, code in codes.items():
         try:
             workspaces[k] = evaluate(code.workspace, env)
@@ -70,7 +77,7 @@ def guard(
     table.pointers[: len(layout.pointers)] = [own if p is None else p for p in layout.pointers]
     table.integers[: len(layout.integers)] = layout.integers
     table.keep = (layout.plain, layout.packed, blocks, scratch)
-    return Guarded(table, steps, workspaces, outputs, blocks, scratch, failed)
+    return Guarded(table, steps, workspaces, outputs, beside, blocks, scratch, failed)
 
 
 @dataclass
@@ -79,7 +86,7 @@ class _Layout:
 
     library: Library
     inputs: Sequence[np.ndarray]
-    outputs: Sequence[np.ndarray]
+    written: Sequence[np.ndarray]  # what the outputs are written to
     env: Mapping[str, int]
     pointers: list[int | None] = field(default_factory=list)
     integers: list[int] = field(default_factory=list)
@@ -92,7 +99,7 @@ class _Layout:
 
     def add(self, code: KernelCode) -> tuple[int, int]:
         """Add the launches of a candidate; its first step and the one past its last. Whatever is raised, adds none."""
-        addresses = [a.ctypes.data for a in (*self._operands(code), *self.outputs)]
+        addresses = [a.ctypes.data for a in (*self._operands(code), *self.written)]
         first, source = len(self.steps), source_of(code)
         pointers, integers, steps, symbols = [*self.pointers], [*self.integers], [*self.steps], [*self.symbols]
         for launch in code.launches:

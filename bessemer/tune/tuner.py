@@ -74,6 +74,10 @@ class Tuner:
         """None where some tactic applies, else all reasons."""
         return self._finder.supports(problem)
 
+    def estimate(self, problem: Problem) -> float | None:
+        """Microseconds by the model alone; None where no tactic applies."""
+        return self._finder.estimate(problem)
+
     def choose(self, problems: Iterable[Problem], symbols: Collection[str] = ()) -> dict[Problem, tuple[Variant, ...]]:
         """The variants of each distinct problem, one where it is static; the costly ones are measured first.
 

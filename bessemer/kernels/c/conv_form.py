@@ -55,7 +55,7 @@ def channels_last(problem: Problem) -> bool:
 
 def refuse(problem: Problem, op: str = "conv") -> Reason | None:
     """Why no f32 tactic computes the problem as an `op`: its dtypes, its filter's shape or its rank."""
-    other = other_op(problem, (op,))
+    other = other_op(problem, (op,), into=True)
     if other is not None:
         return other
     x, w = problem.operands[0].type, problem.operands[1].type

@@ -40,7 +40,9 @@ def row_epilogue(problem: Problem, name: str, *, ptr0: int, int0: int) -> Epilog
     expr = body.intern(problem.epilogue if problem.epilogue is not None else ex.Acc(result))
     last = {f"i{out.rank - 1}": "(col + j)"} if out.rank else {}
     target = params.pointer(len(problem.operands))
-    at = f"row * {params.size(out.shape[-1])} + col" if out.rank else "0"
+    at = f"row * {params.size(problem.written[0].shape[-1])} + col" if out.rank else "0"
+    if problem.into is not None:
+        at += f" + {params.size(problem.into.start)}"
     body.line(f"{scalar.STORAGE[out.dtype.name]} *restrict out = {target} + {at};")
     with body.block("for (int64_t j = 0; j < n; j++)", last, pragma=IVDEP):
         for node in exprtree.walk(expr):

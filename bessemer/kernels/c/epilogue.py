@@ -52,7 +52,9 @@ class _VectorStore:
 
     def __init__(self, problem: Problem, ptr0: int, int0: int) -> None:
         self.problem, self.ptr0, self.int0 = problem, ptr0, int0
-        self.args: list[Arg] = [Ptr(len(problem.operands)), Int(problem.outputs[0].shape[-1])]
+        cols, into = problem.outputs[0].shape[-1], problem.into
+        sizes = (cols,) if into is None else (into.width, into.start, cols)
+        self.args: list[Arg] = [Ptr(len(problem.operands)), *(Int(v) for v in sizes)]
         self.loads: list[str] = []  # of each operand read: "at" (same shape), "col" (a row vector) or "scalar"
         self.lines: list[str] = []
         self.names: dict[int, str] = {}
@@ -66,7 +68,10 @@ class _VectorStore:
         numbered = list(enumerate(self.loads))
         parameters = "".join(f", vf x{k}" for k, _ in numbered)
         pointers = "".join(f"    const float *restrict x{k} = p[{self.ptr0 + 1 + k}];\n" for k, _ in numbered)
-        moves = {"at": "at", "col": "col", "scalar": "0"}
+        apart = self.problem.into is not None and "at" in self.loads  # operands have other rows than the output
+        if apart:
+            pointers += f"    const int64_t own = d[{self.int0 + 2}];\n"
+        moves = {"at": "row * own + col" if apart else "at", "col": "col", "scalar": "0"}
         pointers += "".join(f"    x{k} += {moves[kind]};\n" for k, kind in numbered)
 
         def values(at: str, col: str, load: str) -> str:
@@ -77,18 +82,19 @@ class _VectorStore:
             }
             return "".join(f", {reads[kind].format(k=k)}" for k, kind in numbered)
 
-        text = simd.template("store_vectors.h")
+        text, rows = simd.template("store_vectors.h"), "own" if apart else "step"
         for name, value in {
             "PARAMETERS": parameters,
             "LINES": "".join(f"    {line}\n" for line in self.lines),
             "RESULT": result,
             "OUT": str(self.ptr0),
             "COLS": str(self.int0),
+            "START": "" if self.problem.into is None else f" + d[{self.int0 + 1}]",
             "POINTERS": pointers,
             "ROW_WHOLE": values("j", "j", "vf_load({})"),
             "ROW_TAIL": values("j", "j", "vf_loadm({}, m)"),
-            "TILE_WHOLE": values("i * step + j * VL", "j * VL", "vf_load({})"),
-            "TILE_TAIL": values("i * step + j * VL", "j * VL", "vf_loadm({}, m)"),
+            "TILE_WHOLE": values(f"i * {rows} + j * VL", "j * VL", "vf_load({})"),
+            "TILE_TAIL": values(f"i * {rows} + j * VL", "j * VL", "vf_loadm({}, m)"),
         }.items():
             text = text.replace(f"@{name}@", value)
         return StoreCode(text, tuple(self.args))

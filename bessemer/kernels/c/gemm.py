@@ -25,7 +25,7 @@ class Gemm:
     language = "c"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        other = other_op(problem, ("matmul",))
+        other = other_op(problem, ("matmul",), into=True)
         if other is not None:
             return other
         a, b = problem.operands[:2]

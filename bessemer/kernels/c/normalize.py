@@ -37,7 +37,7 @@ class LayerNorm:
     language = "c"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        other = other_op(problem, ("layer_norm",))
+        other = other_op(problem, ("layer_norm",), into=True)
         if other is not None:
             return other
         unknown = scalar.supported(problem)
@@ -91,7 +91,7 @@ class GroupNorm:
     language = "c"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        other = other_op(problem, ("group_norm",))
+        other = other_op(problem, ("group_norm",), into=True)
         if other is not None:
             return other
         unknown = scalar.supported(problem)

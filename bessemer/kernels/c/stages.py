@@ -16,8 +16,8 @@ from bessemer.core.dtype import DType
 from bessemer.ir import expr as ex
 from bessemer.ir import exprtree
 from bessemer.ir.graph import TensorType
-from bessemer.kernels.base import Problem
-from bessemer.kernels.c.affine import Affine, offset
+from bessemer.kernels.base import Into, Problem
+from bessemer.kernels.c.affine import Affine, offset, strides
 from bessemer.kernels.c.intern import Interner, replaced
 
 Axes = tuple[tuple[str, Dim], ...]
@@ -35,11 +35,12 @@ class Temporary:
 
 @dataclass(frozen=True)
 class Stage:
-    """Every element of the tensor over `axes` is `expr`; stored in output 0, or in a temporary."""
+    """Every element of the tensor over `axes` is `expr`; stored at `at` of output 0, or of a temporary."""
 
     axes: Axes
     expr: ex.Expr
     dtype: DType
+    at: Affine
     target: Temporary | None = None
 
 
@@ -49,8 +50,16 @@ def split(problem: Problem) -> tuple[list[Stage], list[Temporary]]:
     body = problem.body
     splitter = _Splitter(problem)
     axes = tuple((f"i{k}", size) for k, size in enumerate(body.shape))
-    splitter.add(axes, _own_names(Interner()(body.expr)), body.dtype, None)
+    splitter.add(axes, _own_names(Interner()(body.expr)), body.dtype, _place(axes, problem.into), None)
     return splitter.stages, splitter.temporaries
+
+
+def _place(axes: Axes, into: Into | None = None) -> Affine:
+    """Where the elements of a tensor over `axes` lie in it, or in the wider one whose columns it is."""
+    shape = tuple(size for _, size in axes)
+    whole = shape if into is None else (*shape[:-1], into.width)
+    terms = {name: c for (name, size), c in zip(axes, strides(whole)) if c != 0 and size != 1}
+    return Affine(0 if into is None else into.start, terms)
 
 
 def workspace(temporaries: Sequence[Temporary]) -> Dim:
@@ -102,13 +111,13 @@ class _Splitter:
         self.temporaries: list[Temporary] = []
         self._known: dict[int, tuple[ex.Expr, Temporary]] = {}
 
-    def add(self, axes: Axes, e: ex.Expr, dtype: DType, target: Temporary | None) -> None:
+    def add(self, axes: Axes, e: ex.Expr, dtype: DType, at: Affine, target: Temporary | None) -> None:
         """Add the stage of `e`, after those of the reductions that leave it."""
         ones = {name: ex.lit(0, dt.i64) for name, size in axes if size == 1}
         axes = tuple(a for a in axes if a[1] != 1)
         e = _without_unit_axes(exprtree.substitute_axes(e, ones) if ones else e)
         e = self._extract(Interner()(e), axes)
-        self.stages.append(_collapse(self._type, Stage(axes, Interner()(e), dtype, target)))
+        self.stages.append(_collapse(self._type, Stage(axes, Interner()(e), dtype, at, target)))
 
     def _type(self, operand: int) -> TensorType:
         return self.temporaries[-2 - operand].type if operand < -1 else self.problem.operands[operand].type
@@ -143,7 +152,7 @@ class _Splitter:
             found = Temporary(-2 - len(self.temporaries), type_, workspace(self.temporaries))
             self.temporaries.append(found)
             self._known[id(r)] = (r, found)
-            self.add(axes, r, r.dtype, found)
+            self.add(axes, r, r.dtype, _place(axes), found)
         return ex.Load(self._known[id(r)][1].number, tuple(ex.Axis(n) for n, _ in axes), r.dtype)
 
 
@@ -161,22 +170,23 @@ def _without_unit_axes(e: ex.Expr) -> ex.Expr:
 
 
 def _collapse(type_of: Callable[[int], TensorType], stage: Stage) -> Stage:
-    """`stage` with flat loads and merged axes."""
+    """`stage` with flat loads and merged axes: those along which every load and the store go on as one."""
     nodes = [n for n in exprtree.walk(stage.expr) if isinstance(n, ex.Load)]
     sums = {id(n): offset(type_of(n.operand).shape, n.index) for n in nodes}
     pinned = _pinned(stage.expr, sums)
+    at = stage.at
     lists = [stage.axes, *(r.axes for r in exprtree.reductions(stage.expr) if not r.kind.startswith("arg"))]
     sizes = {name: size for axes in lists for name, size in axes}
     gone: set[str] = set()
     for axes in lists:
         inner = axes[-1][0] if axes else ""
         for name, size in reversed(axes[:-1]):
-            loads = sums.values()
-            if name in pinned or inner in pinned or any(not _follows(f, name, inner, sizes[inner]) for f in loads):
+            walks = (*sums.values(), at)
+            if name in pinned or inner in pinned or any(not _follows(f, name, inner, sizes[inner]) for f in walks):
                 inner = name
                 continue
             sizes[inner] = sizes[inner] * size
-            sums = {k: replace(f, axes={n: c for n, c in f.axes.items() if n != name}) for k, f in sums.items()}
+            sums, at = {k: _without(f, name) for k, f in sums.items()}, _without(at, name)
             gone.add(name)
 
     def merged(axes: Axes) -> Axes:
@@ -199,7 +209,11 @@ def _collapse(type_of: Callable[[int], TensorType], stage: Stage) -> Stage:
         indices[id(n)] = out
         return out
 
-    return replace(stage, axes=merged(stage.axes), expr=Interner()(build(stage.expr)))
+    return replace(stage, axes=merged(stage.axes), expr=Interner()(build(stage.expr)), at=at)
+
+
+def _without(f: Affine, name: str) -> Affine:
+    return replace(f, axes={n: c for n, c in f.axes.items() if n != name})
 
 
 def _follows(f: Affine, outer: str, inner: str, size: Dim) -> bool:

@@ -5,7 +5,7 @@ INLINE vf epilogue(vf acc@PARAMETERS@) {
 
 static inline void store_row(void *const *p, const int64_t *d, int64_t row, int64_t col, int64_t n,
                              const float *restrict acc) {
-    const int64_t at = row * d[@COLS@] + col;
+    const int64_t at = row * d[@COLS@] + col@START@;
     float *restrict out = (float *)p[@OUT@] + at;
 @POINTERS@    int64_t j = 0;
     for (; j + VL <= n; j += VL) vf_store(out + j, epilogue(vf_load(acc + j)@ROW_WHOLE@));
@@ -18,7 +18,7 @@ static inline void store_row(void *const *p, const int64_t *d, int64_t row, int6
 /* Every vector of the tile but the last of a row is whole. */
 INLINE void store_tile(const struct tile_out *to, const int rows, const int vecs, vf acc[TILE_ROWS][TILE_VECS]) {
     void *const *p = to->p;
-    const int64_t step = to->d[@COLS@], col = to->col, at = to->row * step + col;
+    const int64_t *d = to->d, row = to->row, col = to->col, step = d[@COLS@], at = row * step + col@START@;
     const int whole = to->n == vecs * VL ? vecs : vecs - 1;
     float *restrict out = (float *)p[@OUT@] + at;
 @POINTERS@    UNROLL for (int j = 0; j < vecs; j++)

@@ -11,7 +11,7 @@ from bessemer.ir import exprtree
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import WORKSPACE, Problem
 from bessemer.kernels.c import scalar
-from bessemer.kernels.c.affine import Affine, affine, strides
+from bessemer.kernels.c.affine import Affine, affine
 from bessemer.kernels.c.blocks import Block, Flat
 from bessemer.kernels.c.body import Body
 from bessemer.kernels.c.params import Params
@@ -75,9 +75,7 @@ class Writer:
 
     def store(self, e: ex.Expr) -> None:
         """Store `e` at the stage's coordinates."""
-        shape = tuple(s for _, s in self.stage.axes)
-        terms = {n: c for (n, _), c in zip(self.stage.axes, strides(shape)) if c != 0}
-        at = self.body.sum(Affine(0, terms))
+        at = self.body.sum(self.stage.at)
         target = self.stage.target
         name = f"y{-target.number}" if target else self.params.pointer(len(self.problem.operands))
         self.body.store_at(f"{name}[{at.text}]", self.stage.dtype, e)
