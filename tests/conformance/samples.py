@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,18 @@ from bessemer.device.cpu import KERNEL, Library, NativeStep, StepTable, aligned_
 from bessemer.ir import fold
 from bessemer.ir.graph import TensorType
 from bessemer.ir.opdef import OPS, Fusion, InferContext, Sample
-from bessemer.kernels.base import TACTICS, TRANSFORMS, WORKSPACE, Config, Int, KernelCode, Operand, Problem, of_language
+from bessemer.kernels.base import (
+    TACTICS,
+    TRANSFORMS,
+    WORKSPACE,
+    Config,
+    Int,
+    Into,
+    KernelCode,
+    Operand,
+    Problem,
+    of_language,
+)
 from bessemer.targets.c_compiler import compile_objects, link_objects
 from bessemer.targets.cpu import CpuTarget, interpreter, source_of
 from bessemer.tune.oracle import as_values
@@ -93,6 +104,16 @@ def candidates(problems: Sequence[Asked], target: CpuTarget) -> list[Candidate]:
     return found
 
 
+def in_columns(problems: Sequence[Asked], rng: np.random.Generator) -> list[Asked]:
+    """The problems with their output in columns of a wider tensor, which start and end anywhere."""
+    out = []
+    for one in (p for p in problems if p.problem.outputs[0].rank):
+        (before, after), cols = rng.integers(0, 20, 2), evaluate(one.problem.outputs[0].shape[-1], {})
+        into = Into(int(before), int(before + cols + after))
+        out.append(replace(one, label=f"{one.label} in {into}", problem=replace(one.problem, into=into)))
+    return out
+
+
 def compiled(found: Sequence[Candidate], target: CpuTarget) -> Library:
     """One shared object of all candidates."""
     sources = list(dict.fromkeys([interpreter(), *(source_of(c.code) for c in found)]))
@@ -109,7 +130,7 @@ def run(candidate: Candidate, library: Library, threads: int) -> list[np.ndarray
     for pack in code.packs:
         operands[pack.operand] = TRANSFORMS.get(pack.transform).apply(operands[pack.operand], *pack.params)
     inputs = [_aligned(np.ascontiguousarray(a)) for a in operands]
-    blocks = [_guarded(evaluate(n, {})) for n in (*(t.nbytes for t in problem.outputs), code.workspace)]
+    blocks = [_guarded(evaluate(n, {})) for n in (*(t.nbytes for t in problem.written), code.workspace)]
     places = [*(a.ctypes.data for a in inputs), *(b.ctypes.data + GUARD for b in blocks)]
     pointers: list[int] = []
     integers: list[int] = []
@@ -130,10 +151,16 @@ def run(candidate: Candidate, library: Library, threads: int) -> list[np.ndarray
     table.close()
     for block in blocks:
         assert (block[:GUARD] == POISON).all() and (block[-GUARD:] == POISON).all(), "wrote outside its memory"
-    return [
+    outputs = [
         block[GUARD:-GUARD].view(t.dtype.numpy).reshape(tuple(evaluate(d, {}) for d in t.shape))
-        for block, t in zip(blocks, problem.outputs)
+        for block, t in zip(blocks, problem.written)
     ]
+    if problem.into is not None:
+        start, end = problem.into.start, problem.into.start + evaluate(problem.outputs[0].shape[-1], {})
+        for beside in (outputs[0][..., :start], outputs[0][..., end:]):
+            assert set(np.ascontiguousarray(beside).tobytes()) <= {POISON}, f"{candidate} wrote beside its columns"
+        outputs[0] = outputs[0][..., start:end]
+    return outputs
 
 
 def _aligned(a: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import pytest
 from bessemer.ir.opdef import OPS, Fusion
 from bessemer.targets.cpu import LEVELS, NEEDS, CpuTarget, cpu_flags
 from bessemer.tune.oracle import TOLERANCE, error_of
-from tests.conformance.samples import asked, candidates, compiled, run
+from tests.conformance.samples import asked, candidates, compiled, in_columns, run
 
 BEST, *OTHERS = [level for level in LEVELS if cpu_flags() >= NEEDS[level]]
 ARCHS = [BEST, *(pytest.param(level, marks=pytest.mark.slow) for level in OTHERS)]
@@ -22,7 +22,9 @@ HAVE_KERNELS = [n for n in OPS if OPS.get(n).samples and (OPS.get(n).compute or 
 def test_every_kernel_for_the_samples_of(name: str, arch: str) -> None:
     seed = int(np.random.default_rng().integers(1 << 30))
     target = CpuTarget(arch, threads=2, optimise=False)
-    found = candidates(list(asked(name, np.random.default_rng([seed, zlib.crc32(name.encode())]))), target)
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    problems = list(asked(name, rng))
+    found = candidates([*problems, *in_columns(problems, rng)], target)
     library = compiled(found, target)
     wrong = []
     for candidate in found:
