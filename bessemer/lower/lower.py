@@ -75,7 +75,7 @@ class _Lowering:
             joins = [u for u in units if not isinstance(u, Group) and divided.get(u.outputs[0])]
             lost = [join.outputs[0] for join in joins if not self._pays(graph, join, groups)]
             if not lost:
-                self.joins.update((part, join) for join in joins for part in self._made(graph, join))
+                self.joins.update((part, join) for join in joins for part in self._made(graph, join) if part in groups)
                 return units
             divided.update(dict.fromkeys(lost, False))
 
@@ -93,7 +93,8 @@ class _Lowering:
         """Whether writing the parts one by one takes less time than one kernel that copies all of them.
 
         A part that ends a sum takes no other kernel than it would have without, each of the others takes one."""
-        ends_sum = {p for p in self._made(graph, join) if groups[p].core and self._placed(graph, groups[p], join)}
+        made = {part: groups[part] for part in self._made(graph, join) if part in groups}
+        ends_sum = {part for part, g in made.items() if g.core is not None and self._placed(graph, g, join) is not None}
         others = [self._copy(graph, join, part).problem for part in join.inputs if part not in ends_sum]
         whole = copying(self.types[join.outputs[0]], False, None, graph.ranges)
         return bool(ends_sum) and sum(self.estimate(p) or 0.0 for p in others) < (self.estimate(whole) or 0.0)

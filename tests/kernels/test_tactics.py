@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from bessemer.core import dtype as dt
+from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
-from bessemer.kernels.base import TACTICS, Operand, Problem
+from bessemer.kernels.base import TACTICS, Into, Operand, Problem, of_language
 from bessemer.targets.base import resolve
 
 
@@ -14,6 +16,21 @@ def test_names_begin_with_the_language() -> None:
     tactics = TACTICS.discover()
     assert {"c_gemm", "triton_gemm"} <= set(tactics)
     assert [t.name for t in tactics.values() if not re.fullmatch(rf"{t.language}(_[a-z0-9]+)+", t.name)] == []
+
+
+def test_kernels_for_gpus_write_whole_tensors() -> None:
+    x, w = TensorType(dt.f16, (2, 8, 8, 16)), TensorType(dt.f16, (16, 16, 1, 1))
+    attrs = {"layout": "NHWC", "groups": 1, **dict.fromkeys(("strides", "dilations"), (1, 1)), "pads": (0,) * 4}
+    conv = Problem("conv", (Operand(x), Operand(w, True)), (x,), tuple(sorted(attrs.items())), 2, x)
+    copy = ex.ComputeDef(x.shape, x.dtype, ex.load(0, ex.out_axes(4), x.dtype))
+    group = Problem("group", (Operand(x),), (x,), body=copy)
+    target = resolve("cuda:sm_90")
+    for problem in (conv, group):
+        taking = [t for t in of_language(TACTICS.discover(), target.languages) if t.applicable(problem, target) is None]
+        assert taking
+        for tactic in taking:
+            reason = tactic.applicable(replace(problem, into=Into(0, 32)), target)
+            assert reason is not None and reason.text == "writes whole tensors, not columns of wider ones", tactic.name
 
 
 def test_problems_of_another_op_are_told_apart() -> None:

@@ -38,10 +38,17 @@ def run(lowered: Lowered, inputs: Mapping[str, np.ndarray], env: Mapping[str, in
         match item:
             case KernelItem():
                 results = answer(item.problem, [value(v) for v in item.operands], env)
-                for name, result in zip(item.outputs, results, strict=True):
+                for name, result, type_ in zip(item.outputs, results, item.problem.written, strict=True):
                     t = lowered.types[name]
-                    assert result.shape == tuple(evaluate(d, env) for d in t.shape)
-                    values[name] = stored(np.asarray(result), t.dtype)
+                    whole = tuple(evaluate(d, env) for d in t.shape)
+                    assert whole == tuple(evaluate(d, env) for d in type_.shape)
+                    if item.problem.into is None:
+                        assert result.shape == whole
+                        values[name] = stored(np.asarray(result), t.dtype)
+                    else:
+                        start = item.problem.into.start
+                        into = values.setdefault(name, np.full(whole, -77, t.dtype.numpy))
+                        into[..., start : start + result.shape[-1]] = stored(np.asarray(result), t.dtype)
             case HostItem(node=node):
                 types = [lowered.types[i] if i else None for i in node.inputs]
                 arrays = [value(i) if i else None for i in node.inputs]

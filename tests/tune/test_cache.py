@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from bessemer.core.dim import sym
 from bessemer.core.errors import TimingCacheError
 from bessemer.core.interval import Range
+from bessemer.kernels.base import Into
 from bessemer.passes.ranges import Measured
 from bessemer.tune.cache import Entry, Seen, TimingCache, entry_key, read_lines
 from tests.tune.fakes import FakeTactic, entry, problem
@@ -196,6 +197,9 @@ def test_the_key_changes_with_every_part() -> None:
             replace(problem(), attrs=(("transpose_a", True), ("transpose_b", False))), tactic, {"tile": 8}, device
         ),
         entry_key(replace(problem(), operands=problem().operands[::-1]), tactic, {"tile": 8}, device),
+        entry_key(replace(problem(), into=Into(0, 16)), tactic, {"tile": 8}, device),
+        entry_key(replace(problem(), into=Into(8, 16)), tactic, {"tile": 8}, device),
+        entry_key(replace(problem(), into=Into(8, 24)), tactic, {"tile": 8}, device),
         entry_key(problem(), FakeTactic("gemm2"), {"tile": 8}, device),
         entry_key(problem(), FakeTactic("gemm", version=2), {"tile": 8}, device),
         entry_key(problem(), tactic, {"tile": 16}, device),

@@ -11,7 +11,7 @@ import pytest
 from bessemer.core import dtype as dt
 from bessemer.core.dim import sym
 from bessemer.ir.graph import TensorType
-from bessemer.kernels.base import WORKSPACE, Config, Int, KernelCode, Launch, Limits, Pack, Problem, Ptr
+from bessemer.kernels.base import WORKSPACE, Config, Int, Into, KernelCode, Launch, Limits, Pack, Problem, Ptr
 from bessemer.targets.cpu import cpu_target
 from bessemer.tune import measure_cpu
 from bessemer.tune.cache import TimingCache
@@ -84,6 +84,16 @@ def test_each_failure_costs_only_itself(measurer: CpuMeasurer) -> None:
     assert first.us and last.us and first.error is None and last.error is None
     for found, (body, expected) in zip(failed, FAILURES.items(), strict=True):
         assert found.us is None and expected in (found.error or ""), (body, found)
+
+
+def test_nothing_beside_the_columns_of_a_wider_tensor_is_written(measurer: CpuMeasurer) -> None:
+    asked = replace(problem(), into=Into(3, 16))
+    product = PRODUCT.replace("SCALE", "1").replace("begin; i < end", "0; i < 8")
+    body = product.replace("c[i * 8 + j]", "c[i * 16 + j + 3]")
+    bodies = ["", "    c[2] = 1;\n", "    c[16 + 11] = 1;\n", "    c[8 * 16 - 1] = 1;\n", "    c[4] += 1;\n"]
+    found = measurer.measure(asked, [replace(candidate(body + more), problem=asked) for more in bodies])
+    assert found[0].us and [f.error for f in found[:4]] == [None, *["wrote outside its buffers"] * 3]
+    assert "wrong result" in (found[4].error or "")
 
 
 def test_where_all_fail_all_are_told(measurer: CpuMeasurer) -> None:
