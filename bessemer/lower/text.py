@@ -11,6 +11,8 @@ def lowered_text(lowered: Lowered) -> str:
     for item in lowered.items:
         if isinstance(item, KernelItem):
             outs = ", ".join(f"%{o}: {lowered.types[o]}" for o in item.outputs)
+            if item.problem.into is not None:
+                outs += f" from column {item.problem.into.start}"
             ins = ", ".join(f"%{o}" for o in item.operands)
             lines.append(f"kernel {outs} = {'+'.join(n.op for n in item.nodes)}({ins})")
         elif isinstance(item, HostItem):
