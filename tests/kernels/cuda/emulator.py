@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,54 +26,7 @@ MEMORY = "extern __shared__ __align__(1024) unsigned char memory[];"
 PRODUCT = r"inline void (\w+)\(float \(&sums\)\[(\d+)\], uint64_t a, uint64_t b(, bool keep)?\) \{.*?\n\}\n"
 OF_REGISTERS = r"inline void (\w+)\(float \(&sums\)\[(\d+)\], const uint32_t \*a, uint64_t b\) \{.*?\n\}\n"
 MAP_WORDS = 18  # of 8 bytes
-MAIN = r"""
-struct Value {
-    void *pointer;
-    int64_t number;
-
-    template <class T> operator T *() const { return static_cast<T *>(pointer); }
-
-    operator int() const { return static_cast<int>(number); }
-
-    operator int64_t() const { return number; }
-
-    operator TensorMap() const {
-        TensorMap map;
-        memcpy(&map, header, sizeof(map));
-        map.elements = static_cast<const uint16_t *>(pointer);
-        return map;
-    }
-
-    int64_t header[sizeof(TensorMap) / 8];
-};
-
-int main(int, char **argv) {
-    FILE *file = fopen(argv[1], "r+b");
-    std::vector<Value> values(COUNT);
-    std::vector<int64_t> sizes(COUNT);
-    for (int k = 0; k < COUNT; k++) {
-        int64_t head[2];  // bytes of a buffer, or -1, and a number; then the numbers of a map, or zeros
-        if (fread(head, 8, 2, file) != 2 || fread(values[k].header, sizeof(TensorMap), 1, file) != 1)
-            fail("short input");
-        values[k].number = head[1];
-        sizes[k] = head[0];
-        if (head[0] < 0)
-            continue;
-        values[k].pointer = aligned_alloc(256, (head[0] + 255) / 256 * 256);
-        if (static_cast<int64_t>(fread(values[k].pointer, 1, head[0], file)) != head[0])
-            fail("short input");
-        values[k].pointer = static_cast<char *>(values[k].pointer) + GUARD_BYTES;
-    }
-    launch({GRID_X, GRID_Y, GRID_Z}, CLUSTER, THREADS_OF_BLOCK, [&] { kernel(VALUES); });
-    rewind(file);
-    for (int k = 0; k < COUNT; k++) {
-        fseek(file, 16 + sizeof(TensorMap), SEEK_CUR);
-        if (sizes[k] >= 0)
-            fwrite(static_cast<char *>(values[k].pointer) - GUARD_BYTES, 1, sizes[k], file);
-    }
-    return fclose(file);
-}
-"""
+HERE = Path(__file__).parent
 
 
 def emulate(
@@ -79,7 +36,6 @@ def emulate(
     env = dict(env or {})
     (launch,) = code.launches
     buffers = buffers_of(problem, code, operands, env)
-    program = _built(code.text, launch, env, folder)
     data = folder / "buffers"
     with data.open("wb") as file:
         for arg in launch.args:
@@ -88,13 +44,17 @@ def emulate(
             else:
                 whole = GUARD + buffers[arg.operand][0] + GUARD
                 file.write(_head(len(whole), 0, arg.map.at(env) if isinstance(arg, Map) else None) + whole)
-    ran = subprocess.run([program, str(data)], capture_output=True, text=True, timeout=240)
+    options = dict(launch.options)
+    grid = [*(evaluate(d, env) for d in launch.grid), 1, 1][:3]
+    numbers = [*grid, options["cluster"], 32 * options["warps"], len(GUARD)]
+    command = [_program(code.text, len(launch.args)), data, *map(str, numbers)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert ran.returncode == 0, f"{ran.returncode}: {ran.stderr}"
     return _outputs(problem, launch, data.read_bytes(), env)
 
 
 def _head(size: int, number: int, m: TensorMap | None = None) -> bytes:
-    """What goes before an argument's bytes: see MAIN, and TensorMap of emulator.h."""
+    """What goes before an argument's bytes: see main of emulator.cpp, and TensorMap of emulator.h."""
     numbers = [0] * MAP_WORDS
     if m is not None:
         w = m.window or Window((0, 0), (0, 0), (1, 1))
@@ -104,22 +64,36 @@ def _head(size: int, number: int, m: TensorMap | None = None) -> bytes:
     return np.array([size, number, *numbers], np.int64).tobytes()
 
 
-def _built(text: str, launch: Launch, env: Mapping[str, int], folder: Path) -> Path:
-    options = dict(launch.options)
-    gx, gy, gz = ([evaluate(d, env) for d in launch.grid] + [1, 1])[:3]
-    numbers = {
-        "COUNT": len(launch.args), "GUARD_BYTES": len(GUARD), "GRID_X": gx, "GRID_Y": gy, "GRID_Z": gz,
-        "CLUSTER": options["cluster"], "THREADS_OF_BLOCK": 32 * options["warps"],
-        "VALUES": ", ".join(f"values[{k}]" for k in range(len(launch.args))),
-    }  # fmt: skip
-    main = re.sub(r"\b[A-Z][A-Z_]+\b", lambda m: str(numbers.get(m.group(0), m.group(0))), MAIN)
-    source, program = folder / "kernel.cpp", folder / "kernel"
-    source.write_text(host_text(text) + main)
-    head = Path(__file__).with_name("emulator.h")
-    command = ["g++", "-std=c++20", "-O1", "-w", "-pthread", "-include", str(head), str(source), "-o", str(program)]
-    built = subprocess.run(command, capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr
+@cache
+def _program(text: str, args: int) -> Path:
+    """The program of a kernel of `args` arguments: compiled once for all sizes that are arguments."""
+    source = _folder() / f"{sha256(text.encode()).hexdigest()}.cpp"
+    values = ", ".join(f"values[{k}]" for k in range(args))
+    source.write_text(f"{host_text(text)}\nvoid kernel_of(const Value *values) {{ kernel({values}); }}\n")
+    program = source.with_suffix("")
+    _compile("-include", HERE / "emulator.h", source, _gpu(), "-o", program)
     return program
+
+
+@cache
+def _gpu() -> Path:
+    """What all programs have in common, which takes longer to compile than a kernel."""
+    library = _folder() / "emulator.o"
+    _compile("-c", HERE / "emulator.cpp", "-o", library)
+    return library
+
+
+@cache
+def _folder() -> Path:
+    """Where this process has its programs."""
+    folder = TemporaryDirectory(prefix="emulator-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
+def _compile(*args: str | Path) -> None:
+    built = subprocess.run(["g++", "-std=c++20", "-O1", "-w", "-pthread", *args], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
 
 
 def host_text(text: str) -> str:
@@ -133,9 +107,10 @@ def host_text(text: str) -> str:
     }
     kind = "bf16" if "f32.bf16.bf16" in text else "f16"
     text = re.sub(PRODUCT, rf"inline void \1(float (&sums)[\2], uint64_t a, uint64_t b, bool keep = true) {{ "
-                  rf"product_by_thread(sums, a, b, keep, f32_of_{kind}); }}\n", text, flags=re.S)  # fmt: skip
+                  rf"product_by_thread(sums, \2, a, b, keep, f32_of_{kind}); }}\n", text, flags=re.S)  # fmt: skip
     text = re.sub(OF_REGISTERS, rf"inline void \1(float (&sums)[\2], const uint32_t *a, uint64_t b) {{ "
-                  rf"product_of_registers_by_thread(sums, a, b, f32_of_{kind}); }}\n", text, flags=re.S)  # fmt: skip
+                  rf"product_of_registers_by_thread(sums, \2, a, b, f32_of_{kind}); }}\n",
+                  text, flags=re.S)  # fmt: skip
     text = text.replace(MEMORY, "unsigned char *const memory = own->memory;")
     return scalar.device_words(c_scalar.called(f"{text} f32_of_{kind}(", known)) + text
 
