@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import mmap
-import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,12 +18,16 @@ from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import WORKSPACE, Int, KernelCode, Operand, Problem, Ptr, Tactic
 from bessemer.kernels.c import weights
+from tests.kernels.compiled import compiled
 
 FLAGS = {
     "avx512": ("-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"),
     "avx2": ("-mavx2", "-mfma"),
     "scalar": (),
 }
+COMPILER = tuple(
+    "gcc -std=gnu11 -O3 -fPIC -ffp-contract=fast -fno-math-errno -Wall -Werror -Wno-unused-function".split()
+)
 PAGE = mmap.PAGESIZE
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -54,16 +55,10 @@ def supported() -> tuple[str, ...]:
 @functools.cache
 def library(text: str, arch: str) -> ctypes.CDLL:
     """The shared object of a kernel's text."""
-    folder = Path(tempfile.gettempdir()) / f"bessemer-kernels-{hashlib.sha256((arch + text).encode()).hexdigest()[:24]}"
-    binary = folder / "k.so"
-    if not binary.exists():
-        folder.mkdir(exist_ok=True)
-        (folder / "k.c").write_text(text)
-        flags = "-std=gnu11 -O3 -ffp-contract=fast -fno-math-errno -Wall -Werror -Wno-unused-function -shared -fPIC"
-        command = ["gcc", *flags.split(), *FLAGS[arch], "-o", str(binary), str(folder / "k.c"), "-lm"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    return ctypes.CDLL(str(binary))
+    command = (*COMPILER, *FLAGS[arch], "-x")
+    intrinsics = "#include <immintrin.h>\n"  # to read it is half of what a kernel takes
+    header = compiled([*command, "c-header", "source"], intrinsics, ".h.gch").with_suffix("")
+    return ctypes.CDLL(str(compiled([*command, "c", "-include", header, "-shared", "source", "-lm"], text)))
 
 
 class Guarded:

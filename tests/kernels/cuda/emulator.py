@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
-from functools import cache
-from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,6 +15,7 @@ from bessemer.core.tensor_map import TensorMap, Window
 from bessemer.kernels.base import Int, KernelCode, Launch, Map, Problem
 from bessemer.kernels.c import scalar as c_scalar
 from bessemer.kernels.cuda import scalar
+from tests.kernels.compiled import compiled
 from tests.kernels.triton.harness import GUARD, array_of, buffers_of
 
 Array = np.ndarray[Any, Any]
@@ -27,6 +24,7 @@ PRODUCT = r"inline void (\w+)\(float \(&sums\)\[(\d+)\], uint64_t a, uint64_t b(
 OF_REGISTERS = r"inline void (\w+)\(float \(&sums\)\[(\d+)\], const uint32_t \*a, uint64_t b\) \{.*?\n\}\n"
 MAP_WORDS = 18  # of 8 bytes
 HERE = Path(__file__).parent
+COMPILER = ("g++", "-std=c++20", "-O1", "-w", "-pthread")
 
 
 def emulate(
@@ -64,36 +62,14 @@ def _head(size: int, number: int, m: TensorMap | None = None) -> bytes:
     return np.array([size, number, *numbers], np.int64).tobytes()
 
 
-@cache
 def _program(text: str, args: int) -> Path:
-    """The program of a kernel of `args` arguments: compiled once for all sizes that are arguments."""
-    source = _folder() / f"{sha256(text.encode()).hexdigest()}.cpp"
+    """The program of a kernel of `args` arguments, for all sizes that are arguments."""
     values = ", ".join(f"values[{k}]" for k in range(args))
-    source.write_text(f"{host_text(text)}\nvoid kernel_of(const Value *values) {{ kernel({values}); }}\n")
-    program = source.with_suffix("")
-    _compile("-include", HERE / "emulator.h", source, _gpu(), "-o", program)
-    return program
-
-
-@cache
-def _gpu() -> Path:
-    """What all programs have in common, which takes longer to compile than a kernel."""
-    library = _folder() / "emulator.o"
-    _compile("-c", HERE / "emulator.cpp", "-o", library)
-    return library
-
-
-@cache
-def _folder() -> Path:
-    """Where this process has its programs."""
-    folder = TemporaryDirectory(prefix="emulator-")
-    atexit.register(folder.cleanup)
-    return Path(folder.name)
-
-
-def _compile(*args: str | Path) -> None:
-    built = subprocess.run(["g++", "-std=c++20", "-O1", "-w", "-pthread", *args], capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr
+    gpu = compiled(
+        [*COMPILER, "-I", HERE, "-c", "-x", "c++", "source"], HERE.joinpath("emulator.cpp").read_text(), ".o"
+    )
+    command = [*COMPILER, gpu, "-include", HERE / "emulator.h", "-x", "c++", "source"]
+    return compiled(command, f"{host_text(text)}\nvoid kernel_of(const Value *values) {{ kernel({values}); }}\n")
 
 
 def host_text(text: str) -> str:
