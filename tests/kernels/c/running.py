@@ -14,7 +14,7 @@ from bessemer.core.dim import evaluate
 from bessemer.device.cpu import KERNEL, Library, NativeStep, StepTable
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import TRANSFORMS, WORKSPACE, Config, Int, KernelCode, Problem, Ptr, Tactic
-from bessemer.targets.cpu import CpuTarget
+from bessemer.targets.cpu import CpuTarget, LinkedObject
 from tests.kernels.c.harness import Guarded
 
 Array = np.ndarray
@@ -24,11 +24,11 @@ def shape_of(t: TensorType, env: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(evaluate(d, env) for d in t.shape)
 
 
-def run_code(
-    target: CpuTarget, problem: Problem, code: KernelCode, arrays: Sequence[Array], env: Mapping[str, int] | None = None
-) -> list[Array]:
-    """All outputs of `code`; bf16 as bits."""
-    env = env or {}
+def _run(
+    target: CpuTarget, linked: LinkedObject, problem: Problem, code: KernelCode, arrays: Sequence[Array],
+    env: Mapping[str, int],
+) -> list[Array]:  # fmt: skip
+    """All outputs of `code`; bf16 as float32."""
     packed = list(arrays)
     for pack in code.packs:
         packed[pack.operand] = TRANSFORMS.get(pack.transform).apply(arrays[pack.operand], *pack.params)
@@ -39,7 +39,6 @@ def run_code(
     shapes = [shape_of(t, env) for t in problem.outputs]
     outputs = [Guarded(int(np.prod(s)) * t.dtype.itemsize) for s, t in zip(shapes, problem.outputs)]
     work = Guarded(-(-evaluate(code.workspace, env) // 64) * 64)
-    linked = target.link([(problem, code)])
     symbols = [linked.placement(problem, code, launch).symbol for launch in code.launches]
     pointers: list[int] = []
     integers: list[int] = []
@@ -59,17 +58,28 @@ def run_code(
     table.close()
     for buffer in (*inputs, *outputs, work):
         buffer.check()
-    return [b.bytes.view(t.dtype.numpy).reshape(s).copy() for b, t, s in zip(outputs, problem.outputs, shapes)]
+    found = [b.bytes.view(t.dtype.numpy).reshape(s).copy() for b, t, s in zip(outputs, problem.outputs, shapes)]
+    return [dt.from_bf16(a) if t.dtype == dt.bf16 else a for a, t in zip(found, problem.outputs)]
+
+
+def run_all(
+    tactic: Tactic, asked: Sequence[tuple[Problem, Sequence[Array]]], arch: str, *, threads: int = 2,
+    config: Config | None = None, env: Mapping[str, int] | None = None,
+) -> list[list[Array]]:  # fmt: skip
+    """All outputs of each problem by `tactic`, which must apply, from one library of all kernels; bf16 as float32."""
+    target, codes = CpuTarget(arch, threads), []
+    for problem, _ in asked:
+        reason = tactic.applicable(problem, target)
+        assert reason is None, reason
+        chosen = config if config is not None else tactic.configs(problem, target)[0]
+        codes.append((problem, tactic.emit(problem, target, chosen)))
+    linked = target.link(codes)
+    return [_run(target, linked, *code, arrays, env or {}) for code, (_, arrays) in zip(codes, asked)]
 
 
 def run(
     tactic: Tactic, problem: Problem, arrays: Sequence[Array], arch: str, *, threads: int = 2,
     config: Config | None = None, env: Mapping[str, int] | None = None,
 ) -> list[Array]:  # fmt: skip
-    """All outputs of the problem by `tactic`, which must apply; bf16 as float32."""
-    target = CpuTarget(arch, threads)
-    reason = tactic.applicable(problem, target)
-    assert reason is None, reason
-    code = tactic.emit(problem, target, config if config is not None else tactic.configs(problem, target)[0])
-    found = run_code(target, problem, code, arrays, env)
-    return [dt.from_bf16(a) if t.dtype == dt.bf16 else a for a, t in zip(found, problem.outputs)]
+    """All outputs of one problem."""
+    return run_all(tactic, [(problem, arrays)], arch, threads=threads, config=config, env=env)[0]

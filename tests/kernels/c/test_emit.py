@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -17,20 +18,32 @@ from bessemer.kernels.base import Int, Operand, Problem, Ptr
 from bessemer.kernels.c.emit import row_epilogue
 from bessemer.kernels.c.group import Group
 from tests.kernels.c.harness import Guarded, library, supported
-from tests.kernels.c.running import run
+from tests.kernels.c.running import run_all
 
 ARCHS = pytest.mark.parametrize("arch", supported())
 CORNERS = np.array([0.0, -0.0, np.nan, np.inf, -np.inf, 1e-40, -1e-40, 3e38, -3e38, 1.0, -1.0, 0.5, -0.5])
 
 
-def apply(e: ex.Expr, arrays: list[np.ndarray], out: DType, arch: str) -> np.ndarray:
-    """`e` of elements of 1-d arrays (bf16 as bits in uint16 arrays of operands whose loads say so)."""
+Applied = tuple[ex.Expr, list[np.ndarray], DType]
+
+
+def _problem(e: ex.Expr, arrays: list[np.ndarray], out: DType) -> Problem:
     loads = {n.operand: n.dtype for n in exprtree.walk(e) if isinstance(n, ex.Load)}
     types = [TensorType(loads[k], a.shape) for k, a in enumerate(arrays)]
     result = TensorType(out, arrays[0].shape)
     body = ex.ComputeDef(result.shape, out, ex.cast(e, out))
-    problem = Problem("group", tuple(Operand(t) for t in types), (result,), body=body)
-    return run(Group(), problem, arrays, arch, threads=1)[0]
+    return Problem("group", tuple(Operand(t) for t in types), (result,), body=body)
+
+
+def apply_all(asked: Sequence[Applied], arch: str) -> list[np.ndarray]:
+    """Each expression of elements of its 1-d arrays (bf16 as bits in uint16 arrays of operands whose loads say so)."""
+    found = run_all(Group(), [(_problem(*one), one[1]) for one in asked], arch, threads=1)
+    return [result for (result,) in found]
+
+
+def apply(e: ex.Expr, arrays: list[np.ndarray], out: DType, arch: str) -> np.ndarray:
+    """One of them."""
+    return apply_all([(e, arrays, out)], arch)[0]
 
 
 def x(k: int, dtype: DType) -> ex.Expr:
@@ -139,17 +152,21 @@ def test_integers_wrap_and_never_trap(dtype: DType, arch: str) -> None:
     a = rng.integers(info.min, info.max, 403, dtype=dtype.numpy, endpoint=True)
     a[::40] = info.min
     small = rng.integers(0 if dtype.kind == "u" else -9, 12, 403).astype(dtype.numpy)
+    least, minus = np.full(403, info.min, dtype.numpy), np.full(403, -1).astype(dtype.numpy)
+    asked, wanted = list[Applied](), []
     for fn in INTEGER_FUNCTIONS:
         b = np.abs(small) if fn in ("shl", "shr") else small
         e = ex.call(fn, x(0, dtype), x(1, dtype))
+        asked.append((e, [a, b], e.dtype))
         with np.errstate(all="ignore"):
-            wanted = np.asarray(scalar.FUNCTIONS[fn](a, b)).astype(e.dtype.numpy)
-        np.testing.assert_array_equal(apply(e, [a, b], e.dtype, arch), wanted, err_msg=fn)
-    least, minus = np.full(403, info.min, dtype.numpy), np.full(403, -1).astype(dtype.numpy)
+            wanted.append(np.asarray(scalar.FUNCTIONS[fn](a, b)).astype(e.dtype.numpy))
     for fn in DIVISIONS:
-        assert not apply(ex.call(fn, x(0, dtype), x(1, dtype)), [a, a * 0], dtype, arch).any()
-        of_least = apply(ex.call(fn, x(0, dtype), x(1, dtype)), [least, minus], dtype, arch)
-        assert (of_least == (info.min if fn in ("div", "floordiv") else 0)).all()
+        e = ex.call(fn, x(0, dtype), x(1, dtype))
+        asked += [(e, [a, a * 0], dtype), (e, [least, minus], dtype)]
+        wanted += [a * 0, np.full_like(least, info.min if fn in ("div", "floordiv") else 0)]
+    names = [*INTEGER_FUNCTIONS, *(f"{fn} by {b}" for fn in DIVISIONS for b in (0, -1))]
+    for name, got, want in zip(names, apply_all(asked, arch), wanted, strict=True):
+        np.testing.assert_array_equal(got, want, err_msg=name)
 
 
 @ARCHS
