@@ -86,9 +86,15 @@ TACTICS: list[tuple[Tactic, Case]] = [
 ]
 
 
-@pytest.mark.parametrize("arch", supported())
-@pytest.mark.parametrize("name", EPILOGUES)
-@pytest.mark.parametrize("tactic,case", TACTICS, ids=lambda v: getattr(v, "name", None))
+# Every tactic with every epilogue; ISA levels in turns, so that each level has all tactics and all epilogues.
+CONVS = [
+    pytest.param(tactic, case, name, supported()[(i + j) % len(supported())], id=f"{tactic.name}-{i}-{name}")
+    for i, (tactic, case) in enumerate(TACTICS)
+    for j, name in enumerate(EPILOGUES)
+]
+
+
+@pytest.mark.parametrize(("tactic", "case", "name", "arch"), CONVS)
 def test_conv(tactic: Tactic, case: Case, name: str, arch: str) -> None:
     expr, twin, _ = EPILOGUES[name]
     problem, arrays, want = case.build(3)

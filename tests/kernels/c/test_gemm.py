@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -24,14 +26,18 @@ def close(got: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
     assert (np.abs(got - want) / scale).max(initial=0) < 2e-6
 
 
-@pytest.mark.parametrize("arch", supported())
-@pytest.mark.parametrize(
-    "m,k,n", [(1, 1, 1), (7, 3, 5), (49, 33, 64), (13, 64, 65), (6, 700, 17), (130, 5, 200), (0, 4, 4), (3, 0, 9)]
-)
-@pytest.mark.parametrize("constant", [True, False])
-@pytest.mark.parametrize("transpose", [(False, False), (True, False), (False, True), (True, True)])
-def test_sizes(arch: str, m: int, k: int, n: int, constant: bool, transpose: tuple[bool, bool]) -> None:
-    ta, tb = transpose
+SIZES = [(1, 1, 1), (7, 3, 5), (49, 33, 64), (13, 64, 65), (6, 700, 17), (130, 5, 200), (0, 4, 4), (3, 0, 9)]
+FLAGS = [*itertools.product([False, True], repeat=3)]
+# Every size with all flags; ISA levels in turns, so that each level has all sizes and all flags.
+PRODUCTS = [
+    (supported()[(i + j) % len(supported())], *size, *flags)
+    for i, size in enumerate(SIZES)
+    for j, flags in enumerate(FLAGS)
+]
+
+
+@pytest.mark.parametrize("arch,m,k,n,constant,ta,tb", PRODUCTS)
+def test_sizes(arch: str, m: int, k: int, n: int, constant: bool, ta: bool, tb: bool) -> None:
     a, b = normal(m, k), normal(k, n)
     stored = (np.ascontiguousarray(a.T) if ta else a, np.ascontiguousarray(b.T) if tb else b)
     p = matmul_problem(

@@ -41,17 +41,30 @@ def check(c: Case, chosen: Config, folder: Path, env: dict[str, int] | None = No
     assert_right(c, [got])
 
 
-@pytest.mark.parametrize("dtype", [dt.f16, dt.bf16], ids=str)
-@pytest.mark.parametrize("chosen", [config(1, 1), config(1, 4, repeat=4), config(2, 2, 128), config(4, 2)])
-@pytest.mark.parametrize("kernel", [(3, 3), (5, 5)])
+TILES = [config(1, 1), config(1, 4, repeat=4), config(2, 2, 128), config(4, 2)]
+WINDOWS = [((2, 2), (1, 1)), ((2, 1), (1, 1)), ((1, 1), (2, 3)), ((2, 3), (3, 2))]  # strides and dilations
+
+
+# Every tile with every filter, and dtypes in turns, so that each has all of both; windows the same with two tiles.
+@pytest.mark.parametrize(
+    ("kernel", "chosen", "dtype"),
+    [((k, k), c, (dt.f16, dt.bf16)[(i + j) % 2]) for i, k in enumerate((3, 5)) for j, c in enumerate(TILES)],
+    ids=str,
+)
 def test_tiles(kernel: tuple[int, int], chosen: Config, dtype: DType, tmp_path: Path) -> None:
     pads = (kernel[0] // 2,) * 4
     check(depthwise((2, 24, 7, 10), kernel, dtype, pads=pads), chosen, tmp_path)
 
 
-@pytest.mark.parametrize("chosen", [config(1, 4), config(2, 2)])
-@pytest.mark.parametrize("strides,dilations", [((2, 2), (1, 1)), ((2, 1), (1, 1)), ((1, 1), (2, 3)), ((2, 3), (3, 2))])
-@pytest.mark.parametrize("kernel", [(3, 3), (2, 5)])
+@pytest.mark.parametrize(
+    ("kernel", "strides", "dilations", "chosen"),
+    [
+        (kernel, *window, (config(1, 4), config(2, 2))[(i + j) % 2])
+        for i, kernel in enumerate(((3, 3), (2, 5)))
+        for j, window in enumerate(WINDOWS)
+    ],
+    ids=str,
+)
 def test_windows(
     kernel: tuple[int, int], strides: tuple[int, int], dilations: tuple[int, int], chosen: Config, tmp_path: Path
 ) -> None:
