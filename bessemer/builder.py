@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from bessemer import __version__
 from bessemer.core import canon
 from bessemer.core.errors import BuildError
 from bessemer.engine.engine import Engine, Weights
+from bessemer.engine.program import Equality
 from bessemer.engine.verify import verify as verify_program
 from bessemer.frontend.onnx import import_model
 from bessemer.frontend.profile import Profile
@@ -183,6 +185,7 @@ class _Build:
     cache: TimingCache = field(init=False)
     notes: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)  # nodes that stay in fp32, and why
+    equalities: tuple[Equality, ...] = ()  # of the model as imported
     started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -210,7 +213,9 @@ class _Build:
 
     def imported(self, model: str | Path | bytes | ModelProto) -> Graph:
         self.tell("import", 0, 1)
-        return import_model(model, shapes=self.options.shapes, profiles=self.options.profiles)
+        graph = import_model(model, shapes=self.options.shapes, profiles=self.options.profiles)
+        self.equalities = equalities(graph)
+        return graph
 
     def ranged(self, graph: Graph, passes: PassOptions) -> PassOptions:
         """`passes` with what fp16 cannot hold, where fp16 is asked for."""
@@ -268,7 +273,7 @@ class _Build:
         """The choices with the kernels that are fastest in their places, where they are known or a GPU can tell."""
         clock = None
         if self.options.tune == "device" and tuner.left is None:
-            inputs = lambda: generated(graph, sizes_at(graph, "opt"), "centred")  # noqa: E731
+            inputs = partial(generated, graph, sizes_at(graph, "opt"), "centred")
             clock = clock_for(self.target, assemble, inputs, self.options.log)
         budget = self.options.build_budget
         seconds = None if budget is None else budget - (time.monotonic() - self.started) - AFTER_TUNING
@@ -285,7 +290,7 @@ class _Build:
     def assembled(self, graph: Graph, lowered: Lowered, choices: Choices) -> Engine:
         compiled = self.target.link((problem, v.choice.code) for problem, found in choices.items() for v in found)
         program, parts = plan(lowered, choices, compiled.placement)
-        program = replace(program, equalities=equalities(graph))
+        program = replace(program, equalities=self.equalities)
         weights = Weights(program.weights_bytes, parts=parts)
         verify_program(program, len(compiled.blobs), weights.nbytes)
         notes = [*self.notes, *unbounded_notes(program)]

@@ -25,8 +25,8 @@ def children(e: Expr) -> tuple[Expr, ...]:
     return ()
 
 
-def walk(e: Expr) -> Iterator[Expr]:
-    """Every node, each shared node once."""
+def walk(e: Expr, inside: Callable[[Expr], bool] = lambda node: True) -> Iterator[Expr]:
+    """Every node, each shared node once; of those that `inside` does not let in, the node alone."""
     seen: set[int] = set()
     stack = [e]
     while stack:
@@ -35,7 +35,8 @@ def walk(e: Expr) -> Iterator[Expr]:
             continue
         seen.add(id(node))
         yield node
-        stack.extend(children(node))
+        if inside(node):
+            stack.extend(children(node))
 
 
 def rewrite(e: Expr, fn: Callable[[Expr], Expr | None]) -> Expr:

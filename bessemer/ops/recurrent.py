@@ -8,7 +8,7 @@ activations) are `recurrent`, a host op.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,29 +30,28 @@ def _infer(ctx: InferContext) -> tuple[TensorType, ...]:
     x, r = ctx.type(0), ctx.type(2)
     if x.rank != 3 or r.rank != 3:
         raise ValueError(f"data and recurrent weights are of rank 3, not {x.rank} and {r.rank}")
-    t, b, i = x.shape
-    dirs, _, h = r.shape
+    for name, given, shape in operand_shapes([t for t in ctx.types if t is not None], ctx.attrs):
+        if given.rank != len(shape) or any(compare(a, b, ctx.ranges)[0] is False for a, b in zip(given.shape, shape)):
+            raise ValueError(f"{name} of {given}, where {TensorType(given.dtype, shape)} goes with the data")
+    (t, b, _), (dirs, _, h) = x.shape, r.shape
     y, last = TensorType(x.dtype, (t, dirs, b, h)), TensorType(x.dtype, (dirs, b, h))
-    gates = GATES[str(ctx.attr("cell"))] * h
-    shapes = {
-        "has_bias": (dirs, 2 * gates), "has_initial_h": last.shape, "has_initial_c": last.shape, "has_lengths": (b,),
-        "has_peepholes": (dirs, 3 * h),
-    }  # fmt: skip
-    _same(ctx, 1, "weights", (dirs, gates, i))
-    _same(ctx, 2, "recurrent weights", (dirs, gates, h))
-    for k, name in enumerate(n for n in OPTIONAL if ctx.attrs.get(n)):
-        _same(ctx, 3 + k, name.removeprefix("has_"), shapes[name])
     return (y, last, last) if ctx.attr("cell") == "lstm" else (y, last)
 
 
-def _same(ctx: InferContext, k: int, what: str, shape: tuple[Dim, ...]) -> None:
-    """Kernels read operands in these sizes: ValueError where they have others. Where that is open, runs are refused
-    at which they do (see plan/equalities.py)."""
-    given = ctx.type(k)
-    if given.rank != len(shape):
-        raise ValueError(f"{what} are of rank {len(shape)}, not {given.rank}")
-    if any(compare(a, b, ctx.ranges)[0] is False for a, b in zip(given.shape, shape)):
-        raise ValueError(f"{what} are {given} where {TensorType(given.dtype, shape)} go with the data")
+def operand_shapes(
+    types: Sequence[TensorType], attrs: Mapping[str, Any]
+) -> Iterator[tuple[str, TensorType, tuple[Dim, ...]]]:
+    """Of each operand behind x: its name, its type, and the shape in which kernels read it. Where it is open whether it
+    has that shape, runs are refused at which it has not (see plan/equalities.py)."""
+    (_, b, i), (dirs, _, h) = types[0].shape, types[2].shape
+    gates = GATES[attrs["cell"]] * h
+    shapes: dict[str, tuple[Dim, ...]] = {
+        "has_bias": (dirs, 2 * gates), "has_initial_h": (dirs, b, h), "has_initial_c": (dirs, b, h),
+        "has_lengths": (b,), "has_peepholes": (dirs, 3 * h),
+    }  # fmt: skip
+    optional = [(name.removeprefix("has_"), shapes[name]) for name in OPTIONAL if attrs.get(name)]
+    for k, (name, shape) in enumerate([("weights", (dirs, gates, i)), ("recurrence", (dirs, gates, h)), *optional], 1):
+        yield name, types[k], shape
 
 
 # name: (values, alpha, beta) -> values

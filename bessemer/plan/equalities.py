@@ -12,7 +12,7 @@ from bessemer.core.dim import Dim, symbols
 from bessemer.core.interval import compare
 from bessemer.engine.program import Equality
 from bessemer.ir.graph import Graph, Node, TensorType
-from bessemer.ops.recurrent import OPTIONAL
+from bessemer.ops.recurrent import operand_shapes
 
 RECURRENT = ("lstm", "gru", "recurrent")
 
@@ -46,10 +46,5 @@ def _taken(node: Node, types: Mapping[str, TensorType]) -> Iterator[tuple[Dim, D
     if node.op == "reshape":
         yield types[node.inputs[0]].numel, types[node.outputs[0]].numel
     elif node.op in RECURRENT:
-        (_, batch, _), given = types[node.inputs[0]].shape, iter(node.inputs[3:])
-        for name in (n for n in OPTIONAL if node.attrs.get(n)):
-            shape = types[next(given)].shape
-            if name.startswith("has_initial"):
-                yield shape[1], batch
-            elif name == "has_lengths":
-                yield shape[0], batch
+        for _, given, shape in operand_shapes([types[i] for i in node.inputs if i], node.attrs):
+            yield from zip(given.shape, shape)

@@ -9,7 +9,6 @@ import pytest
 
 from bessemer.core.dim import sym
 from bessemer.core.interval import Range
-from bessemer.ir.opdef import OPS
 from bessemer.passes import simplify
 from bessemer.passes.base import PassOptions, apply
 from bessemer.passes.fusion import PATTERNS
@@ -52,10 +51,8 @@ ATTENTION: dict[str, Spelling] = {
     "swapped keys": lambda g, x: g.matmul(
         soft(g, g.matmul(heads(g, x, 5), g.transpose(heads(g, x, 6), perm=(0, 1, 3, 2)))), heads(g, x, 7)),
 }  # fmt: skip
-needs_attention = pytest.mark.skipif("attention" not in OPS, reason="there is no attention op")
 
 
-@needs_attention
 @pytest.mark.parametrize("spelling", ATTENTION.values(), ids=ATTENTION)
 def test_attention(spelling: Spelling) -> None:
     after = rewritten(lambda g, x: merged(g, spelling(g, x)), simplify.PASS, *PATTERNS, simplify.PASS, shape=(3, 6, 16))
@@ -63,7 +60,6 @@ def test_attention(spelling: Spelling) -> None:
     assert node.attrs["layout"] == "BSHD" and not {"softmax", "transpose"} & set(ops(after)), dict(ops(after))
 
 
-@needs_attention
 def test_attention_over_a_dynamic_sequence() -> None:
     g = G(b=Range(1, 8, 2), s=Range(1, 128, 5))
     x = g.input(sym("b"), sym("s"), 16)
@@ -75,7 +71,6 @@ def test_attention_over_a_dynamic_sequence() -> None:
     assert_same_numbers(before, after)
 
 
-@needs_attention
 def test_a_fully_masked_row_is_guarded() -> None:
     def guarded(g: G, x: str) -> str:
         mask = np.zeros((1, 1, 6, 6), np.float32)
@@ -86,7 +81,6 @@ def test_a_fully_masked_row_is_guarded() -> None:
     assert ops(rewritten(guarded, simplify.PASS, *PATTERNS, shape=(3, 6, 16)))["attention"] == 1
 
 
-@needs_attention
 def test_softmax_over_another_axis_is_no_attention() -> None:
     def other(g: G, x: str) -> str:
         scores = g.softmax(g.matmul(heads(g, x, 5), key_transposed(g, x)), axis=2, log=False)

@@ -77,6 +77,20 @@ def test_states_of_another_batch_are_refused(branch: bool) -> None:
         load(engine).run({"x": x, "h": np.zeros((1, 2, 8), np.float32)})
 
 
+def test_weights_of_other_sizes_than_the_data_are_refused() -> None:
+    """Weights that are inputs, of sizes that the model leaves open."""
+    cell = node("LSTM", ["x", "w", "r"], ["", "y"], hidden_size=8)
+    inputs = [value("x", [5, "b", "i"]), value("w", [1, 32, "k"]), value("r", [1, 32, 8])]
+    proto = model([cell], inputs, ["y"]).SerializeToString()
+    engine = build(proto, tune="off")
+    assert [{e.left, e.right} for e in engine.program.equalities] == [{sym("i"), sym("k")}]
+    feeds = {"x": (5, 2, 4), "w": (1, 32, 4), "r": (1, 32, 8)}
+    given = {k: 0.3 * RNG.standard_normal(s).astype(np.float32) for k, s in feeds.items()}
+    check(engine, proto, given)
+    with pytest.raises(ShapeError, match="at i = 4, k = 3"):
+        load(engine).run({**given, "w": given["w"][:, :, :3]})
+
+
 def test_kernels_that_do_not_run_at_the_opt_shape_are_reported() -> None:
     """No case can be made of them: they are built untimed, and the build says so."""
     nodes = [node("Reshape", ["x", "to"], ["parts"]), node("LSTM", ["parts", "w", "r", "", "", "h"], ["", "y"],
@@ -86,7 +100,7 @@ def test_kernels_that_do_not_run_at_the_opt_shape_are_reported() -> None:
     proto = model(nodes, inputs, ["y"], [*weights, tensor("to", np.array([3, -1, 4]))]).SerializeToString()
     engine = build(proto, tune="device")
     (note,) = [n for n in engine.manifest["notes"] if n.startswith("neither checked nor timed")]
-    assert "lstm: no case can be made of it at its opt shape" in note and "initial_h" in note
+    assert "lstm: no case can be made of it at its opt shape: initial_h of f32[" in note
     feeds = {"x": RNG.standard_normal((12, 4)).astype(np.float32), "h": np.zeros((1, 4, 8), np.float32)}
     check(engine, proto, feeds)
 

@@ -53,9 +53,10 @@ def channels_last(problem: Problem) -> bool:
     return bool(problem.attr("layout") == "NHWC")
 
 
-def refuse(problem: Problem, op: str = "conv") -> Reason | None:
-    """Why no f32 tactic computes the problem as an `op`: its dtypes, its filter's shape or its rank."""
-    other = other_op(problem, (op,), into=True)
+def refuse(problem: Problem, op: str = "conv", into: bool = True) -> Reason | None:
+    """Why no f32 tactic computes the problem as an `op`: its dtypes, its filter's shape or its rank. `into`: see
+    `other_op`."""
+    other = other_op(problem, (op,), into)
     if other is not None:
         return other
     x, w = problem.operands[0].type, problem.operands[1].type
@@ -70,9 +71,9 @@ def refuse(problem: Problem, op: str = "conv") -> Reason | None:
     return None
 
 
-def refuse_packed(problem: Problem, op: str = "conv") -> Reason | None:
+def refuse_packed(problem: Problem, op: str = "conv", into: bool = True) -> Reason | None:
     """As `refuse`, and why no channels-last tactic with packed weights computes it."""
-    reason = refuse(problem, op)
+    reason = refuse(problem, op, into)
     if reason is not None:
         return reason
     if not channels_last(problem):

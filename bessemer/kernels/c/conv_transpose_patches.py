@@ -28,12 +28,10 @@ class ConvTransposePatches:
     language = "c"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        reason = refuse_packed(problem, "conv_transpose")
+        reason = refuse_packed(problem, "conv_transpose", into=False)
         if reason is not None:
             return reason
         form = conv_form(problem)
-        if problem.into is not None:
-            return Reason("writes whole tensors, not columns of wider ones")
         whole = tuple(s * n for s, n in zip(form.stride, form.size)) == form.out
         if form.kernel != form.stride or form.groups != 1 or form.pad != (0, 0, 0) or not whole:
             return Reason("the kernel is not the stride, or there are groups or pads")

@@ -77,17 +77,8 @@ def free_axes(e: ex.Expr) -> set[str]:
 
 def outermost(e: ex.Expr) -> Iterator[ex.Reduce]:
     """Reductions of `e` that are in no other one, each once."""
-    seen: set[int] = set()
-    stack = [e]
-    while stack:
-        node = stack.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        if isinstance(node, ex.Reduce):
-            yield node
-        else:
-            stack.extend(exprtree.children(node))
+    nodes = exprtree.walk(e, lambda n: not isinstance(n, ex.Reduce))
+    return (n for n in nodes if isinstance(n, ex.Reduce))
 
 
 def _own_names(e: ex.Expr) -> ex.Expr:
