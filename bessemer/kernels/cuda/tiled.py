@@ -28,7 +28,7 @@ WIDTHS = {  # channels of a tile, by blocks and groups
     (1, 1): (64, 96, 128, 160, 192), (2, 1): (64, 96, 128), (1, 2): (64, 96, 128, 160, 192, 256),
     (2, 2): (96, 128, 160), (1, 3): (96, 128, 160, 192, 256), (1, 4): (96, 128),
 }  # fmt: skip
-CLUSTERS = ((1, 1), (1, 2), (1, 4), (2, 1), (3, 1), (4, 1), (2, 2), (4, 2))  # split and down
+CLUSTERS = ((1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (3, 1), (4, 1), (2, 2), (2, 3), (4, 2))  # split and down
 MOST_STAGES = 8
 LAUNCH_US, LATENCY_US = 1.36, 1.07  # a launch, and a copy; stages hide the latter
 FLOP_PER_US, STORE_BYTES_PER_US, OPERATIONS_PER_US = 9_730_000.0, 46_300.0, 141_000.0  # the last of a warpgroup
@@ -73,8 +73,10 @@ class Tile:
 
     @property
     def piece(self) -> int:
-        """Rows of one copy of weights, a block or a part of one: every CTA of `down` makes as many copies."""
-        return next(rows for rows in (64, 32, 16, 8) if self.columns % (rows * self.down) == 0)
+        """Rows of one copy of weights, a block or a part of one: every CTA of `down` makes as many copies, or of small
+        ones one less."""
+        even = (rows for rows in (64, 32, 16, 8) if self.columns % (rows * self.down) == 0)
+        return next(even, 16)
 
     @property
     def halves(self) -> int:

@@ -68,13 +68,15 @@ def test_sums_shared_by_a_cluster(tile: tuple[int, ...], tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("k", [72, 328])
-@pytest.mark.parametrize("tile", [(1, 2, 96, 2, 1, 1, 2), (2, 1, 64, 3, 1, 1, 4), (1, 3, 128, 2, 1, 1, 2)], ids=str)
+@pytest.mark.parametrize(
+    "tile", [(1, 2, 96, 2, 1, 1, 2), (2, 1, 64, 3, 1, 1, 4), (1, 3, 128, 2, 1, 1, 2), (1, 2, 128, 2, 1, 1, 3)], ids=str
+)
 def test_weights_copied_to_a_cluster(tile: tuple[int, ...], k: int, tmp_path: Path) -> None:
     """In walks over more tiles than there are clusters, and runs of tokens beyond the last."""
     check(GemmTma(), with_bias_relu(matmul((590, k), (k, 136), dt.f16), -1), config(*tile), tmp_path)
 
 
-@pytest.mark.parametrize("tile", [(1, 1, 64, 2, 1, 2, 2), (1, 1, 128, 2, 1, 4, 2)], ids=str)
+@pytest.mark.parametrize("tile", [(1, 1, 64, 2, 1, 2, 2), (1, 1, 128, 2, 1, 4, 2), (1, 1, 64, 3, 1, 2, 3)], ids=str)
 def test_weights_and_sums_shared_by_a_cluster(tile: tuple[int, ...], tmp_path: Path) -> None:
     check(GemmTma(), with_bias_relu(matmul((150, 1032), (1032, 136), dt.bf16), -1), config(*tile), tmp_path)
 
@@ -172,7 +174,8 @@ def test_configurations_compile() -> None:
 def test_tiles_fit() -> None:
     for t in tiled.every_tile(H200):
         assert (t.shared + 1024) * t.resident <= 228 << 10 and t.blocks * t.columns // 32 >= t.split
-        assert 32 * t.warps * t.resident <= 2048 and t.cluster <= 8 and t.columns % (8 * t.down) == 0
+        assert 32 * t.warps * t.resident <= 2048 and t.cluster <= 8
+        assert t.columns % t.piece == 0 and t.columns >= t.down * t.piece
         assert not t.take or 128 * (t.take * t.groups + tiled.KEEP) <= 65536
 
 

@@ -87,8 +87,10 @@ inline void copy_weights(uint32_t shared, const uint16_t *w, const Shape &shape,
     const uint32_t barrier = shared + FULL_AT + 8 * stage, target = shared + stage * STAGE + BM * 128;
     barrier_expect(barrier, STAGE);
 #pragma unroll
-    for (int piece = 0; piece < BN / PIECE / DOWN; piece++) {
+    for (int piece = 0; piece < (BN / PIECE + DOWN - 1) / DOWN; piece++) {
         const int row = (piece * DOWN + walk.row) * PIECE;
+        if (BN / PIECE % DOWN != 0 && row >= BN)
+            break;
         const int64_t block = static_cast<int64_t>(min((first_row + row) / 64, last)) * shape.chunks + chunk;
         const uint16_t *source = w + block * 64 * CHUNK + (first_row + row) % 64 * CHUNK;
         if constexpr (DOWN > 1)
