@@ -21,6 +21,7 @@ from bessemer import builder
 from bessemer.builder import BuildOptions
 from bessemer.core import dtype as dt
 from bessemer.core.errors import BessemerError, GraphError, InputError
+from bessemer.device.cuda import Device
 from bessemer.frontend.onnx import import_model
 from bessemer.ir import interp
 from bessemer.ir.verify import verify
@@ -126,8 +127,15 @@ def run_cpu(model: onnx.ModelProto, inputs: Arrays) -> Arrays:
     return session.run({info.name: inputs[info.name] for info in session.inputs})
 
 
+@cache
+def gpu() -> Device:
+    """The GPU in this machine, whose context stays from case to case: to make one takes longer than most cases."""
+    return Device()
+
+
 def run_cuda(model: onnx.ModelProto, inputs: Arrays) -> Arrays:
     """Build for the GPU in this machine with untuned kernels, and run."""
+    gpu()
     session = load(builder.build(model, target="cuda", tune="off"))
     try:
         return session.run({info.name: inputs[info.name] for info in session.inputs})

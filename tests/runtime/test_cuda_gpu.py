@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from bessemer.core.errors import DeviceError, EngineMismatchError, InputError
+from bessemer.device import cuda
 from bessemer.device.cuda import Device
+from bessemer.device.cuda_api import Bindings
 from bessemer.device.cuda_devices import require_device
 from bessemer.engine.engine import Engine
 from bessemer.frontend.profile import Profile
@@ -226,26 +228,35 @@ def test_an_engine_for_another_gpu_is_refused_with_both_named() -> None:
     assert caught.value.fix == f"build it with --target cuda:{here.arch}"
 
 
-def test_too_little_gpu_memory_is_said_with_the_fix(engine: Engine) -> None:
-    import torch
+class Quota:
+    """The driver of this machine, which after some allocations is asked for more than any GPU has."""
 
-    device = Device()
-    torch.cuda.empty_cache()
-    hogs = []
-    for size in (1 << 30, 64 << 20, 2 << 20):
-        try:
-            while device.free_memory() > size:
-                hogs.append(device.alloc(size))
-        except DeviceError:
-            pass
-    try:
-        with pytest.raises(DeviceError, match="bytes of GPU memory: .*OUT_OF_MEMORY") as caught:
-            for _ in range(64):
-                hogs.append(device.alloc(2 << 20))
-        with pytest.raises(DeviceError):
-            load(engine).run([np.ones((2048, WIDTH), np.float32)])
-    finally:
-        for address in hogs:
-            device.free(address)
+    def __init__(self, allocations: int) -> None:
+        self.inner, self.left = Bindings(), allocations
+
+    def call(self, name: str, *args: Any) -> Any:
+        if name == "cuMemAlloc":
+            self.left -= 1
+            args = args if self.left >= 0 else (1 << 50,)
+        return self.inner.call(name, *args)
+
+    def constant(self, enum: str, member: str) -> Any:
+        return self.inner.constant(enum, member)
+
+    def struct(self, name: str, *value: int) -> Any:
+        return self.inner.struct(name, *value)
+
+
+@pytest.mark.parametrize("allocations", range(4))
+def test_too_little_gpu_memory_is_said_with_the_fix(
+    engine: Engine, allocations: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of weights, arena, input and output, whichever does not fit."""
+    driver = Quota(allocations)
+    monkeypatch.setattr(cuda, "bindings", lambda: driver)
+    with pytest.raises(DeviceError, match="bytes of GPU memory: .*OUT_OF_MEMORY") as caught:
+        load(engine).run([rows(2048)])
     assert caught.value.fix == "free memory on the GPU, or build with a smaller profile"
+    assert driver.left == -1
+    monkeypatch.undo()
     close(load(engine).run([rows(5)])["y"], rows(5))
