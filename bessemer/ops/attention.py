@@ -86,6 +86,8 @@ def _samples(rng: np.random.Generator) -> Sequence[Sample]:
         Sample((x(2, 3, 7, 16), x(2, 3, 9, 16), x(2, 3, 9, 20), hidden), attrs("BHSD", mask=True)),
         Sample((x(2, 4, 5, 16), x(2, 2, 9, 16), x(2, 2, 9, 16), seen), attrs("BHSD", mask=True), note="grouped"),
         Sample((x(1, 2, 33, 8), x(1, 2, 33, 8), x(1, 2, 33, 8)), attrs("BHSD", causal=True)),
+        Sample((x(1, 2, 4, 8), x(1, 2, 7, 8), x(1, 2, 7, 8)), attrs("BHSD", causal=True)),
+        Sample((x(1, 20, 2, 8), x(1, 5, 2, 8), x(1, 5, 2, 8)), attrs("BSHD", causal=True)),
         Sample((x(1, 70, 2, 64), x(1, 70, 2, 64), x(1, 70, 2, 64), x(1, 1, 70, 70)), attrs("BSHD", mask=True)),
     )
 

@@ -108,6 +108,7 @@ template <int N> inline void hold(float (&)[N]) {}
 inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 
 inline int min(int a, int b) { return a < b ? a : b; }
+inline int max(int a, int b) { return a > b ? a : b; }
 
 inline uint32_t shared_address(const void *p) {
     return static_cast<uint32_t>(own_rank) << ADDRESS_BITS |

@@ -91,7 +91,15 @@ def test_masks_of_the_least_float_and_rows_that_are_masked_entirely(
 @pytest.mark.parametrize("kernel", [running(), whole(64, 2, rounds=2), whole(64, split=2)], ids=lambda k: k[0].name)
 def test_causality_and_shared_heads(kernel: tuple[Tactic, Config], tmp_path: Path) -> None:
     check(kernel, attention((1, 4, 100, 100), dt.f16, 32, 32, causal=True, kv_heads=2), tmp_path)
-    check(kernel, attention((1, 1, 20, 100), dt.f16, 32, 32, "BSHD", causal=True), tmp_path)
+
+
+@pytest.mark.parametrize("kernel", [running(), whole(64, 2, rounds=2), whole(64, split=2)], ids=lambda k: k[0].name)
+@pytest.mark.parametrize("lengths", [(20, 100), (200, 30)], ids=str)
+def test_the_last_query_sees_the_last_key(
+    kernel: tuple[Tactic, Config], lengths: tuple[int, int], tmp_path: Path
+) -> None:
+    """And with more queries than keys the first see none, which gives zeros."""
+    check(kernel, attention((1, 2, *lengths), dt.f16, 32, 32, "BSHD", causal=True), tmp_path)
 
 
 @pytest.mark.parametrize("kernel", [running(), whole(64, 3, rounds=2), whole(48, 2, split=2)], ids=lambda k: k[0].name)

@@ -57,6 +57,12 @@ def test_causality_and_shared_heads(tactic: Tactic) -> None:
 
 
 @tactics
+@pytest.mark.parametrize("lengths", [(70, 300), (300, 70)], ids=str)
+def test_the_last_query_sees_the_last_key(tactic: Tactic, lengths: tuple[int, int]) -> None:
+    check(tactic, attention((1, 2, *lengths), dt.f16, 64, 64, causal=True))
+
+
+@tactics
 @pytest.mark.parametrize("length", [1, 100, 256])
 def test_symbolic_lengths(tactic: Tactic, length: int) -> None:
     s = sym("s")

@@ -35,7 +35,7 @@ def attention(
     if mask is not None:
         x = np.where(mask, x, -np.inf) if mask.dtype == np.bool_ else x + mask
     if causal:
-        x = np.where(np.tri(s, t, dtype=bool), x, -np.inf)
+        x = np.where(np.tri(s, t, t - s, dtype=bool), x, -np.inf)
     top = x.max(-1, keepdims=True)
     p = np.exp(x - np.where(np.isinf(top), 0, top))
     total = p.sum(-1, keepdims=True)
@@ -72,7 +72,12 @@ def test_a_mask_of_the_least_float_and_a_row_that_is_masked_entirely() -> None:
 
 def test_causality_and_shared_heads() -> None:
     check(Attention(), attention((1, 4, 40, 40), dt.f16, causal=True, kv_heads=2), TILE)
-    check(Attention(), attention((1, 2, 10, 40), causal=True, layout="BSHD"), TILE)
+
+
+@pytest.mark.parametrize("lengths", [(4, 7), (10, 40), (40, 10)], ids=str)
+def test_the_last_query_sees_the_last_key(lengths: tuple[int, int]) -> None:
+    """And with more queries than keys the first see none, which gives zeros."""
+    check(Attention(), attention((1, 2, *lengths), causal=True, layout="BSHD"), TILE)
 
 
 def test_symbolic_lengths() -> None:

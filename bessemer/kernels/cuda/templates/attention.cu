@@ -81,7 +81,7 @@ kernel(const uint16_t *q, const uint16_t *k, const uint16_t *v, const MASK_TYPE 
     const Head head = head_of(q, k, v, number, queries, keys, heads);
     if constexpr (MASK != 0)
         mask += number / heads * mask_batch + number % heads * mask_head;
-    const int end = CAUSAL ? min(keys, first_query + QUERIES) : keys, steps = (end + KEYS - 1) / KEYS;
+    const int end = CAUSAL ? min(keys, first_query + QUERIES + keys - queries) : keys, steps = (end + KEYS - 1) / KEYS;
     launch_dependents();
     wait_for_inputs();
     copy_rows<QUERIES>(shared, head.q, first_query, queries, head.q_step);

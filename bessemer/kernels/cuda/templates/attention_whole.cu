@@ -203,7 +203,9 @@ kernel(const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k,
 #pragma unroll 1
     for (int round = 0; round < ROUNDS && first_query - at.group * 64 < queries; round++) {
         const int own = first_query + at.warp * 16;  // the warp's first query
-        const int end = min(keys - at.part * PART, CAUSAL ? first_query + 64 - at.part * PART : PART);
+        const int seen = CAUSAL ? min(keys, first_query + 64 + keys - queries) : keys;  // by any of these queries
+        // A round has a step at least, which fetches q for the next one.
+        const int end = min(CAUSAL && SPLIT == 1 ? max(seen, 1) : seen - at.part * PART, PART);
         const int steps = FIXED_KEYS && SPLIT == 1 && !CAUSAL ? STEPS : min((end + KEYS - 1) / KEYS, STEPS);
         float sums[BLOCKS][WIDTH / 2] = {}, top[2] = {none(), none()}, total[2] = {};
         barrier_wait(arrivals.q(at.group), round % 2);

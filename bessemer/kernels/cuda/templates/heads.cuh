@@ -33,16 +33,17 @@ inline void stage_mask(float *staged, const MASK_TYPE *mask, int keys, int count
 }
 
 // Adds the mask to the scores of keys from `first` on and this thread's queries from `query` on, and takes out what
-// lies beyond the keys. A FLAT mask comes from `staged`, which begins with key `first`.
+// lies beyond the keys; with CAUSAL query i sees keys up to i + keys - queries. A FLAT mask comes from `staged`, which begins with key `first`.
 inline void mask_scores(float (&scores)[KEYS / 2], int first, int keys, int query, int queries, const MASK_TYPE *mask,
                         int64_t mask_row, const float *staged) {
 #pragma unroll
     for (int i = 0; i < KEYS / 2; i++) {
         const int start = first + i / 4 * 8, key = start + threadIdx.x % 4 * 2 + i % 2, row = query + i / 2 % 2 * 8;
-        const bool keep = (start + 8 <= keys || key < keys) && (!CAUSAL || key <= row);
+        const bool seen = !CAUSAL || key <= row + keys - queries;
+        const bool keep = (start + 8 <= keys || key < keys) && seen;
         if constexpr (FLAT) {
             scores[i] = __fmaf_rn(scores[i], SCALE * LOG2_E, staged[key - first]);
-            scores[i] = CAUSAL && key > row ? none() : scores[i];
+            scores[i] = seen ? scores[i] : none();
         } else if constexpr (MASK != 0) {
             const MASK_TYPE x = mask[min(row, queries - 1) * mask_row + min(key, keys - 1) * MASK_T];
             if constexpr (MASK == ADD)

@@ -12,8 +12,9 @@ def kernel(
     """softmax(q k^T * SCALE + mask) v, one program per BM queries of one head, keys in steps of BN.
 
     q is [B, H, S, D] ([B, S, H, D] where HEADS_INSIDE), k and v likewise with H / REPEAT heads and T rows. MASK is
-    "none", "add" or "keep" (a bool); its element is at b * mask_b + h * mask_h + s * mask_s + t * MASK_T. DP and DVP
-    are D and DV raised to powers of two. A row that is masked entirely gives 0. Grid: (tiles of S) * B * H.
+    "none", "add" or "keep" (a bool); its element is at b * mask_b + h * mask_h + s * mask_s + t * MASK_T. CAUSAL: query
+    s sees keys up to s + T - S. DP and DVP are D and DV raised to powers of two. A row that is masked entirely gives 0.
+    Grid: (tiles of S) * B * H.
     """
     begin(PDL)
     tiles = tl.cdiv(S, BM)
@@ -56,7 +57,7 @@ def kernel(
     acc = tl.zeros((BM, DVP), tl.float32)
     last = T
     if CAUSAL:
-        last = tl.minimum(T, (tl.program_id(0) % tiles + 1) * BM)
+        last = tl.minimum(T, (tl.program_id(0) % tiles + 1) * BM + T - S)
     for t0 in range(0, last, BN):
         t = t0 + lane
         row = t if EVEN else tl.minimum(t, T - 1)
@@ -73,9 +74,9 @@ def kernel(
         if not EVEN:
             x = tl.where((t < T)[None, :], x, float("-inf"))
         if CAUSAL:
-            x = tl.where(t[None, :] <= s[:, None], x, float("-inf"))
+            x = tl.where(t[None, :] <= (s + T - S)[:, None], x, float("-inf"))
         best = tl.maximum(top, tl.max(x, 1))
-        safe = tl.where(best == float("-inf"), 0.0, best) if MASK != "none" else best
+        safe = tl.where(best == float("-inf"), 0.0, best) if MASK != "none" or CAUSAL else best
         if MASK == "none":
             p = tl.exp2(x - safe[:, None])
             keep = tl.exp2(top - safe)
