@@ -11,6 +11,7 @@ from bessemer.core.dim import evaluate, product
 from bessemer.device.cpu import KERNEL, Library, NativeStep, StepTable, aligned_block
 from bessemer.kernels.base import TRANSFORMS, WORKSPACE, Int, KernelCode, Pack, Problem
 from bessemer.targets.cpu import source_of
+from bessemer.tune.oracle import outputs_in
 
 GUARD = 4096  # bytes of poison around every output and workspace
 POISON = 0xA5
@@ -51,16 +52,8 @@ def guard(
 ) -> Guarded:  # fmt: skip
     """Lay out the candidates `codes`, whose functions are in `library`, for these operands."""
     blocks = [aligned_block(evaluate(t.nbytes, env) + 2 * GUARD) for t in problem.written]
-    written = [
-        b[GUARD:-GUARD].view(t.dtype.numpy).reshape([evaluate(d, env) for d in t.shape])
-        for b, t in zip(blocks, problem.written)
-    ]
-    outputs, beside = [*written], []
-    if problem.into is not None:
-        start, end = problem.into.start, problem.into.start + evaluate(problem.outputs[0].shape[-1], env)
-        outputs[0] = written[0][..., start:end]
-        rows = blocks[0][GUARD:-GUARD].reshape(-1, problem.into.width * written[0].itemsize)
-        beside = [rows[:, : start * written[0].itemsize], rows[:, end * written[0].itemsize :]]
+    written = [b[GUARD:-GUARD] for b in blocks]
+    outputs, beside = outputs_in(problem, written, env)
     workspaces: dict[int, int] = {}
     steps: dict[int, tuple[int, int]] = {}
     failed: dict[int, str] = {}
@@ -86,7 +79,7 @@ class _Layout:
 
     library: Library
     inputs: Sequence[np.ndarray]
-    written: Sequence[np.ndarray]  # what the outputs are written to
+    written: Sequence[np.ndarray]  # the bytes of what the outputs are written to
     env: Mapping[str, int]
     pointers: list[int | None] = field(default_factory=list)
     integers: list[int] = field(default_factory=list)

@@ -27,10 +27,9 @@ from bessemer.device.tensor_map import EncodedMap
 from bessemer.kernels.base import COUNTERS, WORKSPACE, Arg, Int, Map
 from bessemer.tune.child import parent
 from bessemer.tune.shared import Piece, Shared
-from bessemer.tune.trial import Answer, Drop, Race, Setup, Shot, Trial, Turn
+from bessemer.tune.trial import POISON, Answer, Drop, Race, Setup, Shot, Trial, Turn
 
 GUARD = 4096  # bytes of poison around every output and after the workspace
-POISON = 0xA5
 ALIGN = 256
 REPEATS = 20  # launches in one graph
 ROUNDS = 5

@@ -17,9 +17,10 @@ from bessemer.targets.compile_pool import Job
 from bessemer.targets.cuda import CompiledKernel, CudaTarget, Request
 from bessemer.tune.case import Case, case_of
 from bessemer.tune.child import Lost, started
+from bessemer.tune.oracle import outputs_in
 from bessemer.tune.shared import Piece, Shared
 from bessemer.tune.task import Candidate, Measured
-from bessemer.tune.trial import Answer, Drop, Race, Setup, Shot, Trial, Turn
+from bessemer.tune.trial import POISON, Answer, Drop, Race, Setup, Shot, Trial, Turn
 
 START_SECONDS = 120.0  # until a new process has the GPU: some take long to wake up
 SECONDS = 20.0  # for all that a process is asked, and for every turn of a race
@@ -148,7 +149,7 @@ class _Attempts:
         shared.clear()
         self.counters = 0
         self.operands = tuple(shared.put(a) for a in case.inputs)
-        self.outputs = tuple(shared.room(evaluate(t.nbytes, case.env)) for t in problem.outputs)
+        self.outputs = tuple(shared.room(evaluate(t.nbytes, case.env)) for t in problem.written)
         self.packed: dict[Pack, Piece] = {}
 
     def add(self, number: int, code: KernelCode, kernels: Sequence[CompiledKernel] | str) -> None:
@@ -192,11 +193,11 @@ class _Attempts:
 
     def _wrong(self) -> str | None:
         """What is wrong with the outputs that are shown."""
-        for k, (piece, t) in enumerate(zip(self.outputs, self.problem.outputs)):
-            shape = [evaluate(d, self.case.env) for d in t.shape]
-            if why := self.case.wrong(k, self.shared.bytes(piece).view(t.dtype.numpy).reshape(shape)):
+        outputs, beside = outputs_in(self.problem, [self.shared.bytes(p) for p in self.outputs], self.case.env)
+        for k, output in enumerate(outputs):
+            if why := self.case.wrong(k, output):
                 return why
-        return None
+        return None if all(bool((b == POISON).all()) for b in beside) else "wrote beside the columns of output 0"
 
     def _described(self, number: int, code: KernelCode, kernels: Sequence[CompiledKernel]) -> Trial:
         env = self.case.env

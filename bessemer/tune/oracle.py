@@ -83,6 +83,24 @@ def as_values(array: np.ndarray, dtype: DType) -> np.ndarray:
     return dt.from_bf16(array) if dtype == dt.bf16 else array
 
 
+def outputs_in(
+    problem: Problem, memory: Sequence[np.ndarray], env: Mapping[str, int]
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The outputs where they lie in `memory`, the bytes of what each is written to; and the bytes beside the columns
+    that output 0 takes of a wider tensor."""
+    outputs = [
+        m.view(t.dtype.numpy).reshape([evaluate(d, env) for d in t.shape])
+        for m, t in zip(memory, problem.written, strict=True)
+    ]
+    if problem.into is None:
+        return outputs, []
+    whole, start = outputs[0], problem.into.start
+    end = start + evaluate(problem.outputs[0].shape[-1], env)
+    rows = memory[0].reshape(-1, problem.into.width * whole.itemsize)
+    beside = [rows[:, : start * whole.itemsize], rows[:, end * whole.itemsize :]]
+    return [whole[..., start:end], *outputs[1:]], beside
+
+
 def check_sizes(problem: Problem, env: Mapping[str, int]) -> None:
     """ValueError where the operands of an anchor do not go together: a model may run at other shapes only."""
     if problem.body is None:

@@ -14,11 +14,13 @@ from bessemer.core.dtype import DType
 from bessemer.kernels.base import Arg
 from bessemer.tune.shared import Piece
 
+POISON = 0xA5  # the bytes of what outputs are written to, before a candidate runs
+
 
 @dataclass(frozen=True)
 class Setup:
-    """A problem at one shape: its operands, and where its outputs are to be seen, in shared memory. `workspace` bytes
-    and `counters` are enough for every candidate."""
+    """A problem at one shape: its operands, and where what its outputs are written to is to be seen, in shared memory.
+    `workspace` bytes and `counters` are enough for every candidate."""
 
     operands: tuple[Piece, ...]
     constants: frozenset[int]

@@ -28,7 +28,7 @@ from bessemer.kernels.base import (
 )
 from bessemer.targets.c_compiler import compile_objects, link_objects
 from bessemer.targets.cpu import CpuTarget, interpreter, source_of
-from bessemer.tune.oracle import as_values
+from bessemer.tune.oracle import as_values, outputs_in
 
 CONFIGS = 4  # of one tactic for one problem, spread evenly over its list
 GUARD = 4096  # bytes around what a kernel may write
@@ -151,15 +151,8 @@ def run(candidate: Candidate, library: Library, threads: int) -> list[np.ndarray
     table.close()
     for block in blocks:
         assert (block[:GUARD] == POISON).all() and (block[-GUARD:] == POISON).all(), "wrote outside its memory"
-    outputs = [
-        block[GUARD:-GUARD].view(t.dtype.numpy).reshape(tuple(evaluate(d, {}) for d in t.shape))
-        for block, t in zip(blocks, problem.written)
-    ]
-    if problem.into is not None:
-        start, end = problem.into.start, problem.into.start + evaluate(problem.outputs[0].shape[-1], {})
-        for beside in (outputs[0][..., :start], outputs[0][..., end:]):
-            assert set(np.ascontiguousarray(beside).tobytes()) <= {POISON}, f"{candidate} wrote beside its columns"
-        outputs[0] = outputs[0][..., start:end]
+    outputs, beside = outputs_in(problem, [b[GUARD:-GUARD] for b in blocks[: len(problem.outputs)]], {})
+    assert all((b == POISON).all() for b in beside), f"{candidate} wrote beside its columns"
     return outputs
 
 

@@ -7,18 +7,23 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bessemer.core.errors import DeviceError
-from bessemer.kernels.base import COUNTERS, WORKSPACE, Config, Int, KernelCode, Launch, Limits, Problem, Ptr
+from bessemer.kernels.base import COUNTERS, WORKSPACE, Config, Int, Into, KernelCode, Launch, Limits, Problem, Ptr
 from bessemer.targets import nvrtc_compile
 from bessemer.targets.cuda import ARCHS, CudaTarget, cuda_target
 from bessemer.tune import measure_cuda
 from bessemer.tune.cache import TimingCache
+from bessemer.tune.case import Case, case_of
 from bessemer.tune.measure_cuda import CudaMeasurer
+from bessemer.tune.shared import Shared
 from bessemer.tune.task import Candidate
+from bessemer.tune.trial import POISON, Answer, Drop, Setup, Trial
 from bessemer.tune.tuner import Tuner
 from tests.tune.fakes import FakeTactic, FakeTarget, problem
 from tests.tune.test_measure_cpu import Fixed
@@ -99,6 +104,56 @@ def test_nothing_is_left_behind(measurer: CudaMeasurer) -> None:
         os.kill(pid, 0)
     (after,) = measurer.measure(problem(ROWS), [candidate("")])
     assert before.us and after.us and max(before.us, after.us) < 2 * min(before.us, after.us)
+
+
+INTO = Into(8, 24)
+COLUMNS = "c[at] = own[at % 8] = sum;", "c[at / 8 * 24 + 8 + at % 8] = own[at % 8] = sum;"
+BESIDE = {"": None, "if (first) c[7] = 1;": "beside", "if (first) c[rows * 24 - 1] = 1;": "beside"}
+
+
+@pytest.mark.gpu
+def test_what_lies_beside_columns_stays(measurer: CudaMeasurer) -> None:
+    wider, found = replace(problem(ROWS), into=INTO), [candidate(body) for body in BESIDE]
+    texts = [replace(c.code, text=c.code.text.replace(*COLUMNS)) for c in found]
+    measured = measurer.measure(wider, [Candidate(Fixed("t", code=t), {}, wider, FakeTarget()) for t in texts])
+    for m, why in zip(measured, BESIDE.values(), strict=True):
+        assert (m.us is not None) == (why is None) and (why or "") in (m.error or ""), measured
+
+
+class Process:
+    """Answers for one that has a GPU: each candidate writes the columns, and then where its number says."""
+
+    def __init__(self, shared: Shared, problem: Problem, case: Case) -> None:
+        self.shared, self.problem, self.case = shared, problem, case
+        self.raced = set[int]()
+
+    def ask(self, message: object, turn: object = None) -> Answer:
+        match message:
+            case Setup():
+                (self.piece,), self.raced = message.outputs, set()
+            case Trial(number=number):
+                whole = np.full((ROWS, INTO.width * 4), POISON, np.uint8).view(np.float32)
+                whole[:, INTO.start : INTO.start + 8] = self.case.wanted[0]
+                if number:
+                    whole[number, (0, 16, 8)[number - 1]] = 1.0
+                self.shared.bytes(self.piece)[:] = whole.view(np.uint8).reshape(-1)
+                self.raced.add(number)
+            case Drop(number=number):
+                self.raced.remove(number)
+        return Answer(us=dict.fromkeys(self.raced, 1.0))
+
+
+def test_the_screen_sees_what_is_written_beside_columns() -> None:
+    wider, shared = replace(problem(ROWS), into=INTO), Shared()
+    case = case_of(wider, np.random.default_rng(0))
+    attempts = measure_cuda._Attempts(wider, case, shared)
+    for number in range(4):
+        attempts.add(number, KernelCode("cuda", "", ()), [])
+    process = Process(shared, wider, case)
+    assert attempts.run(process) == {0: 1.0}  # type: ignore[arg-type]
+    shared.close()
+    assert attempts.failed.keys() == {1, 2, 3} and "wrong result" in attempts.failed[3]
+    assert attempts.failed[1] == attempts.failed[2] == "wrote beside the columns of output 0"
 
 
 class Candidates(FakeTactic):

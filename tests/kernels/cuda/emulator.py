@@ -16,7 +16,7 @@ from bessemer.kernels.base import Int, KernelCode, Launch, Map, Problem
 from bessemer.kernels.c import scalar as c_scalar
 from bessemer.kernels.cuda import scalar
 from tests.kernels.compiled import compiled
-from tests.kernels.triton.harness import GUARD, array_of, buffers_of
+from tests.kernels.triton.harness import GUARD, buffers_of, outputs_of
 
 Array = np.ndarray[Any, Any]
 MEMORY = "extern __shared__ __align__(1024) unsigned char memory[];"
@@ -101,4 +101,4 @@ def _outputs(problem: Problem, launch: Launch, data: bytes, env: Mapping[str, in
             assert whole.startswith(GUARD) and whole.endswith(GUARD), f"{arg} was written outside its bounds"
             found[arg.operand] = whole[len(GUARD) : -len(GUARD)]
             position += size
-    return [array_of(found[count + j], t, env) for j, t in enumerate(problem.outputs)]
+    return outputs_of(problem, [found[count + j] for j in range(len(problem.outputs))], env)

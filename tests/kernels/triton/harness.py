@@ -25,6 +25,7 @@ from bessemer.device.tensor_map import EncodedMap
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import COUNTERS, TRANSFORMS, WORKSPACE, Arg, Int, KernelCode, Launch, Map, Problem
 from bessemer.targets.cuda import ARCHS, CompiledKernel, CudaTarget, Request
+from bessemer.tune.oracle import as_values, outputs_in
 from tests.kernels.triton.waits import check_waits
 
 TORCH = {"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16", "i64": "int64", "i32": "int32",
@@ -90,7 +91,7 @@ def interpret(
     answer = _worker().run(job, timeout)
     assert "error" not in answer, f"{answer['error']}\n{code.text}"
     assert not any(answer["outputs"][COUNTERS]), "counters were left other than zero"
-    return [array_of(answer["outputs"][count + j], out, env) for j, out in enumerate(problem.outputs)]
+    return outputs_of(problem, [answer["outputs"][k] for k in outputs], env)
 
 
 def buffers_of(
@@ -105,7 +106,7 @@ def buffers_of(
             bits = np.ascontiguousarray(TRANSFORMS.get(packs[k].transform).apply(bits, *packs[k].params))
             dtype = packs[k].type.dtype
         buffers[k] = (bits.tobytes(), TORCH[dtype.name])
-    for j, out in enumerate(problem.outputs):
+    for j, out in enumerate(problem.written):
         buffers[len(operands) + j] = (b"\xff" * _nbytes(out, env), TORCH[out.dtype.name])
     buffers[COUNTERS] = (bytes(4 * max(1, evaluate(code.counters, env))), "int32")
     buffers[WORKSPACE] = (b"\xff" * max(4, evaluate(code.workspace, env)), "float32")
@@ -148,7 +149,7 @@ def run_on_gpu(
         device.free(address - len(GUARD))
     stream.close()
     count = len(operands)
-    return [array_of(results[count + j][len(GUARD) : -len(GUARD)], t, env) for j, t in enumerate(problem.outputs)]
+    return outputs_of(problem, [results[count + j][len(GUARD) : -len(GUARD)] for j in range(len(problem.outputs))], env)
 
 
 def _argument(
@@ -177,9 +178,11 @@ def _nbytes(t: TensorType, env: Mapping[str, int]) -> int:
     return evaluate(t.numel, env) * t.dtype.itemsize
 
 
-def array_of(data: bytes, t: TensorType, env: Mapping[str, int]) -> Array:
-    array = np.frombuffer(data, t.dtype.numpy).reshape([evaluate(d, env) for d in t.shape])
-    return dt.from_bf16(array) if t.dtype == dt.bf16 else array
+def outputs_of(problem: Problem, data: Sequence[bytes], env: Mapping[str, int]) -> list[Array]:
+    """The outputs as numbers, from the bytes of what they were written to; columns lie between poison."""
+    outputs, beside = outputs_in(problem, [np.frombuffer(d, np.uint8) for d in data], env)
+    assert all((b == 0xFF).all() for b in beside), f"wrote beside {problem.into}"
+    return [as_values(a, t.dtype) for a, t in zip(outputs, problem.outputs)]
 
 
 def _launch(launch: Launch, env: Mapping[str, int]) -> tuple[Any, ...]:
