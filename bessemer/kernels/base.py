@@ -201,12 +201,19 @@ class Reason:
     other_op: bool = False
 
 
-def other_op(problem: Problem, ops: Sequence[str], into: bool = False) -> Reason | None:
-    """The reason of a tactic for `ops` to leave another op alone, or what is written into columns of a wider tensor,
-    unless it computes that too (`into`)."""
+def other_op(problem: Problem, ops: Sequence[str], into: int = 0) -> Reason | None:
+    """The reason of a tactic for `ops` to leave another op alone, or what is written into columns of a wider tensor:
+    it takes those that start at a multiple of `into` where the width is one too, with 0 none."""
     if problem.op not in ops:
         return Reason(f"computes {', '.join(ops)}, not {problem.op}", other_op=True)
-    return None if into or problem.into is None else Reason("writes whole tensors, not columns of wider ones")
+    columns = problem.into
+    if columns is None:
+        return None
+    if not into:
+        return Reason("writes whole tensors, not columns of wider ones")
+    if columns.start % into or columns.width % into:
+        return Reason(f"stores runs of {into} elements, not those from column {columns.start} on of {columns.width}")
+    return None
 
 
 class Limits(Protocol):

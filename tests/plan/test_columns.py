@@ -16,10 +16,12 @@ CHANNELS = 18
 
 
 class Net:
-    """A net of ONNX nodes on random weights; each method returns the name of what it makes."""
+    """A net of ONNX nodes on random weights; each method returns the name of what it makes. Channels are multiples of
+    `step`."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.rng, self.nodes, self.weights = rng, [], []  # type: ignore[var-annotated]
+    def __init__(self, rng: np.random.Generator, step: int = 1) -> None:
+        self.rng, self.step, self.nodes, self.weights = rng, step, [], []  # type: ignore[var-annotated]
+        self.channels = -(-CHANNELS // step) * step
 
     def add(self, op: str, *inputs: str, **attrs: Any) -> str:
         out = f"v{len(self.nodes)}"
@@ -37,42 +39,43 @@ class Net:
         return self.add("Conv", x, *filters, pads=[size // 2] * 4, group=groups)
 
     def part(self, x: str) -> tuple[str, int]:
-        """A part with as many channels as nothing divides, and their number."""
-        to = int(self.rng.integers(1, 40))
+        """A part with as many channels as nothing but `step` divides, and their number."""
+        own = self.channels
+        to = int(self.rng.integers(1, 40 // self.step)) * self.step
         match self.rng.integers(9):
             case 0:
-                return self.add("Relu", self.conv(x, CHANNELS, to, 1)), to
+                return self.add("Relu", self.conv(x, own, to, 1)), to
             case 1:
-                return self.add("Sigmoid", self.conv(x, CHANNELS, to, 3)), to
+                return self.add("Sigmoid", self.conv(x, own, to, 3)), to
             case 2:
-                residual = self.conv(x, CHANNELS, to, 1)
+                residual = self.conv(x, own, to, 1)
                 self.add("GlobalMaxPool", residual)
-                return self.add("Add", residual, self.conv(x, CHANNELS, to, 3)), to
+                return self.add("Add", residual, self.conv(x, own, to, 3)), to
             case 3:
-                return self.add("Tanh", self.conv(x, CHANNELS, CHANNELS, 3, groups=CHANNELS)), CHANNELS
+                return self.add("Tanh", self.conv(x, own, own, 3, groups=own)), own
             case 4:
-                return self.conv(x, CHANNELS, 2 * to, 3, groups=2), 2 * to
+                return self.conv(x, own, 2 * to, 3, groups=2), 2 * to
             case 5:
                 pools = {"kernel_shape": [3, 3], "pads": [1] * 4}
-                return self.add(str(self.rng.choice(["MaxPool", "AveragePool"])), x, **pools), CHANNELS
+                return self.add(str(self.rng.choice(["MaxPool", "AveragePool"])), x, **pools), own
             case 6:
-                return self.add("Mul", self.add("Exp", self.add("Neg", x)), x), CHANNELS
+                return self.add("Mul", self.add("Exp", self.add("Neg", x)), x), own
             case 7:
-                return self.add("ConvTranspose", x, self.weight(CHANNELS, to, 3, 3), pads=[1] * 4), to
-        return x, CHANNELS
+                return self.add("ConvTranspose", x, self.weight(own, to, 3, 3), pads=[1] * 4), to
+        return x, own
 
     def concatenation(self, x: str, parts: int) -> tuple[str, int]:
         made = [self.part(x) for _ in range(parts)]
         return self.add("Concat", *(name for name, _ in made), axis=1), sum(channels for _, channels in made)
 
 
-def net(seed: int) -> bytes:
+def net(seed: int, step: int = 1) -> bytes:
     """Two concatenations one after the other, and what reads them."""
-    n = Net(np.random.default_rng(seed))
-    x = n.conv("x", 3, CHANNELS, 3)
+    n = Net(np.random.default_rng(seed), step)
+    x = n.conv("x", 3, n.channels, 3)
     for _ in range(2):
         whole, channels = n.concatenation(x, int(n.rng.integers(2, 5)))
-        x = n.add("Relu", n.conv(whole, channels, CHANNELS, 1))
+        x = n.add("Relu", n.conv(whole, channels, n.channels, 1))
     return model(n.nodes, [value("x", ["n", 3, 7, 9])], [x], n.weights).SerializeToString()
 
 
@@ -80,14 +83,15 @@ def placed(engine: Any) -> int:
     return sum("+concat" in step.name for step in engine.program.steps)
 
 
-def check(engine: Any, proto: bytes, seed: int) -> None:
+def check(engine: Any, proto: bytes, seed: int, relative: float = 1e-3, absolute: float = 1e-4) -> None:
     """At several batches, the largest first, so that what an earlier run left does not pass for a result."""
     graph, session, rng = import_model(proto), load(engine), np.random.default_rng(seed)
     for batch in (3, 1, 2, 1):
         x = rng.standard_normal((batch, 3, 7, 9)).astype(np.float32)
         want, got = run(graph, {"x": x}), session.run({"x": x})
         for name, array in want.items():
-            np.testing.assert_allclose(got[name], array, 1e-3, 1e-4, err_msg=f"{name}, batch {batch}, seed {seed}")
+            what = f"{name}, batch {batch}, seed {seed}"
+            np.testing.assert_allclose(got[name], array, relative, absolute, err_msg=what)
 
 
 @pytest.mark.parametrize("arch", ["cpu", "cpu:avx2", "cpu:scalar"])
@@ -102,16 +106,57 @@ def test_random_nets_at_any_batch(arch: str) -> None:
     assert found, first
 
 
-def test_a_fire_module_has_no_copies() -> None:
+def fire_module(channels: int) -> bytes:
+    """A concatenation of two convolutions, one read by another."""
     n = Net(np.random.default_rng(0))
-    s = n.add("Relu", n.conv("x", 3, CHANNELS, 1))
-    parts = [n.add("Relu", n.conv(s, CHANNELS, 21, size)) for size in (1, 3)]
-    y = n.conv(n.add("Concat", *parts, axis=1), 42, 5, 1)
-    proto = model(n.nodes, [value("x", ["n", 3, 7, 9])], [y], n.weights).SerializeToString()
-    engine = build(proto, tune="off")
-    assert [s.name.split("+")[0] for s in engine.program.steps].count("conv") == 4 and placed(engine) == 2
-    assert not any(step.name.startswith("concat") for step in engine.program.steps)
+    s = n.add("Relu", n.conv("x", 3, n.channels, 1))
+    parts = [n.add("Relu", n.conv(s, n.channels, channels, size)) for size in (1, 3)]
+    y = n.conv(n.add("Concat", *parts, axis=1), 2 * channels, 8, 1)
+    return model(n.nodes, [value("x", ["n", 3, 7, 9])], [y], n.weights).SerializeToString()
+
+
+def has_no_copies(engine: Any) -> bool:
+    names = [step.name for step in engine.program.steps]
+    convolutions = [name for name in names if name.startswith("conv")]
+    return len(convolutions) == 4 and placed(engine) == 2 and not any(name.startswith("concat") for name in names)
+
+
+def test_a_fire_module_has_no_copies() -> None:
+    engine, proto = build(fire_module(21), tune="off"), fire_module(21)
+    assert has_no_copies(engine)
     check(engine, proto, 0)
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize(("channels", "precision"), [(21, "fp32"), (24, "fp16")])
+def test_a_fire_module_has_no_copies_on_a_gpu_either(channels: int, precision: str) -> None:
+    proto = fire_module(channels)
+    engine = build(proto, target="cuda:sm_90", precision=precision, tune="off", shapes={"x": (1, 3, 7, 9)})
+    assert has_no_copies(engine), [step.name for step in engine.program.steps]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("step", "precision"), [(1, "fp32"), (1, "fp16"), (8, "fp16"), (8, "bf16")])
+def test_random_nets_at_any_batch_on_a_gpu(step: int, precision: str) -> None:
+    first, found = int(np.random.default_rng().integers(1 << 30)), 0
+    within = {"fp32": (1e-3, 1e-4), "fp16": (1e-2, 1e-2), "bf16": (1e-1, 1e-1)}[precision]
+    for seed in range(first, first + 3):
+        profile = Profile({"x": ((1, 3, 7, 9), (2, 3, 7, 9), (4, 3, 7, 9))})
+        engine = build(net(seed, step), target="cuda", precision=precision, tune="off", profiles=[profile])
+        check(engine, net(seed, step), seed, *within)
+        found += placed(engine)
+    assert found, first
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("step", [1, 8])
+def test_every_kernel_that_is_tuned_for_columns_passes_its_screen_on_a_gpu(step: int) -> None:
+    lines: list[str] = []
+    seed = int(np.random.default_rng().integers(1 << 30))
+    shapes = {"x": (1, 3, 7, 9)}
+    engine = build(net(seed, step), target="cuda", precision="fp16", shapes=shapes, log=lines.append)
+    assert not [line for line in lines if line.startswith("dropped")], (seed, lines)
+    assert engine.program.steps
 
 
 def test_every_kernel_that_is_tuned_for_columns_passes_its_screen() -> None:

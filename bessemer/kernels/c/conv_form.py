@@ -53,7 +53,7 @@ def channels_last(problem: Problem) -> bool:
     return bool(problem.attr("layout") == "NHWC")
 
 
-def refuse(problem: Problem, op: str = "conv", into: bool = True) -> Reason | None:
+def refuse(problem: Problem, op: str = "conv", into: int = 1) -> Reason | None:
     """Why no f32 tactic computes the problem as an `op`: its dtypes, its filter's shape or its rank. `into`: see
     `other_op`."""
     other = other_op(problem, (op,), into)
@@ -71,7 +71,7 @@ def refuse(problem: Problem, op: str = "conv", into: bool = True) -> Reason | No
     return None
 
 
-def refuse_packed(problem: Problem, op: str = "conv", into: bool = True) -> Reason | None:
+def refuse_packed(problem: Problem, op: str = "conv", into: int = 1) -> Reason | None:
     """As `refuse`, and why no channels-last tactic with packed weights computes it."""
     reason = refuse(problem, op, into)
     if reason is not None:

@@ -28,7 +28,7 @@ class ConvTransposePatches:
     language = "c"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        reason = refuse_packed(problem, "conv_transpose", into=False)
+        reason = refuse_packed(problem, "conv_transpose", into=0)
         if reason is not None:
             return reason
         form = conv_form(problem)

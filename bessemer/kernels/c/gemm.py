@@ -25,7 +25,7 @@ class Gemm:
     language = "c"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        other = other_op(problem, ("matmul",), into=True)
+        other = other_op(problem, ("matmul",), into=1)
         if other is not None:
             return other
         a, b = problem.operands[:2]

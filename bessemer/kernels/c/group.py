@@ -21,7 +21,7 @@ class Group:
     language = "c"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        other = other_op(problem, ("group",), into=True)
+        other = other_op(problem, ("group",), into=1)
         if other is not None:
             return other
         unknown = scalar.supported(problem)

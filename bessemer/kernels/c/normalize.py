@@ -37,7 +37,7 @@ class LayerNorm:
     language = "c"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        other = other_op(problem, ("layer_norm",), into=True)
+        other = other_op(problem, ("layer_norm",), into=1)
         if other is not None:
             return other
         unknown = scalar.supported(problem)
@@ -91,7 +91,7 @@ class GroupNorm:
     language = "c"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        other = other_op(problem, ("group_norm",), into=True)
+        other = other_op(problem, ("group_norm",), into=1)
         if other is not None:
             return other
         unknown = scalar.supported(problem)

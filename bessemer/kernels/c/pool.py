@@ -25,7 +25,7 @@ class Pool:
     language = "c"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        other = other_op(problem, ("pool",), into=True)
+        other = other_op(problem, ("pool",), into=1)
         if other is not None:
             return other
         if problem.attr("layout") != "NHWC" or len(problem.attr("kernel")) > 3:

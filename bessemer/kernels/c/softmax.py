@@ -61,7 +61,7 @@ class Softmax:
     language = "c"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        other = other_op(problem, ("softmax",), into=True)
+        other = other_op(problem, ("softmax",), into=1)
         if other is not None:
             return other
         unknown = scalar.supported(problem)

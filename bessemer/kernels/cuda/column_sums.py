@@ -46,7 +46,7 @@ class ColumnSums:
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        other = other_op(problem, ("group",))
+        other = other_op(problem, ("group",), into=RUN)
         if other is not None:
             return other
         if target.arch != ARCH:

@@ -145,7 +145,7 @@ class ConvDepthwise:
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        other = other_op(problem, ("conv",))
+        other = other_op(problem, ("conv",), into=RUN)
         if other is not None:
             return other
         if target.arch != ARCH:

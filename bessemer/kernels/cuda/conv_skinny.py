@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, other_op, register
 from bessemer.kernels.cuda import skinny
+from bessemer.kernels.cuda.epilogue import RUN
 from bessemer.kernels.cuda.skinny import Rows
 from bessemer.kernels.gpu.shapes import element_types
 from bessemer.kernels.gpu.window import window_of
@@ -40,7 +41,7 @@ def _known(problem: Problem) -> Rows:
 
 
 def _rows(problem: Problem) -> Rows | Reason:
-    other = other_op(problem, ("conv",))
+    other = other_op(problem, ("conv",), into=RUN)
     if other is not None:
         return other
     dtype = element_types(problem, 2)

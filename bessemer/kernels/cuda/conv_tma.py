@@ -12,6 +12,7 @@ from bessemer.core.dim import ceildiv, product
 from bessemer.core.tensor_map import MOST_STEP, TensorMap, Window
 from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, other_op, register
 from bessemer.kernels.cuda import tiled
+from bessemer.kernels.cuda.epilogue import RUN
 from bessemer.kernels.cuda.tiled import Rows
 from bessemer.kernels.cuda.weights import BLOCK
 from bessemer.kernels.gpu.shapes import element_types
@@ -52,7 +53,7 @@ def _known(problem: Problem) -> Rows:
 
 
 def _rows(problem: Problem) -> Rows | Reason:
-    other = other_op(problem, ("conv",))
+    other = other_op(problem, ("conv",), into=RUN)
     if other is not None:
         return other
     dtype = element_types(problem, 2)

@@ -80,7 +80,7 @@ class ConvTranspose:
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        other = other_op(problem, ("conv_transpose",))
+        other = other_op(problem, ("conv_transpose",), into=RUN)
         if other is not None:
             return other
         if target.arch != ARCH:
@@ -164,7 +164,7 @@ def _upsample(problem: Problem) -> _Upsample | Reason:
     window = window_of(problem, kernel)
     if isinstance(window, Reason):
         return window
-    whole_rows = RUN % window.strides[2] == 0 and divides(problem, window.output[2], RUN)
+    whole_rows = RUN % window.strides[2] == 0 and divides(problem, window.output[2], RUN) and problem.into is None
     if ic % RUN or not (oc % RUN == 0 or (oc == 1 and whole_rows)):
         return Reason(f"stores runs of {RUN} channels, or of one channel along the width, not {problem.outputs[0]}")
     return _Upsample(window, ic, oc)

@@ -9,6 +9,7 @@
     finish(const float (&acc)[8], const Columns &, const Cells &, int row, int col, ...)   computes and stores the run
 
 so that a kernel can have these loads under way while it computes. What is read in other ways is read in `finish`.
+Where the output is columns of a wider tensor, these start at a multiple of 8 of a width that is one.
 
 `reduction(terms, problem)` defines the same for what a problem reduces, seen as [rows, columns] too: with TermColumns,
 TermCells, and
@@ -162,7 +163,10 @@ def _finish(problem: Problem, body: DeviceBody, expr: ex.Expr) -> None:
                 text = scalar.converted("acc[j]", result, scalar.kind_of(node.dtype))
                 body.bind(node, Value(text, body.top))
         body.store_at("run.v[j]", out.dtype, expr)
-    body.line(f"store_run({target} + static_cast<int64_t>(row) * {body.params.size(out.shape[-1])} + col, run);")
+    place = f"static_cast<int64_t>(row) * {body.params.size(problem.written[0].shape[-1])} + col"
+    if problem.into is not None:
+        place += f" + {body.params.size(problem.into.start)}"
+    body.line(f"store_run({target} + {place}, run);")
 
 
 def _declared(problem: Problem, params: Params) -> list[str]:

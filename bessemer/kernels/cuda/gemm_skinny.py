@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, other_op, register
 from bessemer.kernels.cuda import skinny
+from bessemer.kernels.cuda.epilogue import RUN
 from bessemer.kernels.cuda.skinny import Rows
 from bessemer.kernels.gpu.product import product_of
 
@@ -41,10 +42,10 @@ def _known(problem: Problem) -> Rows:
 
 
 def _rows(problem: Problem) -> Rows | Reason:
-    other = other_op(problem, ("matmul",))
+    other = other_op(problem, ("matmul",), into=RUN)
     if other is not None:
         return other
-    view = product_of(problem)
+    view = product_of(problem, into=RUN)
     if isinstance(view, Reason):
         return view
     if view.a_t:

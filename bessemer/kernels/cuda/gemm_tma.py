@@ -8,6 +8,7 @@ from bessemer.core.dim import ceildiv
 from bessemer.core.tensor_map import TensorMap
 from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, other_op, register
 from bessemer.kernels.cuda import tiled
+from bessemer.kernels.cuda.epilogue import RUN
 from bessemer.kernels.cuda.tiled import Rows
 from bessemer.kernels.cuda.weights import BLOCK
 from bessemer.kernels.gpu.product import product_of
@@ -44,10 +45,10 @@ def _known(problem: Problem) -> Rows:
 
 
 def _rows(problem: Problem) -> Rows | Reason:
-    other = other_op(problem, ("matmul",))
+    other = other_op(problem, ("matmul",), into=RUN)
     if other is not None:
         return other
-    view = product_of(problem)
+    view = product_of(problem, into=RUN)
     if isinstance(view, Reason):
         return view
     if view.a_t:

@@ -28,7 +28,7 @@ class Gemv:
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        view = product_of(problem)
+        view = product_of(problem, into=RUN)
         if isinstance(view, Reason):
             return view
         if target.arch != ARCH:

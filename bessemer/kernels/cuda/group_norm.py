@@ -44,7 +44,7 @@ class CudaGroupNorm:
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        other = other_op(problem, ("group_norm",))
+        other = other_op(problem, ("group_norm",), into=RUN)
         if other is not None:
             return other
         if target.arch != ARCH:

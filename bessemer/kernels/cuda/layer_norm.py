@@ -36,7 +36,7 @@ class LayerNorm:
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        other = other_op(problem, ("layer_norm",))
+        other = other_op(problem, ("layer_norm",), into=RUN)
         if other is not None:
             return other
         if target.arch != ARCH:

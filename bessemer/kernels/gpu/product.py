@@ -36,9 +36,9 @@ class Product:
         return Tiling(m, n, k, batch, self.itemsize, bm, bn, bk, stages, warps, split)
 
 
-def product_of(problem: Problem) -> Product | Reason:
-    """The product that `problem` is, or why it is none."""
-    other = other_op(problem, ("matmul", "conv"))
+def product_of(problem: Problem, into: int = 1) -> Product | Reason:
+    """The product that `problem` is, or why it is none. `into`: see `other_op`."""
+    other = other_op(problem, ("matmul", "conv"), into)
     if other is not None:
         return other
     dtype = element_types(problem, 2)

@@ -311,6 +311,14 @@ class Body:
             names.append(e.name)
         return tuple(names)
 
+    def place(self) -> Value:
+        """The element offset of output 0's element in what it is written to."""
+        out, into = self.problem.outputs[0], self.problem.into
+        offset = self.offset(self.problem.written[0].shape, ex.out_axes(out.rank))
+        if into is None or into.start == 0:
+            return offset
+        return self.let(f"{offset.text} + {self._size_as(into.start, offset.kind)}", offset.kind, offset.deps)
+
     def store(self, number: int, dtype: DType, offset: Value, value: Value, mask: str) -> None:
         """Store `value` as output `number` (counted after the operands)."""
         target = "bool" if dtype == dt.bool_ else dtype.name

@@ -64,7 +64,7 @@ class ConvIgemm:
 
 def conv_reason(problem: Problem) -> Reason | None:
     """Why implicit-product kernels do not compute `problem`, if they do not."""
-    other = other_op(problem, ("conv",))
+    other = other_op(problem, ("conv",), into=1)
     if other is not None:
         return other
     dtype = element_types(problem, 2)

@@ -29,7 +29,7 @@ class ConvTranspose:
     language = "triton"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        other = other_op(problem, ("conv_transpose",))
+        other = other_op(problem, ("conv_transpose",), into=1)
         if other is not None:
             return other
         dtype = element_types(problem, 2)

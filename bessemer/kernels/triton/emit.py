@@ -111,7 +111,7 @@ def epilogue(problem: Problem, splits: Sequence[int] | None, params: Params) -> 
             acc = body.let(f"acc.to({scalar.TL[kind]})", kind, deps) if kind != "i1" else Value("acc", kind, deps)
             body.results[id(node)] = (node, acc)
     value = body.value(expr)
-    body.store(number, out.dtype, _over_tile(body, body.offset(out.shape, ex.out_axes(out.rank))), value, "mask")
+    body.store(number, out.dtype, _over_tile(body, body.place()), value, "mask")
     head = f"@triton.jit\ndef epilogue_store(acc, {', '.join(names)}, mask, EPILOGUE):\n"
     return head + "\n".join(body.lines) + "\n", tuple(body.helpers)
 

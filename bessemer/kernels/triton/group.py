@@ -25,7 +25,7 @@ class Group:
     language = "triton"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        other = other_op(problem, ("group",))
+        other = other_op(problem, ("group",), into=1)
         if other is not None:
             return other
         types = [*(o.type for o in problem.operands), *problem.outputs]

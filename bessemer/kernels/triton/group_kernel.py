@@ -74,7 +74,7 @@ def _code(problem: Problem, body: Reducer, grid: Dim, constants: Sequence[tuple[
 def _store(problem: Problem, body: Reducer, e: ex.Expr, deps: frozenset[str]) -> None:
     out = problem.outputs[0]
     value = body.value(e)
-    offset = body.offset(out.shape, ex.out_axes(out.rank))
+    offset = body.place()
     if offset.deps != deps:  # axes of extent 1 leave no trace in the offset
         offset = Value(f"({offset.text} + {body.full(deps, 0, offset.kind)})", offset.kind, deps)
     body.store(len(problem.operands), out.dtype, offset, value, " & ".join(body.tests(deps)))

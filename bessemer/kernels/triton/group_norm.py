@@ -43,7 +43,7 @@ class GroupNorm:
     language = "triton"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        other = other_op(problem, ("group_norm",))
+        other = other_op(problem, ("group_norm",), into=1)
         if other is not None:
             return other
         dtype = element_types(problem, 1)

@@ -20,7 +20,7 @@ class LayerNorm:
     language = "triton"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        other = other_op(problem, ("layer_norm",))
+        other = other_op(problem, ("layer_norm",), into=1)
         if other is not None:
             return other
         dtype = element_types(problem, 1)

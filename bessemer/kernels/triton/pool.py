@@ -34,7 +34,7 @@ class Pool:
     language = "triton"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        other = other_op(problem, ("pool",))
+        other = other_op(problem, ("pool",), into=1)
         if other is not None:
             return other
         dtype = element_types(problem, 1)

@@ -19,7 +19,7 @@ class Softmax:
     language = "triton"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        other = other_op(problem, ("softmax",))
+        other = other_op(problem, ("softmax",), into=1)
         if other is not None:
             return other
         dtype = element_types(problem, 1)

@@ -14,7 +14,7 @@ from bessemer.core.dtype import DType
 from bessemer.core.interval import Range
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
-from bessemer.kernels.base import Config, Operand, Problem, Tactic
+from bessemer.kernels.base import Config, Into, Operand, Problem, Tactic
 from bessemer.targets.cuda import ARCHS, CudaTarget, Request
 from tests.kernels.triton.harness import interpret
 
@@ -102,6 +102,13 @@ def check(tactic: Tactic, c: Case, config: Config | None = None, env: dict[str, 
     shapes = [tuple(evaluate(d, env or {}) for d in out.shape) for out in c.problem.outputs]
     assert [v.shape for v in got] == shapes == [w.shape for w in c.want]
     assert_right(c, got, f"{dict(chosen)} for {c.problem.key}")
+
+
+def in_columns(c: Case, before: int, after: int) -> Case:
+    """The case written into a wider tensor, between so many columns of others."""
+    columns = c.problem.outputs[0].shape[-1]
+    assert isinstance(columns, int)
+    return replace(c, problem=replace(c.problem, into=Into(before, before + columns + after)))
 
 
 def assert_right(c: Case, got: Sequence[Array], what: str = "", tolerance: float | None = None) -> None:
