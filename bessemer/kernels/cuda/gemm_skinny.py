@@ -45,7 +45,7 @@ def _rows(problem: Problem) -> Rows | Reason:
     other = other_op(problem, ("matmul",), into=RUN)
     if other is not None:
         return other
-    view = product_of(problem, into=RUN)
+    view = product_of(problem)
     if isinstance(view, Reason):
         return view
     if view.a_t:
