@@ -149,6 +149,7 @@ RUNNERS: dict[str, Callable[[onnx.ModelProto, Arrays], Arrays]] = {
     "cpu": run_cpu,
     "cpu-dynamic": lambda model, inputs: run_cpu(dynamic(model), inputs),
     "cuda": run_cuda,
+    "cuda-dynamic": lambda model, inputs: run_cuda(dynamic(model), inputs),
 }
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from tests.conformance.node_suite import FAILED, PASS, REFUSED, cases, golden, outcome, ratio
+from tests.conformance.update import outcomes_of
 
-REQUIRED = {"reference": 0.95, "reference-dynamic": 0.90, "cpu": 0.95, "cpu-dynamic": 0.90}  # of the cases that count
-TARGETS = tuple(REQUIRED)
-RECORDED = {target: golden(target) for target in TARGETS}
+FIXED, DYNAMIC = 0.95, 0.90  # of the cases that count
+REQUIRED = {f"{target}{how}": share for target in ("reference", "cpu", "cuda")
+            for how, share in (("", FIXED), ("-dynamic", DYNAMIC))}  # fmt: skip
+TARGETS = tuple(target for target in REQUIRED if not target.startswith("cuda"))  # of any machine
+RECORDED = {target: golden(target) for target in REQUIRED}
 EVERY = {"cpu-dynamic": 5}  # by target: of how many cases one runs by default, the others with --slow
 
 
@@ -22,7 +26,7 @@ def _runs() -> Iterator[object]:
 
 
 def test_the_golden_file_lists_every_case():
-    for target in TARGETS:
+    for target in REQUIRED:
         assert RECORDED[target].keys() == cases().keys(), f"python -m tests.conformance.update {target}"
 
 
@@ -37,7 +41,18 @@ def test_case(target: str, name: str):
         assert result.startswith(REFUSED)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.gpu
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("target", [target for target in REQUIRED if target not in TARGETS])
+def test_cases_on_a_gpu(target: str):
+    """All of them, in as many processes as there are cores."""
+    found = outcomes_of(target, os.cpu_count() or 1)
+    failed = {name: result for name, result in found.items() if result.startswith(FAILED)}
+    worse = {name: result for name, result in found.items() if RECORDED[target].get(name) == PASS != result}
+    assert not failed and not worse
+
+
+@pytest.mark.parametrize("target", REQUIRED)
 def test_enough_cases_pass(target: str):
     passed, counted = ratio(RECORDED[target])
     assert passed >= REQUIRED[target] * counted, f"{passed} of {counted}"

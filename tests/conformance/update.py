@@ -21,11 +21,15 @@ def run(target: str, name: str) -> str:
     return outcome(target, cases()[name])
 
 
-def main(target: str, jobs: int, force: bool) -> int:
+def outcomes_of(target: str, jobs: int) -> dict[str, str]:
+    """What every case does, by name, in so many processes."""
     names = sorted(cases())
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-        outcomes = dict(zip(names, pool.map(run, [target] * len(names), names, chunksize=4)))
-    before = golden(target)
+        return dict(zip(names, pool.map(run, [target] * len(names), names, chunksize=4)))
+
+
+def main(target: str, jobs: int, force: bool) -> int:
+    outcomes, before = outcomes_of(target, jobs), golden(target)
     for name, result in outcomes.items():
         if result.startswith(FAILED):
             print(f"{name}: {result}")

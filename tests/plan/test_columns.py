@@ -83,15 +83,16 @@ def placed(engine: Any) -> int:
     return sum("+concat" in step.name for step in engine.program.steps)
 
 
-def check(engine: Any, proto: bytes, seed: int, relative: float = 1e-3, absolute: float = 1e-4) -> None:
-    """At several batches, the largest first, so that what an earlier run left does not pass for a result."""
+def check(engine: Any, proto: bytes, seed: int, within: float = 1e-4) -> None:
+    """At several batches, the largest first, so that what an earlier run left does not pass for a result. `within` is
+    the greatest error over the norm, as exponentials and sums that cancel leave single elements few digits."""
     graph, session, rng = import_model(proto), load(engine), np.random.default_rng(seed)
     for batch in (3, 1, 2, 1):
         x = rng.standard_normal((batch, 3, 7, 9)).astype(np.float32)
         want, got = run(graph, {"x": x}), session.run({"x": x})
         for name, array in want.items():
-            what = f"{name}, batch {batch}, seed {seed}"
-            np.testing.assert_allclose(got[name], array, relative, absolute, err_msg=what)
+            off = np.linalg.norm((got[name] - array).ravel())
+            assert off <= within * np.linalg.norm(array.ravel()), f"{name}, batch {batch}, seed {seed}"
 
 
 @pytest.mark.parametrize("arch", ["cpu", "cpu:avx2", "cpu:scalar"])
@@ -139,11 +140,11 @@ def test_a_fire_module_has_no_copies_on_a_gpu_either(channels: int, precision: s
 @pytest.mark.parametrize(("step", "precision"), [(1, "fp32"), (1, "fp16"), (8, "fp16"), (8, "bf16")])
 def test_random_nets_at_any_batch_on_a_gpu(step: int, precision: str) -> None:
     first, found = int(np.random.default_rng().integers(1 << 30)), 0
-    within = {"fp32": (1e-3, 1e-4), "fp16": (1e-2, 1e-2), "bf16": (1e-1, 1e-1)}[precision]
+    within = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-1}[precision]
     for seed in range(first, first + 3):
         profile = Profile({"x": ((1, 3, 7, 9), (2, 3, 7, 9), (4, 3, 7, 9))})
         engine = build(net(seed, step), target="cuda", precision=precision, tune="off", profiles=[profile])
-        check(engine, net(seed, step), seed, *within)
+        check(engine, net(seed, step), seed, within)
         found += placed(engine)
     assert found, first
 

@@ -143,6 +143,8 @@ kernel(const uint16_t *q, const uint16_t *k, const uint16_t *v, const MASK_TYPE 
         copy_commit();
     }
 
+    if constexpr (CAUSAL)
+        copy_wait<0>();  // where no key is seen nobody has waited for q, and the result is staged in its place
     __syncthreads();
     float *staged = reinterpret_cast<float *>(memory) + (group * 64 + warp * 16) * PITCH;
 #pragma unroll

@@ -50,6 +50,13 @@ inline Head head_of(int number, int heads, int repeat) {
     return INSIDE ? Head{batch, h * D} : Head{batch * (heads / repeat) + h, 0};
 }
 
+// The steps of keys that queries before `end` need; at least one, which fetches q for the next round.
+inline int steps_of(int end, int queries, int keys, int first_key) {
+    const int seen = CAUSAL ? min(keys, end + keys - queries) : keys;
+    const int own = min(CAUSAL && SPLIT == 1 ? max(seen, 1) : seen - first_key, PART);
+    return FIXED_KEYS && SPLIT == 1 && !CAUSAL ? STEPS : min((own + KEYS - 1) / KEYS, STEPS);
+}
+
 // Copies as many rows as the map's box has to blocks of `all` rows.
 inline void copy_blocks(uint32_t target, int all, const TensorMap *map, Head head, int row, uint32_t barrier) {
 #pragma unroll
@@ -189,8 +196,12 @@ kernel(const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k,
 #pragma unroll
         for (int g = 0; g < GROUPS; g++)
             copy_q(shared + g * Q_BYTES, &q, head_of_q, first_of_all + g * 64, arrivals.q(g));
+        // Nothing may arrive after the CTA is gone: what none of it waits for is not copied.
+        const int needed = FIXED_KEYS && !CAUSAL ? STEPS : steps_of(first_of_all + QUERIES, queries, keys, 0);
 #pragma unroll
         for (int step = 0; step < STEPS; step++) {
+            if (step >= needed)
+                break;
             copy_step(shared + K_AT, &k, head, step, arrivals.keys(step));
             copy_step(shared + V_AT, &v, head, step, arrivals.values(step));
         }
@@ -203,10 +214,7 @@ kernel(const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k,
 #pragma unroll 1
     for (int round = 0; round < ROUNDS && first_query - at.group * 64 < queries; round++) {
         const int own = first_query + at.warp * 16;  // the warp's first query
-        const int seen = CAUSAL ? min(keys, first_query + 64 + keys - queries) : keys;  // by any of these queries
-        // A round has a step at least, which fetches q for the next one.
-        const int end = min(CAUSAL && SPLIT == 1 ? max(seen, 1) : seen - at.part * PART, PART);
-        const int steps = FIXED_KEYS && SPLIT == 1 && !CAUSAL ? STEPS : min((end + KEYS - 1) / KEYS, STEPS);
+        const int steps = steps_of(first_query + 64, queries, keys, at.part * PART);
         float sums[BLOCKS][WIDTH / 2] = {}, top[2] = {none(), none()}, total[2] = {};
         barrier_wait(arrivals.q(at.group), round % 2);
 #pragma unroll 1
@@ -217,7 +225,7 @@ kernel(const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k,
             multiply_keys(scores, own_q, shared + K_AT + first * LINE);
             if (ROUNDS > 1 && step == steps - 1) {
                 barrier_among(1 + at.group, TEAM);
-                if (round + 1 < ROUNDS && at.thread == 0)
+                if (round + 1 < ROUNDS && first_query - at.group * 64 + 64 * GROUPS < queries && at.thread == 0)
                     copy_q(own_q, &q, head_of_q, first_query + 64 * GROUPS, arrivals.q(at.group));
             }
             if (own < queries) {
