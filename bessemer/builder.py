@@ -6,7 +6,7 @@ Stages: import, fuse, layout, precision, lower, tune, plan. A build can stop aft
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -166,8 +166,7 @@ def _run(model: str | Path | bytes | ModelProto, options: BuildOptions) -> Engin
     if build_.done("lower", lambda: lowered_text(lowered)):
         return None
     problems = [i.problem for i in lowered.items if isinstance(i, KernelItem)]
-    tuner.budget = build_.seconds_to_tune()
-    alone = tuner.choose(problems, lowered.bound_symbols)
+    alone = build_.chosen(tuner, problems, lowered.bound_symbols)
     choices = build_.placed(tuner, problems, alone, lambda c: build_.assembled(graph, lowered, c), graph)
     build_.finish_tuning(tuner)
     if build_.done("tune", lambda: choices_text(choices)):
@@ -265,6 +264,17 @@ class _Build:
             return None
         spent = time.monotonic() - self.started
         return max(0.0, self.options.build_budget - 1.5 * spent - AFTER_TUNING)
+
+    def chosen(self, tuner: Tuner, problems: Sequence[Problem], symbols: Collection[str]) -> Choices:
+        """The kernel of each problem alone. One that was not timed may fail to compile: another takes its place."""
+        tuner.budget = self.seconds_to_tune()
+        while True:
+            choices = tuner.choose(problems, symbols)
+            defects = self.target.defects((p, v.choice.code) for p, found in choices.items() for v in found)
+            if not defects:
+                return choices
+            tuner.drop(defects)
+            tuner.budget = 0.0  # of what takes their places nothing is timed any more
 
     def placed(
         self, tuner: Tuner, problems: Sequence[Problem], choices: Choices, assemble: Callable[[Choices], Engine],

@@ -45,6 +45,9 @@ class Target(Protocol):
     def fingerprint(self) -> Mapping[str, Any]:
         """What a measured time depends on; part of the timing cache's keys."""
 
+    def defects(self, codes: Iterable[tuple[Problem, KernelCode]]) -> Mapping[KernelCode, str]:
+        """Of these kernels those that do not compile, with the compiler's text. The others are kept for `link`."""
+
     def link(self, codes: Iterable[tuple[Problem, KernelCode]]) -> Linked:
         """Compile all launches of these kernels; CompilerError where one does not compile."""
 

@@ -113,6 +113,12 @@ class CpuTarget:
         return {"target": self.name, "arch": self.arch, "cpu": cpu_model(), "threads": self.threads,
                 "compiler": find_compiler().version}  # fmt: skip
 
+    def defects(self, codes: Iterable[tuple[Problem, KernelCode]]) -> Mapping[KernelCode, str]:
+        """Of these kernels those that do not compile, with the compiler's text."""
+        sources = {source_of(code): code for _, code in codes}
+        objects = compile_objects(list(sources), self.arch, optimise=self.optimise)
+        return {code: found for code, found in zip(sources.values(), objects) if isinstance(found, str)}
+
     def link(self, codes: Iterable[tuple[Problem, KernelCode]]) -> LinkedObject:
         """One shared object of all kernels and the interpreter."""
         sources = sorted({source_of(code) for _, code in codes}, key=lambda s: s.suffix)

@@ -169,6 +169,11 @@ class CudaTarget:
             raise CompilerError(f"could not compile {request.label}:\n{found}", where=self.arch)
         return found
 
+    def defects(self, codes: Iterable[tuple[Problem, KernelCode]]) -> Mapping[KernelCode, str]:
+        """Of these kernels those with a launch that does not compile, with the compiler's text."""
+        requests = [Request(problem, code, launch) for problem, code in codes for launch in code.launches]
+        return {r.code: k for r, k in zip(requests, self.compile(requests)) if isinstance(k, str)}
+
     def link(self, codes: Iterable[tuple[Problem, KernelCode]]) -> LinkedCubins:
         """All launches of these kernels as cubins; CompilerError lists those that do not compile."""
         requests = [Request(problem, code, launch) for problem, code in codes for launch in code.launches]

@@ -1,14 +1,21 @@
-"""Tactics that raise: they cost their own candidates, never the build."""
+"""Tactics that raise, and kernels that do not compile: they cost their own candidates, never the build."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pytest
+from onnx import helper
 
+from bessemer import builder
 from bessemer.core.errors import NoTacticError
+from bessemer.kernels.base import Config, KernelCode, Limits, Problem
+from bessemer.kernels.c.group import Group
+from bessemer.runtime.session import load
 from bessemer.tune.cache import TimingCache
+from tests.runtime.networks import as_model
 from tests.tune.fakes import FakeClock, FakeMeasurer, FakeTactic, problem
 from tests.tune.tuning import A8, A16, TWO, B, tuner
 
@@ -89,3 +96,27 @@ def test_if_every_tactic_raises_the_error_has_all_reasons() -> None:
     assert tuner([Defective("c", where="applicable")]).supports(problem()) == (
         "c: applicable() raised KeyError: 'applicable'"
     )
+
+
+class DoesNotCompile(Group):
+    """The best kernel by its estimate, which no compiler takes."""
+
+    name = "c_broken"
+
+    def estimate(self, problem: Problem, target: Limits, config: Config) -> float:
+        return 0.0
+
+    def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
+        code = super().emit(problem, target, config)
+        return replace(code, text=code.text + "\n#error takes 278552 bytes\n")
+
+
+def test_what_does_not_compile_is_dropped_without_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = builder.of_language
+    monkeypatch.setattr(builder, "of_language", lambda *args: [DoesNotCompile(), *given(*args)])
+    nodes, lines = [helper.make_node("Tanh", ["x"], ["y"])], list[str]()
+    engine = builder.build(as_model(nodes, {"x": [2, 3]}, {"y": [2, 3]}), tune="off", log=lines.append)
+    (kernel,) = engine.program.kernels
+    assert kernel.tactic == "c_group" and [line for line in lines if "dropped c_broken for group: " in line]
+    x = np.random.default_rng(0).standard_normal((2, 3), np.float32)
+    np.testing.assert_allclose(load(engine).run([x])["y"], np.tanh(x), rtol=1e-5)
