@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from bessemer.device.cpu import Library
 from bessemer.kernels.base import KernelCode, Launch, Problem
 from bessemer.targets import c_compiler
 from bessemer.targets.base import resolve
-from bessemer.targets.c_compiler import Compiler, Source, compile_objects, find_compiler
+from bessemer.targets.c_compiler import INTRINSICS, Compiler, Source, compile_objects, find_compiler
 from bessemer.targets.cpu import LEVELS, NEEDS, CpuTarget, cpu_flags, cpu_target, detect_level
 
 PROBLEM = Problem("test", (), ())
@@ -112,6 +113,28 @@ def test_no_compiler_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> Non
             find_compiler()
     finally:
         find_compiler.cache_clear()
+
+
+@pytest.mark.skipif(not find_compiler().is_gnu, reason="another compiler than GCC")
+def test_objects_are_the_same_with_a_precompiled_header(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Source(f"{INTRINSICS}void f(int *p) {{ _mm_stream_si32(p, 1); }}\n", ("f",))
+    (found,) = compile_objects([source], "scalar")
+    assert isinstance(found, Path) and [path.stat().st_size > 1 << 20 for path in cache.glob("*.h.gch")] == [True]
+    bytes_with = found.read_bytes()
+    found.unlink()
+    monkeypatch.setattr(c_compiler, "find_compiler", lambda: replace(find_compiler(), is_gnu=False))
+    (found,) = compile_objects([source], "scalar")
+    assert isinstance(found, Path) and found.read_bytes() == bytes_with
+
+
+@pytest.mark.parametrize("fails", ["c-header", "-include"])
+def test_a_header_that_cannot_be_precompiled_or_used_is_done_without(
+    fails: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("sh", "-c", f'case "$*" in *{fails}*) exit 1;; esac; touch kernel.o', "cc")
+    monkeypatch.setattr(c_compiler, "find_compiler", lambda: Compiler(command, "strange", is_gnu=True))
+    (found,) = compile_objects([Source(INTRINSICS, ())], "scalar")
+    assert isinstance(found, Path)
 
 
 def test_quick_compiles_use_other_objects(cache: Path) -> None:
