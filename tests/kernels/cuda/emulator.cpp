@@ -1,57 +1,60 @@
-// The GPU that emulator.h declares: every thread of a cluster is a thread.
+// The GPU that emulator.h declares: every thread of a cluster is a context with a stack of its own, which runs until it
+// has to wait. Who is next is random: threads that should have waited for each other and did not are in a wrong order.
 //
 // Copies of 16 bytes happen when they are waited for, so that a missing wait shows; barriers have phases, and products
-// read their operands by descriptor, as the hardware does; a store that is outside any buffer, or a barrier that waits
-// for ever, ends the process with a message.
+// read their operands by descriptor, as the hardware does; a store that is outside any buffer, or a cluster of which
+// all threads wait, ends the process with a message.
 
-#include <barrier>
-#include <chrono>
-#include <condition_variable>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
 #include <map>
-#include <memory>
-#include <mutex>
-#include <optional>
-#include <thread>
+#include <random>
 #include <vector>
 
 #include "emulator.h"
 
+// Where threads meet: each counts the phases it saw end.
+struct Meeting {
+    int count, arrived = 0;
+    unsigned phase = 0;
+
+    unsigned arrive() {
+        const unsigned now = phase;
+        if (++arrived == count)
+            arrived = 0, phase++;
+        return now;
+    }
+};
+
 struct Barrier {
     int64_t count, pending, bytes = 0;  // arrivals of a phase, those that lack, and bytes that are expected and lack
-    uint32_t phase = 0;
-    std::mutex mutex;
-    std::condition_variable done;
+    unsigned phase = 0;
 
     void change(int64_t arrivals, int64_t nbytes) {
-        std::lock_guard lock(mutex);
         pending -= arrivals, bytes += nbytes;
         if (pending < 0)
             fail("more arrivals than a barrier counts");
-        if (pending == 0 && bytes == 0) {
+        if (pending == 0 && bytes == 0)
             pending = count, phase++;
-            done.notify_all();
-        }
     }
 };
 
 struct Shared : Block {
     std::vector<unsigned char> bytes = std::vector<unsigned char>((1u << ADDRESS_BITS) + 1024, 0xff);
     std::vector<Lane> shown;
-    std::barrier<> barrier;
-    std::deque<std::barrier<>> warpgroups, warps;
-    std::map<int, std::barrier<>> named;
-    std::mutex mutex;
+    Meeting all;
+    std::vector<Meeting> warpgroups, warps;
+    std::map<int, Meeting> named;
 
-    explicit Shared(int threads) : shown(threads), barrier(threads) {
+    explicit Shared(int threads)
+        : shown(threads), all{threads}, warpgroups(threads / 128, {128}), warps(threads / 32, {32}) {
         memory = bytes.data() + (1024 - reinterpret_cast<uintptr_t>(bytes.data()) % 1024) % 1024;
         lanes = shown.data();
-        for (int g = 0; g < threads / 128; g++)
-            warpgroups.emplace_back(128);
-        for (int w = 0; w < threads / 32; w++)
-            warps.emplace_back(32);
     }
 };
 
@@ -61,15 +64,31 @@ struct Copy {
     uint32_t nbytes;
 };
 
+struct Thread {
+    unsigned index;  // in its block
+    int rank;        // its block's in the cluster
+    ucontext_t context;
+    const unsigned *phase = nullptr;  // what it waits for: that these bits of a phase are no longer those of `seen`
+    unsigned seen, bits;
+    bool inputs_are_there = false, ended = false;
+    unsigned arrival;                       // the cluster's phase in which it arrived
+    std::vector<std::vector<Copy>> copies;  // committed groups, and one that is open
+
+    bool waits() const { return phase && ((*phase ^ seen) & bits) == 0; }
+};
+
+constexpr size_t STACK = 64 << 10;
 static std::deque<Shared> blocks;  // of the cluster that runs
-static std::unique_ptr<std::barrier<>> cluster_barrier;
-static thread_local std::vector<std::vector<Copy>> copies;  // committed groups, and one that is open
-static thread_local std::optional<std::barrier<>::arrival_token> arrival;
-Dim3 gridDim;
-constinit thread_local Dim3 threadIdx, blockIdx;
-constinit thread_local Block *own;
-constinit thread_local int own_rank;
-constinit thread_local bool inputs_are_there;
+static Meeting cluster;
+static std::vector<Thread> threads;  // in the order in which they take turns
+static Thread *running;
+static ucontext_t launcher;
+static const Value *arguments;
+static unsigned first_block;
+Dim3 gridDim, threadIdx, blockIdx;
+Block *own;
+int own_rank;
+bool inputs_are_there;
 
 void fail(const char *what) {
     fprintf(stderr, "%s\n", what);
@@ -78,20 +97,51 @@ void fail(const char *what) {
 
 unsigned char *memory_of(uint32_t address) { return blocks[address >> ADDRESS_BITS].memory + (address & OFFSET); }
 
+static void become(Thread &thread) {
+    running = &thread;
+    threadIdx = {thread.index, 0, 0};
+    const unsigned block = first_block + thread.rank;
+    blockIdx = {block % gridDim.x, block / gridDim.x % gridDim.y, block / gridDim.x / gridDim.y};
+    own = &blocks[thread.rank];
+    own_rank = thread.rank;
+    inputs_are_there = thread.inputs_are_there;
+}
+
+// Runs the next thread that waits for nothing, or ends the cluster where all threads ended.
+static void give_way() {
+    Thread &thread = *running;
+    thread.inputs_are_there = inputs_are_there;
+    bool ended = true;
+    for (size_t k = 1; k <= threads.size(); k++) {
+        Thread &next = threads[(&thread - threads.data() + k) % threads.size()];
+        ended = ended && next.ended;
+        if (next.ended || next.waits())
+            continue;
+        become(next);
+        swapcontext(&thread.context, &next.context);
+        return;
+    }
+    if (!ended)
+        fail("a barrier waits for what nobody does");
+    setcontext(&launcher);
+}
+
+static void wait(const unsigned &phase, unsigned seen, unsigned bits = ~0u) {
+    running->phase = &phase, running->seen = seen, running->bits = bits;
+    if (running->waits())
+        give_way();
+    running->phase = nullptr;
+}
+
+static void meet(Meeting &meeting) { wait(meeting.phase, meeting.arrive()); }
+
 static Shared &shared() { return *static_cast<Shared *>(own); }
 
-void __syncwarp() { shared().warps[threadIdx.x / 32].arrive_and_wait(); }
+void __syncwarp() { meet(shared().warps[threadIdx.x / 32]); }
 
-void __syncthreads() { shared().barrier.arrive_and_wait(); }
+void __syncthreads() { meet(shared().all); }
 
-void barrier_among(int number, int threads) {
-    std::barrier<> *found;
-    {
-        std::lock_guard lock(shared().mutex);
-        found = &shared().named.try_emplace(number, threads).first->second;
-    }
-    found->arrive_and_wait();
-}
+void barrier_among(int number, int threads) { meet(shared().named.try_emplace(number, Meeting{threads}).first->second); }
 
 float __shfl_xor_sync(uint32_t, float value, int distance) {
     own->lanes[threadIdx.x].value = value;
@@ -114,12 +164,7 @@ void barrier_expect(uint32_t barrier, uint32_t nbytes) { barrier_at(barrier).cha
 
 void barrier_arrive(uint32_t barrier) { barrier_at(barrier).change(1, 0); }
 
-void barrier_wait(uint32_t address, uint32_t parity) {
-    Barrier &barrier = barrier_at(address);
-    std::unique_lock lock(barrier.mutex);
-    if (!barrier.done.wait_for(lock, std::chrono::seconds(30), [&] { return barrier.phase % 2 != parity; }))
-        fail("a barrier waits for what nobody does");
-}
+void barrier_wait(uint32_t address, uint32_t parity) { wait(barrier_at(address).phase, parity, 1); }
 
 void copy_bulk(uint32_t target, const void *source, uint32_t nbytes, uint32_t barrier) {
     if (nbytes % 16 || target % 16 || reinterpret_cast<uintptr_t>(source) % 16)
@@ -198,14 +243,15 @@ void copy_bulk_to_all(uint32_t target, const void *source, uint32_t nbytes, uint
 void copy_16(uint32_t target, const void *source, uint32_t nbytes) {
     if (!inputs_are_there)
         fail("inputs are read before they are there");
-    if (copies.empty())
-        copies.emplace_back();
-    copies.back().push_back({target, source, nbytes});
+    if (running->copies.empty())
+        running->copies.emplace_back();
+    running->copies.back().push_back({target, source, nbytes});
 }
 
-void copy_commit() { copies.emplace_back(); }
+void copy_commit() { running->copies.emplace_back(); }
 
 void copies_wait(unsigned pending) {
+    auto &copies = running->copies;
     while (copies.size() > pending + 1) {
         for (const Copy &c : copies.front()) {
             unsigned char bytes[16] = {};
@@ -216,12 +262,9 @@ void copies_wait(unsigned pending) {
     }
 }
 
-void cluster_arrive() { arrival.emplace(cluster_barrier->arrive()); }
+void cluster_arrive() { running->arrival = cluster.arrive(); }
 
-void cluster_wait() {
-    cluster_barrier->wait(std::move(*arrival));
-    arrival.reset();
-}
+void cluster_wait() { wait(cluster.phase, running->arrival); }
 
 void floats_store_shared(uint32_t address, const float *values, uint32_t count) {
     if (address % (4 * count) || memory_of(address) < own->memory || memory_of(address) > own->memory + OFFSET)
@@ -236,7 +279,7 @@ void floats_store_async(uint32_t address, const float *values, uint32_t count, u
     barrier_at(barrier).change(0, -static_cast<int64_t>(4 * count));
 }
 
-static void sync_warpgroup() { shared().warpgroups[threadIdx.x / 128].arrive_and_wait(); }
+static void sync_warpgroup() { meet(shared().warpgroups[threadIdx.x / 128]); }
 
 void products_wait() { sync_warpgroup(); }
 
@@ -253,11 +296,18 @@ static uint16_t element(uint64_t descriptor, int row, int k) {
 void product_by_thread(float *sums, int count, uint64_t a, uint64_t b, bool keep, float (*read)(uint16_t)) {
     sync_warpgroup();
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    for (int e = 0; e < count; e++) {
-        sums[e] = keep ? sums[e] : 0.0f;
-        const int row = 16 * warp + lane / 4 + (e & 2 ? 8 : 0), column = e / 4 * 8 + lane % 4 * 2 + e % 2;
+    float rows[2][16], column[16];
+    for (int k = 0; k < 32; k++)
+        rows[k / 16][k % 16] = read(element(a, 16 * warp + lane / 4 + k / 16 * 8, k % 16));
+    for (int c = 0; c < count / 2; c++) {
         for (int k = 0; k < 16; k++)
-            sums[e] += read(element(a, row, k)) * read(element(b, column, k));
+            column[k] = read(element(b, c / 2 * 8 + lane % 4 * 2 + c % 2, k));
+        for (int r = 0; r < 2; r++) {
+            float &sum = sums[c / 2 * 4 + r * 2 + c % 2];
+            sum = keep ? sum : 0.0f;
+            for (int k = 0; k < 16; k++)
+                sum += rows[r][k] * column[k];
+        }
     }
 }
 
@@ -275,34 +325,42 @@ void product_of_registers_by_thread(float *sums, int count, const uint32_t *a, u
     sync_warpgroup();
 }
 
+static void run() {
+    kernel_of(arguments);
+    running->ended = true;
+    give_way();
+}
+
 // Runs the kernel for every block of the grid, a cluster at a time.
-static void launch(const Value *values, int cluster, int threads) {
-    for (unsigned number = 0; number < gridDim.x * gridDim.y * gridDim.z; number += cluster) {
+static void launch(int ranks, unsigned size) {
+    std::minstd_rand random;
+    threads.resize(ranks * size);
+    const auto stacks = static_cast<char *>(
+        mmap(nullptr, threads.size() * STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    if (stacks == MAP_FAILED)
+        fail("no memory for stacks");
+    for (first_block = 0; first_block < gridDim.x * gridDim.y * gridDim.z; first_block += ranks) {
         blocks.clear();
-        cluster_barrier = std::make_unique<std::barrier<>>(cluster * threads);
-        for (int rank = 0; rank < cluster; rank++)
-            blocks.emplace_back(threads);
-        std::vector<std::thread> pool;
-        for (int rank = 0; rank < cluster; rank++)
-            for (int t = 0; t < threads; t++)
-                pool.emplace_back([=] {
-                    threadIdx = {static_cast<unsigned>(t), 0, 0};
-                    blockIdx = {number % gridDim.x + rank, number / gridDim.x % gridDim.y,
-                                number / gridDim.x / gridDim.y};
-                    own = &blocks[rank];
-                    own_rank = rank;
-                    inputs_are_there = false;
-                    kernel_of(values);
-                });
-        for (std::thread &t : pool)
-            t.join();
+        cluster = {static_cast<int>(threads.size())};
+        for (int rank = 0; rank < ranks; rank++)
+            blocks.emplace_back(size);
+        for (unsigned k = 0; k < threads.size(); k++)
+            threads[k] = {k % size, static_cast<int>(k / size)};
+        std::shuffle(threads.begin(), threads.end(), random);
+        for (size_t k = 0; k < threads.size(); k++) {
+            getcontext(&threads[k].context);
+            threads[k].context.uc_stack = {stacks + k * STACK, 0, STACK};
+            makecontext(&threads[k].context, run, 0);
+        }
+        become(threads.front());
+        swapcontext(&launcher, &running->context);
     }
 }
 
 // Arguments: a file of the kernel's arguments, the grid's sizes, CTAs of a cluster, threads of a CTA, bytes of a guard.
 int main(int, char **argv) {
     FILE *file = fopen(argv[1], "r+b");
-    const int cluster = atoi(argv[5]), threads = atoi(argv[6]), guard = atoi(argv[7]);
+    const int guard = atoi(argv[7]);
     gridDim = {static_cast<unsigned>(atoi(argv[2])), static_cast<unsigned>(atoi(argv[3])),
                static_cast<unsigned>(atoi(argv[4]))};
     std::vector<Value> values;
@@ -321,7 +379,8 @@ int main(int, char **argv) {
         values.push_back(value);
         sizes.push_back(size);
     }
-    launch(values.data(), cluster, threads);
+    arguments = values.data();
+    launch(atoi(argv[5]), atoi(argv[6]));
     rewind(file);
     for (size_t k = 0; k < values.size(); k++) {
         fseek(file, 16 + sizeof(TensorMap), SEEK_CUR);

@@ -38,11 +38,10 @@ struct Block {
     Lane *lanes;  // what threads show each other
 };
 
-extern Dim3 gridDim;
-extern constinit thread_local Dim3 threadIdx, blockIdx;
-extern constinit thread_local Block *own;
-extern constinit thread_local int own_rank;
-extern constinit thread_local bool inputs_are_there;
+extern Dim3 gridDim, threadIdx, blockIdx;  // these and what follows: of the thread that runs
+extern Block *own;
+extern int own_rank;
+extern bool inputs_are_there;
 
 [[noreturn]] void fail(const char *what);
 

@@ -24,7 +24,7 @@ PRODUCT = r"inline void (\w+)\(float \(&sums\)\[(\d+)\], uint64_t a, uint64_t b(
 OF_REGISTERS = r"inline void (\w+)\(float \(&sums\)\[(\d+)\], const uint32_t \*a, uint64_t b\) \{.*?\n\}\n"
 MAP_WORDS = 18  # of 8 bytes
 HERE = Path(__file__).parent
-COMPILER = ("g++", "-std=c++20", "-O1", "-w", "-pthread")
+COMPILER = ("g++", "-std=c++20", "-O1", "-w")
 
 
 def emulate(
@@ -66,9 +66,10 @@ def _program(text: str, args: int) -> Path:
     """The program of a kernel of `args` arguments, for all sizes that are arguments."""
     values = ", ".join(f"values[{k}]" for k in range(args))
     gpu = compiled(
-        [*COMPILER, "-I", HERE, "-c", "-x", "c++", "source"], HERE.joinpath("emulator.cpp").read_text(), ".o"
+        [*COMPILER, "-O2", "-I", HERE, "-c", "-x", "c++", "source"], HERE.joinpath("emulator.cpp").read_text(), ".o"
     )
-    command = [*COMPILER, gpu, "-include", HERE / "emulator.h", "-x", "c++", "source"]
+    header = compiled([*COMPILER, "-x", "c++-header", "source"], HERE.joinpath("emulator.h").read_text(), ".h.gch")
+    command = [*COMPILER, gpu, "-include", header.with_suffix(""), "-x", "c++", "source"]
     return compiled(command, f"{host_text(text)}\nvoid kernel_of(const Value *values) {{ kernel({values}); }}\n")
 
 
