@@ -8,6 +8,7 @@ import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -29,6 +30,7 @@ COMPILER = tuple(
     "gcc -std=gnu11 -O3 -fPIC -ffp-contract=fast -fno-math-errno -Wall -Werror -Wno-unused-function".split()
 )
 PAGE = mmap.PAGESIZE
+T = TypeVar("T")
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
@@ -50,6 +52,14 @@ def supported() -> tuple[str, ...]:
     flags = set(Path("/proc/cpuinfo").read_text().split())
     need = {"avx512": {"avx512f", "avx512bw", "avx512vl", "avx512dq"}, "avx2": {"avx2", "fma"}, "scalar": set()}
     return tuple(level for level, wanted in need.items() if wanted <= flags)
+
+
+def at_levels(cases: Sequence[T]) -> list[tuple[str, T]]:
+    """Every case at the best ISA level, and at one of the others, in turns."""
+    best, *others = supported()
+    return [(best, case) for case in cases] + [
+        (others[k % len(others)], case) for k, case in enumerate(cases) if others
+    ]
 
 
 @functools.cache

@@ -6,6 +6,7 @@ Operands, outputs and scratch end at unreadable pages; outputs and scratch are p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -62,6 +63,12 @@ def _run(
     return [dt.from_bf16(a) if t.dtype == dt.bf16 else a for a, t in zip(found, problem.outputs)]
 
 
+@lru_cache(maxsize=8)
+def _linked(arch: str, codes: tuple[tuple[Problem, KernelCode], ...]) -> LinkedObject:
+    """For any number of threads."""
+    return CpuTarget(arch, 1).link(codes)
+
+
 def run_all(
     tactic: Tactic, asked: Sequence[tuple[Problem, Sequence[Array]]], arch: str, *, threads: int = 2,
     config: Config | None = None, env: Mapping[str, int] | None = None,
@@ -73,7 +80,7 @@ def run_all(
         assert reason is None, reason
         chosen = config if config is not None else tactic.configs(problem, target)[0]
         codes.append((problem, tactic.emit(problem, target, chosen)))
-    linked = target.link(codes)
+    linked = _linked(arch, tuple(codes))
     return [_run(target, linked, *code, arrays, env or {}) for code, (_, arrays) in zip(codes, asked)]
 
 

@@ -1,4 +1,4 @@
-"""Convolution tactics against float64 on every ISA level that this processor runs."""
+"""Convolution tactics against float64, at the ISA levels that this processor runs."""
 
 from __future__ import annotations
 
@@ -26,18 +26,17 @@ from tests.kernels.c.cases import (
     Case,
     check,
 )
-from tests.kernels.c.harness import Machine, supported
+from tests.kernels.c.harness import Machine, at_levels, supported
 
 
 def tilings(tactic: Tactic, cases: list[Case], case: Case, arch: str) -> list[dict[str, int | str]]:
-    """Two of the tactic's, and others for the next of `cases`: at each ISA level, all tilings and all cases are run."""
+    """Two of the tactic's, and others for the next of `cases`: at the best ISA level all tilings are run."""
     found = sorted(map(dict, tactic.configs(case.build()[0], Machine(arch))), key=lambda c: (*c.values(),))
     first = 2 * cases.index(case)
     return [found[k % len(found)] for k in (first, first + 1)]
 
 
-@pytest.mark.parametrize("arch", supported())
-@pytest.mark.parametrize("case", DENSE + GROUPED[:2] + OTHER_RANKS, ids=str)
+@pytest.mark.parametrize(("arch", "case"), at_levels(DENSE + GROUPED[:2] + OTHER_RANKS), ids=str)
 def test_igemm(arch: str, case: Case) -> None:
     check(ConvIgemm(), case, arch)
 
@@ -49,8 +48,7 @@ def test_igemm_tile_shapes(arch: str) -> None:
         check(ConvIgemm(), case, arch, dict(config))
 
 
-@pytest.mark.parametrize("arch", supported())
-@pytest.mark.parametrize("case", DEPTHWISE, ids=str)
+@pytest.mark.parametrize(("arch", "case"), at_levels(DEPTHWISE), ids=str)
 def test_depthwise(arch: str, case: Case) -> None:
     for config in ConvDepthwise().configs(case.build()[0], Machine(arch)):
         check(ConvDepthwise(), case, arch, dict(config))
@@ -64,28 +62,24 @@ def test_direct(case: Case, layout: str) -> None:
     )
 
 
-@pytest.mark.parametrize("arch", supported())
-@pytest.mark.parametrize("case", TRANSPOSED, ids=str)
+@pytest.mark.parametrize(("arch", "case"), at_levels(TRANSPOSED), ids=str)
 def test_transposed(arch: str, case: Case) -> None:
     for config in tilings(ConvTransposeIgemm(), TRANSPOSED, case, arch):
         check(ConvTransposeIgemm(), case, arch, config)
 
 
-@pytest.mark.parametrize("arch", supported())
-@pytest.mark.parametrize("case", LINES, ids=str)
+@pytest.mark.parametrize(("arch", "case"), at_levels(LINES), ids=str)
 def test_lines(arch: str, case: Case) -> None:
     check(ConvLines(), case, arch)
 
 
-@pytest.mark.parametrize("arch", supported())
-@pytest.mark.parametrize("case", WINOGRAD, ids=str)
+@pytest.mark.parametrize(("arch", "case"), at_levels(WINOGRAD), ids=str)
 def test_winograd(arch: str, case: Case) -> None:
     for config in tilings(ConvWinograd(), WINOGRAD, case, arch):
         check(ConvWinograd(), case, arch, config, tolerance=1e-5)
 
 
-@pytest.mark.parametrize("arch", supported())
-@pytest.mark.parametrize("case", PATCHES, ids=str)
+@pytest.mark.parametrize(("arch", "case"), at_levels(PATCHES), ids=str)
 def test_patches(arch: str, case: Case) -> None:
     for config in tilings(ConvTransposePatches(), PATCHES, case, arch):
         check(ConvTransposePatches(), case, arch, config)
