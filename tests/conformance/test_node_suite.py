@@ -15,14 +15,18 @@ REQUIRED = {f"{target}{how}": share for target in ("reference", "cpu", "cuda")
             for how, share in (("", FIXED), ("-dynamic", DYNAMIC))}  # fmt: skip
 TARGETS = tuple(target for target in REQUIRED if not target.startswith("cuda"))  # of any machine
 RECORDED = {target: golden(target) for target in REQUIRED}
-EVERY = {"cpu-dynamic": 5}  # by target: of how many cases one runs by default, the others with --slow
+# By target: of how many cases one runs by default, the others with --slow; and of how many cases of functions that are
+# written out as nodes, which have cases of their own.
+EVERY = {"cpu": (1, 4), "cpu-dynamic": (5, 15)}
 
 
 def _runs() -> Iterator[object]:
+    kinds = [[name for name in sorted(cases()) if ("_expanded" in name) == expanded] for expanded in (False, True)]
     for target in TARGETS:
-        for number, name in enumerate(sorted(cases())):
-            often = number % EVERY.get(target, 1) == 0
-            yield pytest.param(target, name, id=f"{target}-{name}", marks=() if often else pytest.mark.slow)
+        for names, every in zip(kinds, EVERY.get(target, (1, 1))):
+            for number, name in enumerate(names):
+                often = number % every == 0
+                yield pytest.param(target, name, id=f"{target}-{name}", marks=() if often else pytest.mark.slow)
 
 
 def test_the_golden_file_lists_every_case():

@@ -98,7 +98,7 @@ def check(engine: Any, proto: bytes, seed: int, within: float = 1e-4) -> None:
 @pytest.mark.parametrize("arch", ["cpu", "cpu:avx2", "cpu:scalar"])
 def test_random_nets_at_any_batch(arch: str) -> None:
     first, found = int(np.random.default_rng().integers(1 << 30)), 0
-    for seed in range(first, first + 4):
+    for seed in range(first, first + 2):
         engine = build(
             net(seed), target=arch, tune="off", profiles=[Profile({"x": ((1, 3, 7, 9), (2, 3, 7, 9), (4, 3, 7, 9))})]
         )

@@ -16,7 +16,7 @@ from bessemer.ir.graph import TensorType
 from bessemer.ir.opdef import OPS
 from bessemer.kernels.base import TACTICS, Operand, Problem
 from bessemer.targets.cpu import CpuTarget
-from tests.kernels.c.harness import supported
+from tests.kernels.c.harness import at_levels, supported
 from tests.kernels.c.problems import Asked, anchors, check, with_epilogue
 from tests.kernels.c.running import run_all
 
@@ -59,9 +59,8 @@ def test_samples(name: str, dtype: DType, arch: str) -> None:
         verify(found, arch)
 
 
-@ARCHS
-@pytest.mark.parametrize("name", NAMES[:5])
-def test_epilogues(name: str, arch: str) -> None:
+@pytest.mark.parametrize(("arch", "name"), at_levels(NAMES[:5]))
+def test_epilogues(arch: str, name: str) -> None:
     verify([with_epilogue(a, 1) for a in applicable(name, arch)], arch)
 
 
