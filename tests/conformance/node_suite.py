@@ -123,8 +123,8 @@ def run_cpu(model: onnx.ModelProto, inputs: Arrays) -> Arrays:
     target = CpuTarget(detect_level(), threads=2, optimise=False)
     engine = builder.run(model, BuildOptions(target, tune="off"))
     assert engine is not None
-    session = load(engine)
-    return session.run({info.name: inputs[info.name] for info in session.inputs})
+    with load(engine) as session:
+        return session.run({info.name: inputs[info.name] for info in session.inputs})
 
 
 @cache
