@@ -13,11 +13,13 @@ import _ctypes
 import ctypes
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 
@@ -73,7 +75,10 @@ class Library:
         self._declare()
 
     def __del__(self) -> None:
-        """Unload. The descriptor stays open until here: the loader knows objects by path, and that is its number."""
+        """Unload, but not at the end of the process, when threads may still be in it. The descriptor stays open until
+        here: the loader knows objects by path, and that is its number."""
+        if sys.is_finalizing():
+            return
         if getattr(self, "_library", None) is not None:
             _ctypes.dlclose(self._library._handle)
         if getattr(self, "_handle", -1) >= 0:
@@ -126,13 +131,15 @@ class StepTable:
         self._steps = (_Step * max(1, len(steps)))(*(_native(s) for s in steps))
         self._kernels = np.array([library.address(k) for k in kernels] or [0], np.uint64)
         self._host = HostCallback(host or (lambda step: 1))
-        self._pool = library.pool_create(threads, SPINS)
-        if not self._pool:
+        pool = library.pool_create(threads, SPINS)
+        if not pool:
             raise DeviceError("the thread pool could not be created", fix="use fewer threads")
-        self.threads = library.pool_threads(self._pool)
+        self.threads = library.pool_threads(pool)
+        self._end = finalize(self, _end, library.pool_destroy, pool, os.getpid())  # runs before any __del__ of garbage
+        self._end.atexit = False
         self._table = _Table(
             ctypes.addressof(self._steps), self.pointers.ctypes.data, self.integers.ctypes.data,
-            self._kernels.ctypes.data, self._host, None, self._pool,
+            self._kernels.ctypes.data, self._host, None, pool,
         )  # fmt: skip
         self._reference = ctypes.byref(self._table)
         self.keep: object = None  # what the addresses in the table belong to, if nobody else keeps it
@@ -151,13 +158,13 @@ class StepTable:
 
     def close(self) -> None:
         """End the pool's threads."""
-        if self._pool:
-            self.library.pool_destroy(self._pool)
-            self._pool = None
+        self._end()
 
-    def __del__(self) -> None:
-        if getattr(self, "_pool", None):
-            self.close()
+
+def _end(destroy: Callable[[int], None], pool: int, process: int) -> None:
+    """Not in a forked child, which has none of its parent's threads to wait for."""
+    if os.getpid() == process:
+        destroy(pool)
 
 
 def _native(s: NativeStep) -> _Step:

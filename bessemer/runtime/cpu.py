@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from weakref import proxy
 
 import numpy as np
 
@@ -63,9 +64,11 @@ class CpuContext:
         self.integers.add(0)  # those of the others
         steps = [self._step(s) for s in self.program.steps]
         kernels = [k.entry for k in self.program.kernels]
+        own = proxy(self)  # that the table must not keep: no collection of garbage sees a cycle through ctypes
         self.table = StepTable(
-            shared.library, steps, kernels, len(self._pointers), len(self.integers.values), threads, self._host
-        )
+            shared.library, steps, kernels, len(self._pointers), len(self.integers.values), threads,
+            lambda k: own._host(k),
+        )  # fmt: skip
         self.table.pointers[: len(self._pointers)] = self._pointers
         self.table.integers[: len(self.integers.values)] = self.integers.values
         self._slots = {place: np.array(slots, np.int64) for place, slots in self._patches.items()}

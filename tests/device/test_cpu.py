@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable
+from weakref import finalize
 
 import numpy as np
 import pytest
@@ -138,6 +140,21 @@ def test_unknown_symbols_and_bad_objects(linked: tuple[Library, list[str]]) -> N
         linked[0].address("nothing")
     with pytest.raises(DeviceError, match="cannot be loaded"):
         Library(b"this is no shared object")
+
+
+def test_garbage_of_a_library_and_its_tables_ends_their_threads_first() -> None:
+    found = cpu_target("scalar", 1).link([(PROBLEM, CODE)])
+    symbols = [found.placement(PROBLEM, CODE, launch).symbol for launch in CODE.launches]
+    for first in (True, False):
+        garbage: list[object] = [Library(found.blobs[0])]
+        tables = [table((garbage[0], symbols), [], 3) for _ in range(4)]  # type: ignore[arg-type]
+        garbage += [garbage, *tables] if first else [*tables, garbage]
+        freed: list[int] = []
+        for part in tables:
+            finalize(part, freed.append, 1)
+        del garbage, tables, part
+        gc.collect()
+        assert len(freed) == 4
 
 
 def test_blocks_are_aligned() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from weakref import finalize
 
 import numpy as np
 import pytest
@@ -134,6 +135,18 @@ def test_a_closed_session_says_so(session: CpuSession) -> None:
     with pytest.raises(InputError, match="the session is closed") as caught:
         session.run([x])
     assert caught.value.fix == "load the engine again"
+
+
+def test_a_session_that_is_dropped_is_freed() -> None:
+    """Its threads and its memory, at once: nothing waits for a collection of garbage."""
+    session = load(built(MODEL, profiles=[Profile({"x": ((1, WIDTH), (16, WIDTH), (200, WIDTH))})]))
+    session.run([np.ones((3, WIDTH), np.float32)])
+    assert isinstance(session, CpuSession)
+    freed: list[int] = []
+    for part in (session._free[0], session._free[0].table, session._shared):
+        finalize(part, freed.append, len(freed))
+    del session, part
+    assert len(freed) == 3
 
 
 def test_outputs_whose_size_depends_on_data_take_no_buffer() -> None:
