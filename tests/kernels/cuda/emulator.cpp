@@ -1,5 +1,6 @@
 // The GPU that emulator.h declares: every thread of a cluster is a context with a stack of its own, which runs until it
-// has to wait. Who is next is random: threads that should have waited for each other and did not are in a wrong order.
+// has to wait. CTAs, their warps and lanes of these are in a random order, and the first that can goes on, as far ahead
+// of the others as it gets: threads that should have waited for each other and did not are in a wrong order.
 //
 // Copies of 16 bytes happen when they are waited for, so that a missing wait shows; barriers have phases, and products
 // read their operands by descriptor, as the hardware does; a store that is outside any buffer, or a cluster of which
@@ -13,6 +14,7 @@
 #include <cstdlib>
 #include <deque>
 #include <map>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -80,7 +82,7 @@ struct Thread {
 constexpr size_t STACK = 64 << 10;
 static std::deque<Shared> blocks;  // of the cluster that runs
 static Meeting cluster;
-static std::vector<Thread> threads;  // in the order in which they take turns
+static std::vector<Thread> threads;  // who goes first is first
 static Thread *running;
 static ucontext_t launcher;
 static const Value *arguments;
@@ -107,13 +109,12 @@ static void become(Thread &thread) {
     inputs_are_there = thread.inputs_are_there;
 }
 
-// Runs the next thread that waits for nothing, or ends the cluster where all threads ended.
+// Runs the first thread that waits for nothing, or ends the cluster where all threads ended.
 static void give_way() {
     Thread &thread = *running;
     thread.inputs_are_there = inputs_are_there;
     bool ended = true;
-    for (size_t k = 1; k <= threads.size(); k++) {
-        Thread &next = threads[(&thread - threads.data() + k) % threads.size()];
+    for (Thread &next : threads) {
         ended = ended && next.ended;
         if (next.ended || next.waits())
             continue;
@@ -141,7 +142,9 @@ void __syncwarp() { meet(shared().warps[threadIdx.x / 32]); }
 
 void __syncthreads() { meet(shared().all); }
 
-void barrier_among(int number, int threads) { meet(shared().named.try_emplace(number, Meeting{threads}).first->second); }
+void barrier_among(int number, int threads) {
+    meet(shared().named.try_emplace(number, Meeting{threads}).first->second);
+}
 
 float __shfl_xor_sync(uint32_t, float value, int distance) {
     own->lanes[threadIdx.x].value = value;
@@ -334,19 +337,27 @@ static void run() {
 // Runs the kernel for every block of the grid, a cluster at a time.
 static void launch(int ranks, unsigned size) {
     std::minstd_rand random;
-    threads.resize(ranks * size);
+    const auto shuffled = [&](int count) {
+        std::vector<int> found(count);
+        std::iota(found.begin(), found.end(), 0);
+        std::shuffle(found.begin(), found.end(), random);
+        return found;
+    };
+    threads.reserve(ranks * size);
     const auto stacks = static_cast<char *>(
-        mmap(nullptr, threads.size() * STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+        mmap(nullptr, ranks * size * STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     if (stacks == MAP_FAILED)
         fail("no memory for stacks");
     for (first_block = 0; first_block < gridDim.x * gridDim.y * gridDim.z; first_block += ranks) {
         blocks.clear();
-        cluster = {static_cast<int>(threads.size())};
+        cluster = {static_cast<int>(ranks * size)};
         for (int rank = 0; rank < ranks; rank++)
             blocks.emplace_back(size);
-        for (unsigned k = 0; k < threads.size(); k++)
-            threads[k] = {k % size, static_cast<int>(k / size)};
-        std::shuffle(threads.begin(), threads.end(), random);
+        threads.clear();
+        for (int rank : shuffled(ranks))
+            for (unsigned warp : shuffled(size / 32))
+                for (unsigned lane : shuffled(32))
+                    threads.push_back({warp * 32 + lane, rank});
         for (size_t k = 0; k < threads.size(); k++) {
             getcontext(&threads[k].context);
             threads[k].context.uc_stack = {stacks + k * STACK, 0, STACK};
