@@ -67,7 +67,8 @@ def find_compiler() -> Compiler:
         except (OSError, subprocess.SubprocessError):
             continue
         is_gnu = "Free Software Foundation" in found.stdout
-        return Compiler(tuple(command), found.stdout.splitlines()[0].strip(), is_gnu)
+        first = next(iter(found.stdout.splitlines()), "").strip()
+        return Compiler(tuple(command), first or " ".join(command), is_gnu)
     raise CompilerError(
         "no C compiler was found (tried $CC, cc, gcc, clang and the ziglang package)",
         fix="install one (apt-get install gcc), or pip install 'bessemer[cpu]', which brings one as a wheel",
