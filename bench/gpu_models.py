@@ -39,6 +39,11 @@ def summary(times: list[float]) -> dict[str, float]:
     return {"median": float(np.median(times)), "min": min(times), "p99": float(np.percentile(times, 99))}
 
 
+def _same_classes(got: np.ndarray, want: np.ndarray) -> float:
+    """The share of rows whose greatest element is the same one."""
+    return float((got.argmax(-1) == want.argmax(-1)).mean())
+
+
 def measure(key: str, precision: str, cache: Path, tune: str, count: int, static: bool) -> list[dict[str, Any]]:
     """Build one model and run it at each of its shapes."""
     model = MODELS[key]
@@ -62,6 +67,8 @@ def measure(key: str, precision: str, cache: Path, tune: str, count: int, static
             {
                 "model": key, "precision": precision, "shapes": {k: list(v.shape) for k, v in feeds.items()},
                 "relative_error": max(relative_error(got[k], want[k]) for k in want),
+                "classes": {k: _same_classes(got[k], want[k]) for k in model.tolerance.classes},
+                "integers_equal": all(np.array_equal(got[k], want[k]) for k in want if want[k].dtype.kind in "biu"),
                 "repeatable": all(got[k].tobytes() == again[k].tobytes() for k in got),
                 "device_ms": summary(times),
                 "build_s": built, "steps": len(engine.program.steps), "memory": engine.memory,
@@ -71,6 +78,7 @@ def measure(key: str, precision: str, cache: Path, tune: str, count: int, static
         last = rows[-1]
         print(
             f"{key:12} {precision} {last['shapes']} err {last['relative_error']:.1e} same {last['repeatable']} "
+            f"classes {min(last['classes'].values(), default=1.0):.3f} integers {last['integers_equal']} "
             f"{last['device_ms']['median']:.3f} ms, {last['steps']} steps, built in {built:.0f} s",
             flush=True,
         )
