@@ -35,10 +35,12 @@ struct Meeting {
 
 struct Barrier {
     int64_t count, pending, bytes = 0;  // arrivals of a phase, those that lack, and bytes that are expected and lack
-    unsigned phase = 0;
+    unsigned phase = 0, filled = 0, awaited = 0;  // the phases up to the last with copies, and with somebody who waited
 
     void change(int64_t arrivals, int64_t nbytes) {
         pending -= arrivals, bytes += nbytes;
+        if (nbytes < 0)
+            filled = phase + 1;
         if (pending < 0)
             fail("more arrivals than a barrier counts");
         if (pending == 0 && bytes == 0)
@@ -81,6 +83,7 @@ struct Thread {
 
 constexpr size_t STACK = 64 << 10;
 static std::deque<Shared> blocks;  // of the cluster that runs
+static std::deque<Barrier> barriers;
 static Meeting cluster;
 static std::vector<Thread> threads;  // who goes first is first
 static Thread *running;
@@ -159,15 +162,18 @@ static Barrier &barrier_at(uint32_t address) { return *reinterpret_cast<Barrier 
 void barrier_init(uint32_t address, uint32_t arrivals) {
     if (address % 8)
         fail("a barrier that is not aligned");
-    auto &barrier = *reinterpret_cast<Barrier **>(memory_of(address)) = new Barrier;
-    barrier->count = barrier->pending = arrivals;
+    *reinterpret_cast<Barrier **>(memory_of(address)) = &barriers.emplace_back(Barrier{arrivals, arrivals});
 }
 
 void barrier_expect(uint32_t barrier, uint32_t nbytes) { barrier_at(barrier).change(1, nbytes); }
 
 void barrier_arrive(uint32_t barrier) { barrier_at(barrier).change(1, 0); }
 
-void barrier_wait(uint32_t address, uint32_t parity) { wait(barrier_at(address).phase, parity, 1); }
+void barrier_wait(uint32_t address, uint32_t parity) {
+    Barrier &barrier = barrier_at(address);
+    wait(barrier.phase, parity, 1);
+    barrier.awaited = barrier.phase;
+}
 
 void copy_bulk(uint32_t target, const void *source, uint32_t nbytes, uint32_t barrier) {
     if (nbytes % 16 || target % 16 || reinterpret_cast<uintptr_t>(source) % 16)
@@ -330,6 +336,9 @@ void product_of_registers_by_thread(float *sums, int count, const uint32_t *a, u
 
 static void run() {
     kernel_of(arguments);
+    for (const auto &group : running->copies)
+        if (!group.empty())
+            fail("a thread ends before its copies have arrived");
     running->ended = true;
     give_way();
 }
@@ -350,6 +359,7 @@ static void launch(int ranks, unsigned size) {
         fail("no memory for stacks");
     for (first_block = 0; first_block < gridDim.x * gridDim.y * gridDim.z; first_block += ranks) {
         blocks.clear();
+        barriers.clear();
         cluster = {static_cast<int>(ranks * size)};
         for (int rank = 0; rank < ranks; rank++)
             blocks.emplace_back(size);
@@ -365,6 +375,9 @@ static void launch(int ranks, unsigned size) {
         }
         become(threads.front());
         swapcontext(&launcher, &running->context);
+        for (const Barrier &barrier : barriers)
+            if (barrier.filled > barrier.awaited)
+                fail("a CTA ends before a copy to it has arrived");
     }
 }
 
