@@ -273,7 +273,7 @@ class _Build:
             defects = self.target.defects((p, v.choice.code) for p, found in choices.items() for v in found)
             if not defects:
                 return choices
-            tuner.drop(defects)
+            tuner.defects.update(defects)
             tuner.budget = 0.0  # of what takes their places nothing is timed any more
 
     def placed(

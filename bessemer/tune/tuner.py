@@ -68,7 +68,7 @@ class Tuner:
     left: Left | None = None  # what the budget left untuned
     tasks: dict[Problem, Task] = field(default_factory=dict)  # of all problems, at their opt shapes
     unchecked: list[str] = field(default_factory=list)  # problems whose kernels could not be run, and why
-    defects: dict[KernelCode, str] = field(default_factory=dict)  # what does not compile, and why
+    defects: dict[KernelCode, str] = field(default_factory=dict)  # what is known not to compile, and why
     _saved: float = float("-inf")  # when the timing cache was
 
     def supports(self, problem: Problem) -> str | None:
@@ -154,21 +154,15 @@ class Tuner:
         return task
 
     def written(self, task: Task, candidate: Candidate) -> bool:
-        """Whether the candidate has code. One that has none failed, but only in this build: it is cheap to try."""
+        """Whether the candidate has code, and is not known not to compile. One that has none failed, but only in this
+        build: it is cheap to try."""
         why = self._finder.unwritten(candidate)
         if why is None and self.defects:
             why = self.defects.get(candidate.code)
+            self._dropped(task, candidate, why)
         if why is not None:
             task.known[candidate.label] = Measured(None, why)
         return why is None
-
-    def drop(self, defects: Mapping[KernelCode, str]) -> None:
-        """Choose none of these from now on, which do not compile."""
-        self.defects.update(defects)
-        for task in self.tasks.values():
-            for candidate in task.candidates:
-                if "code" in vars(candidate) and candidate.code in defects and self.log is not None:
-                    self.log(f"dropped {candidate.label} for {task.problem.op}: {defects[candidate.code]}")
 
     def _missing(self, task: Task, width: int | None = None) -> list[Candidate]:
         """What is worth timing and has code; others take the places of those that have none."""
@@ -258,8 +252,11 @@ class Tuner:
         device, op = canon.digest(dict(self.fingerprint))[:16], task.problem.op
         name, config, problem = candidate.tactic.name, candidate.config, problem_key(task.problem)
         self.cache.put(Entry(task.keys[candidate.label], us, result.error, name, config, op, device, problem))
-        if result.error and self.log is not None:
-            self.log(f"dropped {candidate.label} for {op}: {result.error}")
+        self._dropped(task, candidate, result.error)
+
+    def _dropped(self, task: Task, candidate: Candidate, why: str | None) -> None:
+        if why and self.log is not None:
+            self.log(f"dropped {candidate.label} for {task.problem.op}: {why}")
 
     def _save_at_times(self) -> None:
         """A build that is killed loses only what it measured last."""

@@ -18,6 +18,7 @@ from bessemer.frontend.profile import Profile
 from bessemer.runtime.cuda import CudaSession
 from bessemer.runtime.session import load
 from bessemer.targets.cuda import cuda_target
+from tests.runtime.counting import Counting
 from tests.runtime.networks import as_model, built, expected, perceptron
 
 pytestmark = [pytest.mark.gpu, pytest.mark.torch, pytest.mark.triton]
@@ -48,13 +49,13 @@ def rows(n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((n, WIDTH), np.float32)
 
 
-class Ledger:
+class Ledger(Counting):
     """The driver of this machine, with the bytes that are allocated by it; after `allocations` of them it is asked for
     more than any GPU has."""
 
     def __init__(self, allocations: int = 1000) -> None:
-        self.inner, self.left = Bindings(), allocations
-        self.sizes: dict[int, int] = {}
+        super().__init__(Bindings())
+        self.left, self.sizes = allocations, dict[int, int]()
 
     def call(self, name: str, *args: Any) -> Any:
         if name == "cuMemFree":
@@ -65,12 +66,6 @@ class Ledger:
         address = self.inner.call(name, args[0] if self.left >= 0 else 1 << 50)
         self.sizes[int(address)] = args[0]
         return address
-
-    def constant(self, enum: str, member: str) -> Any:
-        return self.inner.constant(enum, member)
-
-    def struct(self, name: str, *value: int) -> Any:
-        return self.inner.struct(name, *value)
 
 
 class DlpackOnly:
