@@ -25,9 +25,9 @@ from bessemer.frontend.profile import Profile
 from bessemer.ir import text
 from bessemer.ir.graph import Graph
 from bessemer.kernels.base import TACTICS, Problem, of_language
-from bessemer.lower.items import HostItem, KernelItem, Lowered
-from bessemer.lower.lower import lower
+from bessemer.lower.items import HostItem, Lowered
 from bessemer.lower.text import lowered_text
+from bessemer.lower.ways import ways
 from bessemer.passes import pipeline, ranges
 from bessemer.passes.base import PassOptions
 from bessemer.passes.precision import kept_wide, scaled_wide
@@ -42,6 +42,7 @@ from bessemer.tune.measure import clock_for, measurer_for
 from bessemer.tune.rivals import Rivals
 from bessemer.tune.text import choices_text
 from bessemer.tune.tuner import MODES, Tuner
+from bessemer.tune.ways import fastest, problems_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -162,11 +163,13 @@ def _run(model: str | Path | bytes | ModelProto, options: BuildOptions) -> Engin
     if stopped:
         return None
     tuner = build_.tuner()
-    lowered = lower(optimised, tuner.supports, tuner.estimate)
-    if build_.done("lower", lambda: lowered_text(lowered)):
+    found = ways(optimised, passes, tuner.supports, tuner.estimate)
+    if build_.done("lower", lambda: "\n\n".join(lowered_text(way) for way in found)):
         return None
-    problems = [i.problem for i in lowered.items if isinstance(i, KernelItem)]
-    alone = build_.chosen(tuner, problems, lowered.bound_symbols)
+    alone = build_.chosen(tuner, problems_of(*found), found[0].bound_symbols)
+    lowered = fastest(found, alone, tuner.estimate)
+    problems = problems_of(lowered)
+    alone = {p: alone[p] for p in problems}
     choices = build_.placed(tuner, problems, alone, lambda c: build_.assembled(graph, lowered, c), graph)
     build_.finish_tuning(tuner)
     if build_.done("tune", lambda: choices_text(choices)):

@@ -62,7 +62,8 @@ class Problem:
     another dtype (never another shape). `epilogue` is over `Acc`, the output's axes and `Load`s of operands;
     None stores the anchor's result. `body` is the whole computation of a "group".
 
-    `into` says that output 0, which is what `outputs` says, is written into columns of a wider tensor.
+    `into` says that output 0, which is what `outputs` says, is written into columns of a wider tensor. With `sums`, the
+    last output are the sums of the rows of output 0 as ops/row_sums.py defines them.
     """
 
     op: str
@@ -75,6 +76,7 @@ class Problem:
     body: ex.ComputeDef | None = None
     ranges: tuple[tuple[str, Range], ...] = ()
     into: Into | None = None
+    sums: bool = False
 
     def attr(self, name: str) -> Any:
         """The anchor's attribute `name`; KeyError where it has none."""
@@ -102,7 +104,8 @@ class Problem:
     @cached_property
     def key(self) -> str:
         """A stable text of all that matters; the timing cache's key hashes it."""
-        into = {} if self.into is None else {"into": [self.into.start, self.into.width]}
+        more: dict[str, object] = {} if self.into is None else {"into": [self.into.start, self.into.width]}
+        more |= {"sums": True} if self.sums else {}
         return canon.dumps(
             {
                 "op": self.op,
@@ -114,7 +117,7 @@ class Problem:
                 "epilogue": exprtree.text(self.epilogue) if self.epilogue is not None else None,
                 "body": exprtree.text(self.body.expr) if self.body is not None else None,
                 "ranges": {k: [r.lo, r.hi, r.opt, r.multiple] for k, r in self.ranges},
-                **into,
+                **more,
             }
         )
 
@@ -201,11 +204,14 @@ class Reason:
     other_op: bool = False
 
 
-def other_op(problem: Problem, ops: Sequence[str], into: int = 0) -> Reason | None:
-    """The reason of a tactic for `ops` to leave another op alone, or what is written into columns of a wider tensor:
-    it takes those that start at a multiple of `into` where the width is one too, with 0 none."""
+def other_op(problem: Problem, ops: Sequence[str], into: int = 0, sums: bool = False) -> Reason | None:
+    """The reason of a tactic for `ops` to leave another op alone, one whose rows are to be added up (unless `sums`), or
+    what is written into columns of a wider tensor: it takes those that start at a multiple of `into` where the width is
+    one too, with 0 none."""
     if problem.op not in ops:
         return Reason(f"computes {', '.join(ops)}, not {problem.op}", other_op=True)
+    if problem.sums and not sums:
+        return Reason("does not add up the rows that it makes")
     columns = problem.into
     if columns is None:
         return None

@@ -55,9 +55,29 @@ class _Lowering:
         self.types.update(graph.types)
         self.constants.update(graph.constants)
         items: list[Item] = []
-        for unit in self._units(graph):
-            items.extend(self._group(graph, unit) if isinstance(unit, Group) else self._single(graph, unit))
+        units = self._units(graph)
+        added = {u.root.inputs[0]: u.root for u in units if isinstance(u, Group) and u.root.op == "run_sums"}
+        for unit in units:
+            if not isinstance(unit, Group):
+                items.extend(self._single(graph, unit))
+            elif unit.root.op != "run_sums" or added.get(unit.root.inputs[0]) is unit.root:
+                found = self._group(graph, unit)
+                sums = added.get(unit.root.outputs[0])
+                whole = self._with_sums(found[0], sums) if sums is not None and len(found) == 1 else None
+                if whole is not None:
+                    del added[unit.root.outputs[0]]
+                items.extend(found if whole is None else [whole])
         return items
+
+    def _with_sums(self, item: Item, sums: Node) -> KernelItem | None:
+        """The kernel that adds up the rows it makes as well; None where no tactic does."""
+        if not isinstance(item, KernelItem) or item.problem.into is not None or len(item.outputs) != 1:
+            return None
+        outputs = (*item.problem.outputs, self.types[sums.outputs[0]])
+        problem = replace(item.problem, outputs=outputs, sums=True)
+        if self.supports(problem) is not None:
+            return None
+        return replace(item, problem=problem, outputs=(*item.outputs, *sums.outputs), nodes=(*item.nodes, sums))
 
     def _units(self, graph: Graph) -> list[Group | Node]:
         """Groups and single nodes in order. Parts of a concatenation are written into it one by one where that pays,

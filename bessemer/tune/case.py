@@ -134,7 +134,7 @@ def _independent(problem: Problem) -> tuple[int, Reads] | None:
 
 def _of_anchor(problem: Problem) -> tuple[int, Reads] | None:
     """The axis along which the anchor works part by part; None for ops that are not known to."""
-    if len(problem.outputs) != 1:
+    if len(problem.outputs) != 1 + problem.sums:
         return None
     shapes, out = [o.type.shape for o in problem.operands[: problem.anchors]], problem.outputs[0].shape
     match problem.op:

@@ -48,7 +48,7 @@ def settled(
     not know all and there is a clock, those that win within so many seconds."""
     sequence = canon.digest([problem_key(p) for p in problems])[:16]
     alone = {p: _at_opt(p, found).choice for p, found in choices.items()}
-    order = rivals.costliest_first()
+    order = [p for p in rivals.costliest_first() if p in choices]  # others were tuned for another way to lower it
     recalled = _recalled(rivals, sequence, {p: alone[p] for p in order})
     choices = {p: _with(p, found, recalled.get(p, alone[p])) for p, found in choices.items()}
     if clock is None or len(recalled) == len(order) or (seconds is not None and seconds <= 0):

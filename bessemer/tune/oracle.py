@@ -15,6 +15,8 @@ from bessemer.ir import exprtree, scalar
 from bessemer.ir.graph import TensorType
 from bessemer.ir.opdef import OPS, InferContext
 from bessemer.kernels.base import Problem
+from bessemer.kernels.row_sums import finished
+from bessemer.ops.row_sums import RUN, sums_in_numpy
 
 TOLERANCE = {"f64": 1e-9, "f32": 1e-4, "f16": 5e-3, "bf16": 3e-2}  # relative error of the norm
 CANCELLED = 0.01  # of what is added up: where less is left, its rounding is seen in what is left
@@ -27,12 +29,15 @@ def typical_env(problem: Problem) -> dict[str, int]:
 
 
 def random_inputs(problem: Problem, env: Mapping[str, int], rng: np.random.Generator) -> list[np.ndarray]:
-    """Fresh random operands as stored (bf16 as bits): normal floats, small integers, coin flips.
+    """Fresh random operands as stored (bf16 as bits): normal floats, small integers, coin flips, sums of normal rows.
 
     Integers that index another operand stay inside it.
     """
-    limits = index_limits(problem, env)
-    return [_random(o.type, env, rng, _fan_in(problem, k), limits.get(k, 2)) for k, o in enumerate(problem.operands)]
+    limits, sums = index_limits(problem, env), finished(problem.epilogue, problem)
+    return [
+        _sums(o.type, env, rng) if k == sums else _random(o.type, env, rng, _fan_in(problem, k), limits.get(k, 2))
+        for k, o in enumerate(problem.operands)
+    ]
 
 
 def index_limits(problem: Problem, env: Mapping[str, int]) -> dict[int, int]:
@@ -71,6 +76,12 @@ def _random(
     if t.dtype.kind == "b":
         return np.asarray(rng.integers(0, 2, shape), np.bool_)
     return np.asarray(rng.integers(0, min(limit, 100), shape), t.dtype.numpy)
+
+
+def _sums(t: TensorType, env: Mapping[str, int], rng: np.random.Generator) -> np.ndarray:
+    """Sums of rows that are not centred."""
+    *rows, runs, _ = (evaluate(d, env) for d in t.shape)
+    return sums_in_numpy(rng.standard_normal((*rows, runs * RUN), np.float32) + np.float32(0.1))
 
 
 def stored(values: np.ndarray, dtype: DType) -> np.ndarray:
@@ -115,9 +126,9 @@ def answer(problem: Problem, inputs: Sequence[np.ndarray], env: Mapping[str, int
     if problem.body is not None:
         return [scalar.evaluate(problem.body.expr, shape, dtype, values, env)]
     results = _of_anchor(problem, values, env)
-    if problem.epilogue is None:
-        return results
-    return [scalar.evaluate(problem.epilogue, shape, dtype, values, env, acc=results[0])]
+    if problem.epilogue is not None:
+        results = [scalar.evaluate(problem.epilogue, shape, dtype, values, env, acc=results[0])]
+    return [*results, sums_in_numpy(results[0])] if problem.sums else results
 
 
 def doubt(problem: Problem, inputs: Sequence[np.ndarray], env: Mapping[str, int]) -> scalar.Doubt:

@@ -9,7 +9,9 @@
     finish(const float (&acc)[8], const Columns &, const Cells &, int row, int col, ...)   computes and stores the run
 
 so that a kernel can have these loads under way while it computes. What is read in other ways is read in `finish`.
-Where the output is columns of a wider tensor, these start at a multiple of 8 of a width that is one.
+Where the output is columns of a wider tensor, these start at a multiple of 8 of a width that is one. Sums of rows are
+those of row_sums.py: where the epilogue reads such, `finish` takes them behind the cells, `const float (&of_row)[2]`,
+and where the problem asks for those of the output, `finish` leaves the values in `acc`.
 
 `reduction(terms, problem)` defines the same for what a problem reduces, seen as [rows, columns] too: with TermColumns,
 TermCells, and
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim
 from bessemer.core.interval import divisor
 from bessemer.ir import expr as ex
@@ -30,7 +33,9 @@ from bessemer.kernels.c import scalar
 from bessemer.kernels.c.affine import Affine, offset
 from bessemer.kernels.c.blocks import Flat, Value
 from bessemer.kernels.c.params import Params
-from bessemer.kernels.cuda.scalar import DeviceBody
+from bessemer.kernels.cuda.row_sums import row_reader, storing
+from bessemer.kernels.cuda.scalar import NARROW, DeviceBody
+from bessemer.kernels.row_sums import finished
 
 RUN = 8  # columns that are loaded and stored at once
 UNROLL = "#pragma unroll"
@@ -58,10 +63,24 @@ class _Loads:
     staged: dict[int, tuple[ex.Expr, str]] = field(default_factory=dict)
 
 
-def epilogue(problem: Problem) -> Epilogue:
-    """The device functions of `problem`'s epilogue, or those that store its result."""
+def epilogue(problem: Problem, in_f32: bool = False) -> Epilogue:
+    """The device functions of `problem`'s epilogue, or those that store its result. `in_f32`: what it computes in 16
+    bits is rounded once, when it is stored."""
+    if in_f32 and problem.epilogue is not None:
+        problem = replace(problem, epilogue=_in_f32(problem.epilogue))
     params = Params(problem)
-    return _written(problem, params, _stored(problem, params))
+    return _written(problem, params, [*_stored(problem, params), *storing(problem, params)])
+
+
+def _in_f32(e: ex.Expr) -> ex.Expr:
+    """`e` with f32 for what it computes in 16 bits."""
+
+    def step(n: ex.Expr) -> ex.Expr | None:
+        if n.dtype not in NARROW:
+            return None
+        return n.arg if isinstance(n, ex.Cast) and n.arg.dtype == dt.f32 else ex.cast(n, dt.f32)
+
+    return exprtree.rewrite(e, step)
 
 
 def reduction(terms: Problem, problem: Problem) -> Epilogue:
@@ -83,9 +102,11 @@ def _planned(problem: Problem, params: Params, prefix: str = "") -> tuple[Device
     """A body to compute the epilogue in, the epilogue, and the functions whose loads the body finds staged."""
     body, expr = _body(problem, params)
     cells, _ = _body(problem, params)
+    address, _ = _body(problem, params)
+    rows, summed = row_reader(problem, body, expr, address), finished(expr, problem)
     loads = _Loads()
     for node in exprtree.walk(expr):
-        if isinstance(node, ex.Load) and body.safe(node):
+        if isinstance(node, ex.Load) and node.operand != summed and body.safe(node):
             _plan(problem, node, loads, cells)
     body.staged = loads.staged
     found: Functions = [
@@ -94,6 +115,7 @@ def _planned(problem: Problem, params: Params, prefix: str = "") -> tuple[Device
         (f"load_constant_columns({prefix}Columns &columns, int col", loads.constant),
         (f"load_columns({prefix}Columns &columns, int col", loads.late),
         (f"load_cells({prefix}Cells &cells, int row, int col", cells.blocks[0].lines),
+        *rows,
     ]
     return body, expr, found
 
@@ -101,7 +123,9 @@ def _planned(problem: Problem, params: Params, prefix: str = "") -> tuple[Device
 def _stored(problem: Problem, params: Params) -> Functions:
     body, expr, found = _planned(problem, params)
     _finish(problem, body, expr)
-    head = "finish(const float (&acc)[8], const Columns &columns, const Cells &cells, int row, int col"
+    acc = "float (&acc)[8]" if problem.sums else "const float (&acc)[8]"
+    of_row = ", const float (&of_row)[2]" if finished(expr, problem) is not None else ""
+    head = f"finish({acc}, const Columns &columns, const Cells &cells{of_row}, int row, int col"
     return [*found, (head, body.blocks[0].lines)]
 
 
@@ -163,6 +187,8 @@ def _finish(problem: Problem, body: DeviceBody, expr: ex.Expr) -> None:
                 text = scalar.converted("acc[j]", result, scalar.kind_of(node.dtype))
                 body.bind(node, Value(text, body.top))
         body.store_at("run.v[j]", out.dtype, expr)
+        if problem.sums:
+            body.line(f"acc[j] = {body.value(expr).text};")
     place = f"static_cast<int64_t>(row) * {body.params.size(problem.written[0].shape[-1])} + col"
     if problem.into is not None:
         place += f" + {body.params.size(problem.into.start)}"

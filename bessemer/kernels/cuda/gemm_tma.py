@@ -20,7 +20,7 @@ class GemmTma:
     b [k, n], or a batch of them that share a."""
 
     name = "cuda_gemm_tma"
-    version = 4
+    version = 5
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
@@ -45,10 +45,10 @@ def _known(problem: Problem) -> Rows:
 
 
 def _rows(problem: Problem) -> Rows | Reason:
-    other = other_op(problem, ("matmul",), into=RUN)
+    other = other_op(problem, ("matmul",), into=RUN, sums=True)
     if other is not None:
         return other
-    view = product_of(problem)
+    view = product_of(problem, sums=True)
     if isinstance(view, Reason):
         return view
     if view.a_t:

@@ -63,6 +63,13 @@ def gelu_argument(e: ex.Expr) -> ex.Expr | None:
     return x if x is not None and x == same and constants == (0.5, 1.0, math.sqrt(0.5)) else None
 
 
+def _of_element(e: ex.Expr) -> bool:
+    """Whether `e` reads anything but sums."""
+    if isinstance(e, ex.Reduce):
+        return False
+    return isinstance(e, (ex.Acc, ex.Load)) or any(_of_element(c) for c in exprtree.children(e))
+
+
 def _operands(e: ex.Expr | None, fn: str) -> tuple[ex.Expr | None, ex.Expr | None]:
     """Both of a call of `fn`, or None for each."""
     return (e.args[0], e.args[1]) if isinstance(e, ex.Call) and e.fn == fn else (None, None)
@@ -73,10 +80,13 @@ def _number(e: ex.Expr | None) -> object:
 
 
 def operations(e: ex.Expr) -> int:
-    """About how many instructions compute `e` for one element, in the forms for 16 bits."""
+    """About how many instructions compute `e` for one element, in the forms for 16 bits. What depends on sums of rows
+    alone is computed once a row."""
     x = gelu_argument(e)
     if x is not None:
         return COST["gelu"] + operations(x)
+    if isinstance(e, ex.Reduce) or (exprtree.reductions(e) and not _of_element(e)):
+        return 0
     own = COST.get(e.fn, 1) if isinstance(e, ex.Call) else int(isinstance(e, (ex.Load, ex.Select, ex.Cast)))
     return own + sum(operations(c) for c in exprtree.children(e))
 

@@ -13,8 +13,10 @@ from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Map, 
 from bessemer.kernels.c.scalar import supported
 from bessemer.kernels.cuda import emit, scalar
 from bessemer.kernels.cuda.emit import ARCH
+from bessemer.kernels.cuda.epilogue import Epilogue, epilogue
 from bessemer.kernels.cuda.weights import BLOCK
 from bessemer.kernels.gpu.shapes import shared_bytes, sms, upper
+from bessemer.kernels.row_sums import finished, unreadable
 
 ROW = 128  # bytes of a chunk of one token or channel
 RESERVED = 1024  # bytes of shared memory that a CTA takes by itself
@@ -30,6 +32,10 @@ WIDTHS = {  # channels of a tile, by blocks and groups
 }  # fmt: skip
 CLUSTERS = ((1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (3, 1), (4, 1), (2, 2), (2, 3), (4, 2))  # split and down
 MOST_STAGES = 8
+LAG = 1  # chunks by which each warpgroup follows the one before it
+NO_ROWS = """struct RowSums {};
+
+inline void load_rows(RowSums &, const Place &, const Shape &@EPILOGUE_PARAMETERS@) {}"""
 LAUNCH_US, LATENCY_US = 1.36, 1.07  # a launch, and a copy; stages hide the latter
 FLOP_PER_US, STORE_BYTES_PER_US, OPERATIONS_PER_US = 9_730_000.0, 46_300.0, 141_000.0  # the last of a warpgroup
 CHEAP, MOST_FINISHING = 4, 4  # operations of an epilogue that its stores hide; warpgroups that add to their rate
@@ -166,7 +172,7 @@ def reason(problem: Problem, target: Limits, rows: Rows) -> Reason | None:
     broken = defect(rows.map, x.dtype.itemsize, x.nbytes, problem.range_map)
     if broken is not None:
         return Reason(f"copies by a tensor map, and that of {x} {broken}")
-    missing = supported(problem)
+    missing = supported(problem) or unreadable(problem)
     return None if missing is None else Reason(missing)
 
 
@@ -228,10 +234,12 @@ def code(problem: Problem, target: Limits, rows: Rows, config: Config) -> Kernel
     t = tile(config)
     dtype = problem.operands[0].type.dtype
     names = ("tokens", "channels", "chunks", "batches", *rows.sizes)
+    store = epilogue(problem, in_f32=True)
     parts = {
-        "INSTRUCTIONS": scalar.template("tensor.cuh"),
+        "INSTRUCTIONS": scalar.template("tensor.cuh") + "\n" + scalar.template("warp.cuh"),
         "ROWS_OF_X": scalar.template(rows.template),
         "SHARED_SUMS": scalar.template("tiled_sums.cuh"),
+        **_row_sums(problem, store),
         "PRODUCT": emit.warpgroup_product_that_starts(t.columns // t.halves, dtype),
         "CLUSTER": f" __cluster_dims__({t.cluster}, 1, 1)" if t.cluster > 1 else "",
         "SHAPE_FIELDS": " ".join(f"int {n};" for n in names),
@@ -241,9 +249,9 @@ def code(problem: Problem, target: Limits, rows: Rows, config: Config) -> Kernel
     constants = {
         "BLOCKS": t.blocks, "GROUPS": t.groups, "BN": t.columns, "STAGES": t.stages, "RESIDENT": t.resident,
         "SPLIT": t.split, "DOWN": t.down, "HALVES": t.halves, "TAKE": t.take, "KEEP": KEEP, "DEPTH": t.depth,
-        "PIECE": t.piece, "BAND": BAND,
+        "PIECE": t.piece, "BAND": BAND, "LAG": LAG if t.groups > 1 else 0,
     }  # fmt: skip
-    module = emit.module("tiled.cu", problem, constants, parts)
+    module = emit.module("tiled.cu", problem, constants, parts, store)
     count = t.count(rows)
     most = rooms(t.cluster, sms(target)) * t.cluster * t.resident
     walkers = count if t.split > 1 else minimum(count, most)
@@ -255,6 +263,18 @@ def code(problem: Problem, target: Limits, rows: Rows, config: Config) -> Kernel
     packed = TensorType(problem.operands[1].type.dtype, (rows.batches * blocks, rows.chunks, BLOCK, BLOCK))
     pack = Pack(1, "swizzled_blocks", (rows.order, blocks, rows.chunks), packed)
     return KernelCode("cuda", module.text, (launch,), (pack,))
+
+
+def _row_sums(problem: Problem, store: Epilogue) -> dict[str, str]:
+    """The parts of the template for sums of rows: those that the epilogue reads, and those of the output."""
+    parameters, names = ("".join(f", {n}" for n in found) for found in (store.parameters, store.names))
+    reads = finished(problem.epilogue, problem) is not None
+    rows = scalar.template("tiled_rows.cuh").replace("@EPILOGUE_NAMES@", names) if reads else NO_ROWS
+    return {
+        "ROW_SUMS": rows.replace("@EPILOGUE_PARAMETERS@", parameters),
+        "OF_ROW": ", rows.of[part / (BN / 32)][e]" if reads else "",
+        "STORE_SUMS": f"store_sums(acc, inside, row, col{names});" if problem.sums else "",
+    }
 
 
 def ordered(problem: Problem, target: Limits, rows: Rows) -> Sequence[Config]:

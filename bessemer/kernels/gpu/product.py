@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bessemer.core.dim import Dim, product
+from bessemer.ir import exprtree
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Pack, Problem, Reason, other_op
 from bessemer.kernels.gpu.shapes import Tiling, element_types
@@ -36,11 +37,13 @@ class Product:
         return Tiling(m, n, k, batch, self.itemsize, bm, bn, bk, stages, warps, split)
 
 
-def product_of(problem: Problem, into: int = 1) -> Product | Reason:
-    """The product that `problem` is, or why it is none. `into`: see `other_op`."""
-    other = other_op(problem, ("matmul", "conv"), into)
+def product_of(problem: Problem, into: int = 1, sums: bool = False) -> Product | Reason:
+    """The product that `problem` is, or why it is none. `into` and `sums`: see `other_op`."""
+    other = other_op(problem, ("matmul", "conv"), into, sums)
     if other is not None:
         return other
+    if not sums and problem.epilogue is not None and exprtree.reductions(problem.epilogue):
+        return Reason("does not finish the sums of rows that its epilogue reads")
     dtype = element_types(problem, 2)
     if isinstance(dtype, Reason):
         return dtype

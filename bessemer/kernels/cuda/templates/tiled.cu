@@ -9,6 +9,9 @@
 // of these, and SPLIT such groups share the sum: each adds up a part of k, and finishes a part of its tile. With
 // SPLIT > 1 a CTA computes one tile alone.
 //
+// The warpgroups after the first begin a chunk after the one before them: so they come to their epilogues one by one,
+// while the others still multiply.
+//
 // Row 8 j + 2 q + e of 32 rows of packed weights is channel 8 q + 2 j + e: so what a thread holds of a product, two
 // neighbours in every eight columns, are eight neighbouring channels.
 
@@ -133,6 +136,17 @@ inline void release(uint32_t shared, const Walk &walk, int count, int all) {
         barrier_arrive_at(address_in(barrier, walk.peers + lane));
 }
 
+// The other warpgroups begin when the one before each has done LAG chunks of its first tile.
+inline void wait_to_begin() {
+    if (LAG > 0 && threadIdx.x >= 128)
+        barrier_among(threadIdx.x / 128, 256);
+}
+
+inline void let_next_begin() {
+    if (LAG > 0 && threadIdx.x / 128 + 1 < GROUPS)
+        barrier_pass(threadIdx.x / 128 + 1, 256);
+}
+
 // The sums of one tile, of which the warpgroup multiplies the rows from `first_row` on; `count` is the ring's, of `all`.
 inline void multiply(uint32_t shared, float (&sums)[BLOCKS * HALVES][BN / HALVES / 2], int first_row, const Walk &walk, int chunks,
                      int &count, int all) {
@@ -153,9 +167,13 @@ inline void multiply(uint32_t shared, float (&sums)[BLOCKS * HALVES][BN / HALVES
             products_wait_for_others();
             release(shared, walk, count - 1, all);
         }
+        if (count == LAG)
+            let_next_begin();
     }
     products_wait();
     release(shared, walk, count - 1, all);
+    if (count == all && all <= LAG)
+        let_next_begin();
 }
 
 @SHARED_SUMS@
@@ -175,6 +193,8 @@ struct Place {
     int channel_of(int part) const { return channel + part % (BN / 32) * 32; }
 };
 
+@ROW_SUMS@
+
 // Loads what the epilogue reads for a part. Outside the output that is of the last row or channels: loads that depended
 // on it would take twice the registers.
 inline void load(Ahead &ahead, int part, const Place &place, const Shape &shape@EPILOGUE_PARAMETERS@) {
@@ -188,36 +208,38 @@ inline void load(Ahead &ahead, int part, const Place &place, const Shape &shape@
 
 // Finishes the parts from FIRST up to END, while what later ones read is under way.
 template <int FIRST, int END>
-inline void finish_parts(const float *sums, Ahead (&ahead)[DEPTH], const Place &place,
+inline void finish_parts(const float *sums, Ahead (&ahead)[DEPTH], const RowSums &rows, const Place &place,
                          const Shape &shape@EPILOGUE_PARAMETERS@) {
 #pragma unroll
     for (int part = FIRST; part < END; part++) {
         Ahead &now = ahead[(part - FIRST) % DEPTH];
 #pragma unroll
-        for (int e = 0; e < 2; e++)
-            if (place.token_of(part, e) < shape.tokens && place.channel_of(part) < shape.channels) {
-                float acc[8];
+        for (int e = 0; e < 2; e++) {
+            const bool inside = place.token_of(part, e) < shape.tokens && place.channel_of(part) < shape.channels;
+            const int row = place.first_row + place.token_of(part, e), col = place.channel_of(part);
+            float acc[8];
 #pragma unroll
-                for (int j = 0; j < 8; j++)
-                    acc[j] = sums[part * 16 + j / 2 * 4 + e * 2 + j % 2];
-                const int row = place.first_row + place.token_of(part, e);
-                finish(acc, now.columns, now.cells[e], row, place.channel_of(part)@EPILOGUE_NAMES@);
-            }
+            for (int j = 0; j < 8; j++)
+                acc[j] = sums[part * 16 + j / 2 * 4 + e * 2 + j % 2];
+            if (inside)
+                finish(acc, now.columns, now.cells[e]@OF_ROW@, row, col@EPILOGUE_NAMES@);
+            @STORE_SUMS@
+        }
         if (part + DEPTH < END)
             load(now, part + DEPTH, place, shape@EPILOGUE_NAMES@);
     }
 }
 
 template <int RANK = 0>
-inline void finish_own(const unsigned char *memory, float *sums, int rank, Ahead (&ahead)[DEPTH], const Place &place,
-                       const Shape &shape@EPILOGUE_PARAMETERS@) {
+inline void finish_own(const unsigned char *memory, float *sums, int rank, Ahead (&ahead)[DEPTH], const RowSums &rows,
+                       const Place &place, const Shape &shape@EPILOGUE_PARAMETERS@) {
     if constexpr (RANK < SPLIT) {
         constexpr int FIRST = first_part(RANK), END = first_part(RANK + 1);
         if (rank == RANK) {
             add_received<FIRST, END>(memory, sums);
-            finish_parts<FIRST, END>(sums, ahead, place, shape@EPILOGUE_NAMES@);
+            finish_parts<FIRST, END>(sums, ahead, rows, place, shape@EPILOGUE_NAMES@);
         } else {
-            finish_own<RANK + 1>(memory, sums, rank, ahead, place, shape@EPILOGUE_NAMES@);
+            finish_own<RANK + 1>(memory, sums, rank, ahead, rows, place, shape@EPILOGUE_NAMES@);
         }
     }
 }
@@ -260,6 +282,8 @@ kernel(const __grid_constant__ TensorMap x, const uint16_t *w, @SHAPE@@EPILOGUE_
     float sums[BLOCKS * HALVES][BN / HALVES / 2];
     int count = 0;
     wait_for_inputs();
+    if (all > 0)
+        wait_to_begin();
     for (int tile = walk.first; tile < walk.end(); tile += walk.step) {
         const Place place{walk.batch(tile) * shape.tokens, walk.token(tile) + first_row + warp % 4 * 16 + lane / 4,
                           walk.channel(tile) + lane % 4 * 8};
@@ -267,13 +291,15 @@ kernel(const __grid_constant__ TensorMap x, const uint16_t *w, @SHAPE@@EPILOGUE_
 #pragma unroll
         for (int i = 0; i < DEPTH; i++)
             load(ahead[i], first_part(rank) + i, place, shape@EPILOGUE_NAMES@);
+        RowSums rows;
+        load_rows(rows, place, shape@EPILOGUE_NAMES@);
         multiply(shared, sums, first_row, walk, own_chunks.count(), count, all);
         if constexpr (SPLIT > 1) {
             cluster_wait();
             send(shared, sums[0], rank);
             barrier_wait(shared + SUMS_AT, 0);
         }
-        finish_own(memory, sums[0], rank, ahead, place, shape@EPILOGUE_NAMES@);
+        finish_own(memory, sums[0], rank, ahead, rows, place, shape@EPILOGUE_NAMES@);
         if constexpr (SPLIT > 1)
             return;
     }

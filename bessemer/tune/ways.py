@@ -1,0 +1,30 @@
+"""Which of several ways to lower a graph is the fastest, by what tuning knows of their kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from bessemer.kernels.base import Problem
+from bessemer.lower.items import KernelItem, Lowered
+from bessemer.tune.in_place import Choices
+
+Estimate = Callable[[Problem], float | None]
+
+
+def problems_of(*ways: Lowered) -> list[Problem]:
+    """The problems of all kernels, in order."""
+    return [item.problem for way in ways for item in way.items if isinstance(item, KernelItem)]
+
+
+def fastest(ways: Sequence[Lowered], choices: Choices, estimate: Estimate) -> Lowered:
+    """The way whose kernels take the least time at the opt shape: as measured, where all were, else as estimated."""
+    measured = {p: _measured(p, choices) for p in set(problems_of(*ways))}
+    if any(us is None for us in measured.values()):
+        measured = {p: estimate(p) for p in measured}
+    return min(ways, key=lambda way: sum(measured[p] or 0.0 for p in problems_of(way)))
+
+
+def _measured(problem: Problem, choices: Choices) -> float | None:
+    """Microseconds of the kernel that is chosen for the opt shape."""
+    found = [v.choice.time_us for v in choices[problem] if problem.typical(v.when)]
+    return found[0] if found else None
