@@ -17,7 +17,7 @@ from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
 from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register
 
-RUN = 32  # neighbours that are added up
+RUN = 64  # neighbours that are added up
 
 
 def sums_of(x: TensorType) -> TensorType:
@@ -54,7 +54,7 @@ def _sums_compute(ctx: InferContext) -> ex.ComputeDef:
 
 
 def _sums_samples(rng: np.random.Generator) -> Sequence[Sample]:
-    return tuple(Sample((rng.standard_normal(shape).astype(np.float32),), {}) for shape in ((3, 64), (2, 5, 128)))
+    return tuple(Sample((rng.standard_normal(shape).astype(np.float32),), {}) for shape in ((3, 128), (2, 5, 256)))
 
 
 register(OpDef("run_sums", _sums_infer, _sums_reference, Fusion.REDUCTION, _sums_compute, samples=_sums_samples))
@@ -97,9 +97,9 @@ def _normalize_compute(ctx: InferContext) -> ex.ComputeDef:
 
 
 def _normalize_samples(rng: np.random.Generator) -> Sequence[Sample]:
-    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((5, 64), (64,)))
+    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((5, 128), (128,)))
     stacked = rng.standard_normal((3, 5, 24)).astype(np.float32)
-    attrs = {"size": 64, "epsilon": 1e-5}
+    attrs = {"size": 128, "epsilon": 1e-5}
     sums = sums_in_numpy(x)
     return (
         Sample((x, sums), attrs),

@@ -33,7 +33,7 @@ def random_inputs(problem: Problem, env: Mapping[str, int], rng: np.random.Gener
 
     Integers that index another operand stay inside it.
     """
-    limits, sums = index_limits(problem, env), finished(problem.epilogue, problem)
+    limits, sums = index_limits(problem, env), finished(problem)
     return [
         _sums(o.type, env, rng) if k == sums else _random(o.type, env, rng, _fan_in(problem, k), limits.get(k, 2))
         for k, o in enumerate(problem.operands)

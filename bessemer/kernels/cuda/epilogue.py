@@ -33,7 +33,7 @@ from bessemer.kernels.c import scalar
 from bessemer.kernels.c.affine import Affine, offset
 from bessemer.kernels.c.blocks import Flat, Value
 from bessemer.kernels.c.params import Params
-from bessemer.kernels.cuda.row_sums import row_reader, storing
+from bessemer.kernels.cuda.row_sums import read_sums, stored_sums
 from bessemer.kernels.cuda.scalar import NARROW, DeviceBody
 from bessemer.kernels.row_sums import finished
 
@@ -69,7 +69,7 @@ def epilogue(problem: Problem, in_f32: bool = False) -> Epilogue:
     if in_f32 and problem.epilogue is not None:
         problem = replace(problem, epilogue=_in_f32(problem.epilogue))
     params = Params(problem)
-    return _written(problem, params, [*_stored(problem, params), *storing(problem, params)])
+    return _written(problem, params, [*_stored(problem, params), *stored_sums(problem, params)])
 
 
 def _in_f32(e: ex.Expr) -> ex.Expr:
@@ -102,8 +102,7 @@ def _planned(problem: Problem, params: Params, prefix: str = "") -> tuple[Device
     """A body to compute the epilogue in, the epilogue, and the functions whose loads the body finds staged."""
     body, expr = _body(problem, params)
     cells, _ = _body(problem, params)
-    address, _ = _body(problem, params)
-    rows, summed = row_reader(problem, body, expr, address), finished(expr, problem)
+    summed = read_sums(problem, body, expr)
     loads = _Loads()
     for node in exprtree.walk(expr):
         if isinstance(node, ex.Load) and node.operand != summed and body.safe(node):
@@ -115,7 +114,6 @@ def _planned(problem: Problem, params: Params, prefix: str = "") -> tuple[Device
         (f"load_constant_columns({prefix}Columns &columns, int col", loads.constant),
         (f"load_columns({prefix}Columns &columns, int col", loads.late),
         (f"load_cells({prefix}Cells &cells, int row, int col", cells.blocks[0].lines),
-        *rows,
     ]
     return body, expr, found
 
@@ -124,7 +122,7 @@ def _stored(problem: Problem, params: Params) -> Functions:
     body, expr, found = _planned(problem, params)
     _finish(problem, body, expr)
     acc = "float (&acc)[8]" if problem.sums else "const float (&acc)[8]"
-    of_row = ", const float (&of_row)[2]" if finished(expr, problem) is not None else ""
+    of_row = ", const float (&of_row)[2]" if finished(problem) is not None else ""
     head = f"finish({acc}, const Columns &columns, const Cells &cells{of_row}, int row, int col"
     return [*found, (head, body.blocks[0].lines)]
 

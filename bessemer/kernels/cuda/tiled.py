@@ -17,12 +17,14 @@ from bessemer.kernels.cuda.epilogue import Epilogue, epilogue
 from bessemer.kernels.cuda.weights import BLOCK
 from bessemer.kernels.gpu.shapes import shared_bytes, sms, upper
 from bessemer.kernels.row_sums import finished, unreadable
+from bessemer.ops.row_sums import RUN
 
+PART = 32  # channels that a thread finishes at once, with its neighbours
 ROW = 128  # bytes of a chunk of one token or channel
 RESERVED = 1024  # bytes of shared memory that a CTA takes by itself
 BAND = 8  # tiles of tokens that go through all channels together
 MOST_TOKENS = 1 << 30
-MOST_CONFIGS = 16
+MOST_CONFIGS, HALVED = 16, 3
 REGISTERS = 65536  # of a multiprocessor
 KEEP, FEW = 24, 48  # registers of a copying thread; those of a multiplying one besides sums and two loads ahead
 ROOM = {1: 1.0, 2: 1.0, 3: 0.82, 4: 0.91, 6: 0.78, 8: 0.91}  # of an H200's multiprocessors, for clusters of so many
@@ -32,10 +34,6 @@ WIDTHS = {  # channels of a tile, by blocks and groups
 }  # fmt: skip
 CLUSTERS = ((1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (3, 1), (4, 1), (2, 2), (2, 3), (4, 2))  # split and down
 MOST_STAGES = 8
-LAG = 1  # chunks by which each warpgroup follows the one before it
-NO_ROWS = """struct RowSums {};
-
-inline void load_rows(RowSums &, const Place &, const Shape &@EPILOGUE_PARAMETERS@) {}"""
 LAUNCH_US, LATENCY_US = 1.36, 1.07  # a launch, and a copy; stages hide the latter
 FLOP_PER_US, STORE_BYTES_PER_US, OPERATIONS_PER_US = 9_730_000.0, 46_300.0, 141_000.0  # the last of a warpgroup
 CHEAP, MOST_FINISHING = 4, 4  # operations of an epilogue that its stores hide; warpgroups that add to their rate
@@ -83,6 +81,12 @@ class Tile:
         ones one less."""
         even = (rows for rows in (64, 32, 16, 8) if self.columns % (rows * self.down) == 0)
         return next(even, 16)
+
+    @property
+    def adds_up_runs(self) -> bool:
+        """Whether the CTAs that share a sum finish whole runs of a row."""
+        parts = self.blocks * self.columns // PART
+        return self.columns % RUN == 0 and all(k * parts // self.split % (RUN // PART) == 0 for k in range(self.split))
 
     @property
     def halves(self) -> int:
@@ -172,7 +176,7 @@ def reason(problem: Problem, target: Limits, rows: Rows) -> Reason | None:
     broken = defect(rows.map, x.dtype.itemsize, x.nbytes, problem.range_map)
     if broken is not None:
         return Reason(f"copies by a tensor map, and that of {x} {broken}")
-    missing = supported(problem) or unreadable(problem)
+    missing = supported(problem) or unreadable(problem, rows.tokens)
     return None if missing is None else Reason(missing)
 
 
@@ -189,6 +193,8 @@ def tile(config: Config) -> Tile:
 def _fits(problem: Problem, target: Limits, rows: Rows, t: Tile) -> bool:
     """Whether a tile is not mostly padding, and those of a split sum run at once."""
     m, n = problem.typical(rows.tokens), rows.channels
+    if problem.sums and not t.adds_up_runs:
+        return False
     padded = ceildiv(n, t.columns) * t.columns
     if (t.tokens * t.down > 64 and t.tokens * t.down >= 2 * m) or padded * 8 > ceildiv(n, BLOCK) * BLOCK * 9:
         return False
@@ -233,10 +239,13 @@ def code(problem: Problem, target: Limits, rows: Rows, config: Config) -> Kernel
     """The kernel of one configuration."""
     t = tile(config)
     dtype = problem.operands[0].type.dtype
-    names = ("tokens", "channels", "chunks", "batches", *rows.sizes)
-    store = epilogue(problem, in_f32=True)
+    summed = finished(problem)
+    more = {} if summed is None else {"runs": problem.operands[summed].type.shape[-2]}
+    sizes = {**rows.sizes, **more}
+    names = ("tokens", "channels", "chunks", "batches", *sizes)
+    store = epilogue(problem, in_f32=summed is not None)
     parts = {
-        "INSTRUCTIONS": scalar.template("tensor.cuh") + "\n" + scalar.template("warp.cuh"),
+        "INSTRUCTIONS": scalar.template("tensor.cuh"),
         "ROWS_OF_X": scalar.template(rows.template),
         "SHARED_SUMS": scalar.template("tiled_sums.cuh"),
         **_row_sums(problem, store),
@@ -249,16 +258,16 @@ def code(problem: Problem, target: Limits, rows: Rows, config: Config) -> Kernel
     constants = {
         "BLOCKS": t.blocks, "GROUPS": t.groups, "BN": t.columns, "STAGES": t.stages, "RESIDENT": t.resident,
         "SPLIT": t.split, "DOWN": t.down, "HALVES": t.halves, "TAKE": t.take, "KEEP": KEEP, "DEPTH": t.depth,
-        "PIECE": t.piece, "BAND": BAND, "LAG": LAG if t.groups > 1 else 0,
+        "PIECE": t.piece, "BAND": BAND, "MORE": len(more),
     }  # fmt: skip
     module = emit.module("tiled.cu", problem, constants, parts, store)
     count = t.count(rows)
     most = rooms(t.cluster, sms(target)) * t.cluster * t.resident
     walkers = count if t.split > 1 else minimum(count, most)
-    sizes = [Int(d, 32) for d in (rows.tokens, rows.channels, rows.chunks, rows.batches, *rows.sizes.values())]
+    numbers = [Int(d, 32) for d in (rows.tokens, rows.channels, rows.chunks, rows.batches, *sizes.values())]
     options = (("warps", t.warps), ("shared", t.shared), ("cluster", t.cluster), ("pdl", True))
-    x = Map(0, rows.boxed(t.tokens))
-    launch = Launch("kernel", (t.split * walkers,), (x, Ptr(1), *sizes, *module.args), options)
+    read = (Map(0, rows.boxed(t.tokens)), Ptr(1), *(() if summed is None else (Ptr(summed),)))
+    launch = Launch("kernel", (t.split * walkers,), (*read, *numbers, *module.args), options)
     blocks = ceildiv(rows.channels, BLOCK)
     packed = TensorType(problem.operands[1].type.dtype, (rows.batches * blocks, rows.chunks, BLOCK, BLOCK))
     pack = Pack(1, "swizzled_blocks", (rows.order, blocks, rows.chunks), packed)
@@ -267,14 +276,33 @@ def code(problem: Problem, target: Limits, rows: Rows, config: Config) -> Kernel
 
 def _row_sums(problem: Problem, store: Epilogue) -> dict[str, str]:
     """The parts of the template for sums of rows: those that the epilogue reads, and those of the output."""
-    parameters, names = ("".join(f", {n}" for n in found) for found in (store.parameters, store.names))
-    reads = finished(problem.epilogue, problem) is not None
-    rows = scalar.template("tiled_rows.cuh").replace("@EPILOGUE_NAMES@", names) if reads else NO_ROWS
-    return {
-        "ROW_SUMS": rows.replace("@EPILOGUE_PARAMETERS@", parameters),
-        "OF_ROW": ", rows.of[part / (BN / 32)][e]" if reads else "",
-        "STORE_SUMS": f"store_sums(acc, inside, row, col{names});" if problem.sums else "",
+    reads, names = finished(problem) is not None, "".join(f", {n}" for n in store.names)
+    read = {
+        "ROW_SUMS": scalar.template("tiled_rows.cuh"),
+        "SUMS_PARAMETER": ", const float *row_sums",
+        "SUMS_NAME": ", row_sums",
+        "COPY_SUMS": "copy_sums(shared, row_sums, shape, walk.token(tile), count++);",
+        "READ_SUMS": "RowSums rows;\n        read_sums(rows, memory, shared, first_row, shape, walk, count, all);",
+        "ROWS_PARAMETER": ", const RowSums &rows",
+        "ROWS": ", rows",
+        "OF_ROW": ", rows.of[part / (BN / 32)][e]",
     }
+    add = f"for (int j = 0; j < 8; j++)\n{' ' * 16}run[e][0] += acc[j], run[e][1] += acc[j] * acc[j];"
+    begin, end = f"if (part % 2 == 0)\n{' ' * 16}run[e][0] = run[e][1] = 0.0f;", "if (part % 2 == 1)"
+    stored = f"{begin}\n            {add}\n            {end}\n{' ' * 16}store_run(run[e], inside, row, col{names});"
+    return {
+        **{name: text if reads else "" for name, text in read.items()},
+        "RUN_SUMS": "float run[2][2];" if problem.sums else "",
+        "STORE_SUMS": stored if problem.sums else "",
+    }
+
+
+def _shorter(configs: Sequence[Config]) -> Iterator[Config]:
+    """Those that leave no room for the next kernel, with rings of half as many stages: it may fetch weights early."""
+    for c in configs:
+        stages = int(c["stages"])
+        if int(c["resident"]) == 1 and stages >= 6:
+            yield {**c, "stages": stages // 2}
 
 
 def ordered(problem: Problem, target: Limits, rows: Rows) -> Sequence[Config]:
@@ -286,4 +314,5 @@ def ordered(problem: Problem, target: Limits, rows: Rows) -> Sequence[Config]:
         bounds = _bounds(problem, target, rows, config)
         return max(bounds), bounds[0]
 
-    return sorted(configs, key=cost)[:MOST_CONFIGS]
+    best = sorted(configs, key=cost)[:MOST_CONFIGS]
+    return sorted([*best, *_shorter(best[:HALVED])], key=cost)

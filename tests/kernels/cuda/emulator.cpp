@@ -145,24 +145,16 @@ void __syncwarp() { meet(shared().warps[threadIdx.x / 32]); }
 
 void __syncthreads() { meet(shared().all); }
 
-static Meeting &named(int number, int threads) {
-    return shared().named.try_emplace(number, Meeting{threads}).first->second;
+void barrier_among(int number, int threads) {
+    meet(shared().named.try_emplace(number, Meeting{threads}).first->second);
 }
 
-void barrier_among(int number, int threads) { meet(named(number, threads)); }
-
-void barrier_pass(int number, int threads) { named(number, threads).arrive(); }
-
-float __shfl_sync(uint32_t, float value, int lane) {
+float __shfl_xor_sync(uint32_t, float value, int distance) {
     own->lanes[threadIdx.x].value = value;
     __syncwarp();
-    const float other = own->lanes[threadIdx.x / 32 * 32 + lane].value;
+    const float other = own->lanes[threadIdx.x ^ distance].value;
     __syncwarp();
     return other;
-}
-
-float __shfl_xor_sync(uint32_t mask, float value, int distance) {
-    return __shfl_sync(mask, value, static_cast<int>(threadIdx.x % 32) ^ distance);
 }
 
 static Barrier &barrier_at(uint32_t address) { return *reinterpret_cast<Barrier **>(memory_of(address))[0]; }

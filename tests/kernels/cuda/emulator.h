@@ -53,11 +53,7 @@ void __syncthreads();
 
 void barrier_among(int number, int threads);
 
-void barrier_pass(int number, int threads);
-
 float __shfl_xor_sync(uint32_t mask, float value, int distance);
-
-float __shfl_sync(uint32_t mask, float value, int lane);
 
 inline float __uint_as_float(uint32_t u) {
     float x;

@@ -20,6 +20,7 @@ from bessemer.ir.opdef import OPS, InferContext
 from bessemer.kernels.base import Operand, Problem
 from bessemer.kernels.cuda.gemm_skinny import GemmSkinny
 from bessemer.kernels.cuda.gemm_tma import GemmTma
+from bessemer.kernels.cuda.tiled import tile
 from bessemer.kernels.row_sums import finished, unreadable
 from bessemer.kernels.triton.gemm import Gemm
 from bessemer.lower.ways import ways
@@ -74,12 +75,13 @@ def normalised(c: Case, size: int, number: int = -1) -> Case:
 
 @pytest.mark.parametrize(
     "tile",
-    [(1, 1, 64, 3, 1), (2, 1, 96, 2, 1), (1, 3, 128, 2, 1), (1, 2, 64, 2, 1, 2), (1, 1, 128, 2, 1, 4, 2)],
+    [(1, 1, 64, 3, 1), (2, 1, 64, 2, 1), (1, 3, 128, 2, 1), (1, 2, 128, 2, 1, 2), (1, 1, 192, 2, 1, 3),
+     (1, 1, 128, 2, 1, 2, 2)],
     ids=str,
 )
 @pytest.mark.parametrize("dtype", [dt.f16, dt.bf16], ids=str)
 def test_rows_are_added_up_where_they_are_made(tile: tuple[int, ...], dtype: DType, tmp_path: Path) -> None:
-    check(GemmTma(), with_sums(with_bias_relu(matmul((150, 1032), (1032, 160), dtype), -1)), config(*tile), tmp_path)
+    check(GemmTma(), with_sums(with_bias_relu(matmul((150, 1032), (1032, 192), dtype), -1)), config(*tile), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -117,12 +119,19 @@ def test_one_rounding() -> None:
     assert text.count("f16_of_f32(") == 1 + text.count("inline uint16_t f16_of_f32("), text
 
 
+def test_runs_are_of_one_cta() -> None:
+    problem = with_sums(matmul((384, 4096), (4096, 1024), dt.f16)).problem
+    found = [tile(c) for c in GemmTma().configs(problem, H200)]
+    assert any(t.split > 1 for t in found)
+    assert all(t.columns % 64 == 0 and t.blocks * t.columns // 32 // t.split % 2 == 0 for t in found), found
+
+
 def test_who_adds_up_rows() -> None:
     sums = with_sums(matmul((150, 128), (128, 64), dt.f16)).problem
     assert "does not add up the rows" in reason(GemmSkinny(), sums)
     assert "does not add up the rows" in reason(Gemm(), sums)
     read = normalised(matmul((150, 128), (128, 64), dt.f16), 128).problem
-    assert finished(read.epilogue, read) == 2
+    assert finished(read) == 2
     assert "does not finish the sums" in reason(GemmSkinny(), read)
     assert "does not finish the sums" in reason(Gemm(), read)
 
@@ -134,13 +143,13 @@ def test_other_sums_are_refused() -> None:
         c, operands=(*c.operands, Operand(TensorType(dt.f32, (64, 64)))),
         epilogue=ex.call("add", ex.cast(ex.Acc(dt.f16), dt.f32), total),
     )  # fmt: skip
-    assert "something else than the runs" in (unreadable(problem) or "")
+    assert "something else than the runs" in (unreadable(problem, 150) or "")
     assert "something else than the runs" in reason(GemmTma(), problem)
 
 
 def test_both_at_once(tmp_path: Path) -> None:
     """In one kernel, whose sums are those of what it stores."""
-    c = with_sums(normalised(matmul((70, 72), (72, 96), dt.bf16), 128))
+    c = with_sums(normalised(matmul((70, 72), (72, 128), dt.bf16), 128))
     (y, sums) = emulate(c.problem, GemmTma().emit(c.problem, SMALL, config(1, 1, 64, 2, 1)), c.operands, tmp_path)
     assert_right(c, [y, sums])
     assert np.linalg.norm(sums - sums_in_numpy(y)) < 2e-2 * np.linalg.norm(sums)
@@ -150,7 +159,7 @@ def test_both_at_once(tmp_path: Path) -> None:
 def test_candidates_are_screened_as_any_other(before: bool, tmp_path: Path) -> None:
     """With the inputs that tuning makes up: sums are those of rows, or roots of negative numbers would follow."""
     _, apart = ways(block(before), PassOptions("cuda", "fp16"), lambda problem: None, lambda problem: 1.0)
-    problems = [p for p in problems_of(apart) if p.sums or finished(p.epilogue, p) is not None]
+    problems = [p for p in problems_of(apart) if p.sums or finished(p) is not None]
     assert len(problems) == 4
     for problem in problems:
         case = case_of(problem, np.random.default_rng())

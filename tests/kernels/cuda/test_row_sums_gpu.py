@@ -42,7 +42,7 @@ def residual(c: Case, size: int) -> Case:
 
 
 @pytest.mark.parametrize("dtype", [dt.f16, dt.bf16], ids=str)
-@pytest.mark.parametrize("m,k,n", [(384, 1024, 1024), (1000, 200, 160), (12288, 256, 1024)])
+@pytest.mark.parametrize("m,k,n", [(384, 1024, 1024), (1000, 200, 192), (12288, 256, 1024)])
 def test_rows_are_added_up(dtype: DType, m: int, k: int, n: int) -> None:
     check(with_sums(with_bias_relu(matmul((m, k), (k, n), dtype), -1)))
 
@@ -57,8 +57,9 @@ def test_batches_of_weights() -> None:
     check(normalised(matmul((1, 384, 1024), (3, 1024, 1024), dt.f16), 1024))
 
 
-@pytest.mark.parametrize("tile", [*tiled.every_tile(H200)][::8], ids=str)
+@pytest.mark.parametrize("tile", [*tiled.every_tile(H200)][::5], ids=str)
 def test_every_tile(tile: tiled.Tile) -> None:
     chosen: Config = {f.name: getattr(tile, f.name) for f in fields(tile)}
-    check_one(residual(matmul((3001, 1032), (1032, 1024), dt.f16), 1024), chosen)
+    if tile.adds_up_runs:
+        check_one(residual(matmul((3001, 1032), (1032, 1024), dt.f16), 1024), chosen)
     check_one(normalised(matmul((1, 1001, 1032), (3, 1032, 136), dt.f16), 768), chosen)

@@ -9,9 +9,6 @@
 // of these, and SPLIT such groups share the sum: each adds up a part of k, and finishes a part of its tile. With
 // SPLIT > 1 a CTA computes one tile alone.
 //
-// The warpgroups after the first begin a chunk after the one before them: so they come to their epilogues one by one,
-// while the others still multiply.
-//
 // Row 8 j + 2 q + e of 32 rows of packed weights is channel 8 q + 2 j + e: so what a thread holds of a product, two
 // neighbours in every eight columns, are eight neighbouring channels.
 
@@ -103,9 +100,11 @@ inline void copy_weights(uint32_t shared, const uint16_t *w, const Shape &shape,
     }
 }
 
+@ROW_SUMS@
+
 // What the copying thread does. Weights that find room come before the kernels ahead are done.
-inline void copy(uint32_t shared, const TensorMap *x, const uint16_t *w, const Shape &shape, const Walk &walk,
-                 const Chunks &chunks) {
+inline void copy(uint32_t shared, const TensorMap *x, const uint16_t *w@SUMS_PARAMETER@, const Shape &shape,
+                 const Walk &walk, const Chunks &chunks) {
     const int early = min(chunks.count(), STAGES);
     for (int c = 0; c < early; c++)
         copy_weights(shared, w, shape, walk, c, walk.weight(walk.first), chunks.first + c);
@@ -122,6 +121,7 @@ inline void copy(uint32_t shared, const TensorMap *x, const uint16_t *w, const S
                 copy_weights(shared, w, shape, walk, stage, weight, chunk);
             rows.copy_next(shared + stage * STAGE, x, shared + FULL_AT + 8 * stage);
         }
+        @COPY_SUMS@
     }
 }
 
@@ -134,17 +134,6 @@ inline void release(uint32_t shared, const Walk &walk, int count, int all) {
         barrier_arrive(barrier);
     if (DOWN > 1 && lane < DOWN && count + STAGES < all)
         barrier_arrive_at(address_in(barrier, walk.peers + lane));
-}
-
-// The other warpgroups begin when the one before each has done LAG chunks of its first tile.
-inline void wait_to_begin() {
-    if (LAG > 0 && threadIdx.x >= 128)
-        barrier_among(threadIdx.x / 128, 256);
-}
-
-inline void let_next_begin() {
-    if (LAG > 0 && threadIdx.x / 128 + 1 < GROUPS)
-        barrier_pass(threadIdx.x / 128 + 1, 256);
 }
 
 // The sums of one tile, of which the warpgroup multiplies the rows from `first_row` on; `count` is the ring's, of `all`.
@@ -167,13 +156,9 @@ inline void multiply(uint32_t shared, float (&sums)[BLOCKS * HALVES][BN / HALVES
             products_wait_for_others();
             release(shared, walk, count - 1, all);
         }
-        if (count == LAG)
-            let_next_begin();
     }
     products_wait();
     release(shared, walk, count - 1, all);
-    if (count == all && all <= LAG)
-        let_next_begin();
 }
 
 @SHARED_SUMS@
@@ -193,8 +178,6 @@ struct Place {
     int channel_of(int part) const { return channel + part % (BN / 32) * 32; }
 };
 
-@ROW_SUMS@
-
 // Loads what the epilogue reads for a part. Outside the output that is of the last row or channels: loads that depended
 // on it would take twice the registers.
 inline void load(Ahead &ahead, int part, const Place &place, const Shape &shape@EPILOGUE_PARAMETERS@) {
@@ -208,15 +191,16 @@ inline void load(Ahead &ahead, int part, const Place &place, const Shape &shape@
 
 // Finishes the parts from FIRST up to END, while what later ones read is under way.
 template <int FIRST, int END>
-inline void finish_parts(const float *sums, Ahead (&ahead)[DEPTH], const RowSums &rows, const Place &place,
+inline void finish_parts(const float *sums, Ahead (&ahead)[DEPTH]@ROWS_PARAMETER@, const Place &place,
                          const Shape &shape@EPILOGUE_PARAMETERS@) {
+    @RUN_SUMS@
 #pragma unroll
     for (int part = FIRST; part < END; part++) {
         Ahead &now = ahead[(part - FIRST) % DEPTH];
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-            const bool inside = place.token_of(part, e) < shape.tokens && place.channel_of(part) < shape.channels;
             const int row = place.first_row + place.token_of(part, e), col = place.channel_of(part);
+            const bool inside = place.token_of(part, e) < shape.tokens && col < shape.channels;
             float acc[8];
 #pragma unroll
             for (int j = 0; j < 8; j++)
@@ -231,21 +215,21 @@ inline void finish_parts(const float *sums, Ahead (&ahead)[DEPTH], const RowSums
 }
 
 template <int RANK = 0>
-inline void finish_own(const unsigned char *memory, float *sums, int rank, Ahead (&ahead)[DEPTH], const RowSums &rows,
+inline void finish_own(const unsigned char *memory, float *sums, int rank, Ahead (&ahead)[DEPTH]@ROWS_PARAMETER@,
                        const Place &place, const Shape &shape@EPILOGUE_PARAMETERS@) {
     if constexpr (RANK < SPLIT) {
         constexpr int FIRST = first_part(RANK), END = first_part(RANK + 1);
         if (rank == RANK) {
             add_received<FIRST, END>(memory, sums);
-            finish_parts<FIRST, END>(sums, ahead, rows, place, shape@EPILOGUE_NAMES@);
+            finish_parts<FIRST, END>(sums, ahead@ROWS@, place, shape@EPILOGUE_NAMES@);
         } else {
-            finish_own<RANK + 1>(memory, sums, rank, ahead, rows, place, shape@EPILOGUE_NAMES@);
+            finish_own<RANK + 1>(memory, sums, rank, ahead@ROWS@, place, shape@EPILOGUE_NAMES@);
         }
     }
 }
 
 extern "C" __global__ void@CLUSTER@ __launch_bounds__(THREADS, RESIDENT)
-kernel(const __grid_constant__ TensorMap x, const uint16_t *w, @SHAPE@@EPILOGUE_PARAMETERS@) {
+kernel(const __grid_constant__ TensorMap x, const uint16_t *w@SUMS_PARAMETER@, @SHAPE@@EPILOGUE_PARAMETERS@) {
     extern __shared__ __align__(1024) unsigned char memory[];
     const uint32_t shared = shared_address(memory);
     const Shape shape{@SHAPE_NAMES@};
@@ -273,17 +257,15 @@ kernel(const __grid_constant__ TensorMap x, const uint16_t *w, @SHAPE@@EPILOGUE_
         if constexpr (CLUSTER > 1)
             cluster_wait();
         if (warp == 4 * GROUPS && lane == 0)
-            copy(shared, &x, w, shape, walk, own_chunks);
+            copy(shared, &x, w@SUMS_NAME@, shape, walk, own_chunks);
         return;
     }
     if constexpr (TAKE > 0)
         registers_take<TAKE>();
-    const int first_row = warp / 4 * BLOCKS * 64, all = walk.count() * own_chunks.count();
+    const int first_row = warp / 4 * BLOCKS * 64, all = walk.count() * (own_chunks.count() + MORE);
     float sums[BLOCKS * HALVES][BN / HALVES / 2];
     int count = 0;
     wait_for_inputs();
-    if (all > 0)
-        wait_to_begin();
     for (int tile = walk.first; tile < walk.end(); tile += walk.step) {
         const Place place{walk.batch(tile) * shape.tokens, walk.token(tile) + first_row + warp % 4 * 16 + lane / 4,
                           walk.channel(tile) + lane % 4 * 8};
@@ -291,15 +273,14 @@ kernel(const __grid_constant__ TensorMap x, const uint16_t *w, @SHAPE@@EPILOGUE_
 #pragma unroll
         for (int i = 0; i < DEPTH; i++)
             load(ahead[i], first_part(rank) + i, place, shape@EPILOGUE_NAMES@);
-        RowSums rows;
-        load_rows(rows, place, shape@EPILOGUE_NAMES@);
         multiply(shared, sums, first_row, walk, own_chunks.count(), count, all);
+        @READ_SUMS@
         if constexpr (SPLIT > 1) {
             cluster_wait();
             send(shared, sums[0], rank);
             barrier_wait(shared + SUMS_AT, 0);
         }
-        finish_own(memory, sums[0], rank, ahead, rows, place, shape@EPILOGUE_NAMES@);
+        finish_own(memory, sums[0], rank, ahead@ROWS@, place, shape@EPILOGUE_NAMES@);
         if constexpr (SPLIT > 1)
             return;
     }

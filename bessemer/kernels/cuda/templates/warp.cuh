@@ -35,11 +35,6 @@ inline uint32_t pair_bf16(float low, float high) {
     return both;
 }
 
-// Counts as one that came to barrier `number`, and goes on.
-inline void barrier_pass(int number, int threads) {
-    asm volatile("bar.arrive %0, %1;" ::"r"(number), "r"(threads) : "memory");
-}
-
 // Waits for `threads` threads, whole warps, at barrier `number` from 1 to 15.
 inline void barrier_among(int number, int threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(number), "r"(threads) : "memory");
