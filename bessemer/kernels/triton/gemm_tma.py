@@ -11,6 +11,7 @@ from bessemer.kernels.gpu.shapes import divides, huge, precision, shared_bytes, 
 from bessemer.kernels.triton import emit
 from bessemer.kernels.triton.gemm import BAND, estimate, tiling
 
+DESCRIPTORS_US = 1.65
 ARCHS = ("sm_90", "sm_100", "sm_120")
 # (BM, BN, BK, stages, warps)
 TILES = (
@@ -63,8 +64,8 @@ class GemmTma:
         return sorted(found, key=lambda c: self.estimate(problem, target, c))
 
     def estimate(self, problem: Problem, target: Limits, config: Config) -> float:
-        """Microseconds at the opt shape: descriptors take time to make, and stay in flight with fewer registers."""
-        return 0.8 + 0.93 * estimate(problem, target, _view(problem), config)
+        """Microseconds at the opt shape: descriptors take time to make."""
+        return DESCRIPTORS_US + estimate(problem, target, _view(problem), config)
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         view = _view(problem)
