@@ -65,8 +65,8 @@ class LayerNorm:
         return sorted(found, key=lambda c: self.estimate(problem, target, c))
 
     def estimate(self, problem: Problem, target: Limits, config: Config) -> float:
-        """Microseconds at the opt shape: bytes, and the rows of a warp one after another. The constants fit 200 timings on
-        an H200, with a mean error of 13 %."""
+        """Microseconds at the opt shape: bytes, and the rows of a warp one after another. The constants fit 200 timings
+        on an H200, with a mean error of 13 %."""
         warps = int(config["warps"])
         ctas = problem.typical(_grid(problem, target, warps, int(config["turns"])))
         turns = ceildiv(problem.typical(_needed(problem, warps)), ctas)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from bessemer.ir import expr as ex
 from bessemer.ir import exprtree
 from bessemer.kernels.base import Problem
@@ -11,6 +13,7 @@ FUNCTIONS = {"erf": 16, "tanh": 16, "log": 12, "sigmoid": 10, "div": 8, "exp": 6
 INSTRUCTIONS_PER_US, BYTES_PER_US = 150_000.0, 68_000.0  # of epilogues, by one multiprocessor
 
 
+@lru_cache(maxsize=256)
 def moved(problem: Problem) -> int:
     """Compulsory bytes at the opt shape: operands that the epilogue loads count no more than one load an element."""
     most = problem.typical(problem.outputs[0].numel)
@@ -20,6 +23,7 @@ def moved(problem: Problem) -> int:
     return _anchors(problem) + sum(loads) + sum(problem.typical(t.nbytes) for t in problem.outputs)
 
 
+@lru_cache(maxsize=256)
 def element_us(problem: Problem) -> float:
     """Microseconds of one multiprocessor for one element of the output: it is computed, and goes through registers."""
     beside = moved(problem) - _anchors(problem)
