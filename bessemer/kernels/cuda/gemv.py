@@ -17,7 +17,7 @@ RUN = 8  # outputs of a CTA, and elements of a unit
 MOST_ROWS = 4
 MOST_TURNS = 2  # units of every row of the weights that a thread holds
 MOST_UNITS = 512  # of a row, in the registers of a CTA
-LATENCY_US, ROW_US, SM_BYTES_PER_US = 1.5, 0.5, 60_000.0
+LATENCY_US, TURN_US, ROW_US, SM_BYTES_PER_US = 1.1, 0.25, 0.5, 60_000.0
 
 
 class Gemv:
@@ -57,8 +57,9 @@ class Gemv:
         view = _view(problem)
         m, n, k = (problem.typical(d) for d in (view.m, view.n, view.k))
         per_sm = ceildiv(n // RUN, sms(target)) * RUN * k * 2
-        idle = 0.05 * (int(config["threads"]) // 32) / 16  # of warps that wait for each other
-        return LATENCY_US + idle + ROW_US * (m - 1) + max(n * k * 2 / MEMORY_BYTES_PER_US, per_sm / SM_BYTES_PER_US)
+        threads = int(config["threads"])
+        waits = 0.05 * (threads // 32) / 16 + TURN_US * (ceildiv(k, RUN * threads) - 1)  # of warps, and of turns
+        return LATENCY_US + waits + ROW_US * (m - 1) + max(n * k * 2 / MEMORY_BYTES_PER_US, per_sm / SM_BYTES_PER_US)
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         view, threads = _view(problem), int(config["threads"])

@@ -8,10 +8,11 @@ from typing import Any
 
 from bessemer.core.dim import ceildiv
 from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Problem, Ptr, Reason, register
+from bessemer.kernels.gpu.epilogue import moved
 from bessemer.kernels.gpu.heads import Heads, heads_of, mask_of
 from bessemer.kernels.gpu.shapes import (
-    LATENCY_US,
     SM_BYTES_PER_US,
+    STREAM_BYTES_PER_US,
     TENSOR_FLOP_PER_US,
     divides,
     fill_us,
@@ -28,6 +29,7 @@ TILES = (
     (128, 128, 2, 8), (128, 64, 3, 8), (128, 64, 2, 4), (64, 128, 2, 4), (64, 64, 2, 4), (64, 64, 3, 4), (64, 32, 3, 4),
     (32, 128, 2, 4), (32, 64, 2, 4), (16, 128, 2, 4), (16, 64, 3, 4), (16, 32, 2, 2), (16, 16, 2, 1),
 )  # fmt: skip
+START_US, MASK_US = 1.0, 0.00018  # the first loads, and what an element of the scores takes to be masked
 TILES_F32 = (
     (64, 32, 2, 8), (32, 64, 2, 8), (32, 32, 2, 4), (16, 64, 2, 4), (16, 32, 2, 4), (16, 16, 2, 1),
 )  # fmt: skip
@@ -72,7 +74,10 @@ class Attention:
         compute = per_sm * steps * 2 * bm * bn * sum(_widths(heads)) / rate
         exponentials = per_sm * steps * bm * bn / 28_000  # 16 a clock, and the arithmetic around them
         loads = per_sm * steps * bn * sum(_widths(heads)) * heads.itemsize / SM_BYTES_PER_US
-        return fill_us(target) + LATENCY_US + steps * 0.15 * math.ceil(per_sm / 4) + max(compute + exponentials, loads)
+        memory = moved(problem) / STREAM_BYTES_PER_US
+        mask = per_sm * steps * bm * bn * MASK_US if problem.attr("has_mask") else 0.0
+        late = START_US + steps * 0.15 * math.ceil(per_sm / 4)
+        return fill_us(target) + late + max(compute + exponentials, loads, memory) + mask
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         heads = heads_of(problem)

@@ -9,14 +9,8 @@ from typing import Any
 from bessemer.core.dim import ceildiv
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Config, KernelCode, Launch, Limits, Pack, Problem, Ptr, Reason, register
-from bessemer.kernels.gpu.shapes import (
-    MEMORY_BYTES_PER_US,
-    SM_BYTES_PER_US,
-    fill_us,
-    power_of_two,
-    sizes,
-    sms,
-)
+from bessemer.kernels.gpu.epilogue import moved
+from bessemer.kernels.gpu.shapes import STREAM_BYTES_PER_US, fill_us, power_of_two, sizes, sms
 from bessemer.kernels.triton import emit
 from bessemer.kernels.triton.conv_igemm import conv_reason, filter_sizes, window
 
@@ -24,6 +18,8 @@ TILES = (  # pixels, channels, warps
     (32, 32, 4), (16, 64, 4), (8, 128, 4), (64, 32, 4), (16, 32, 4), (8, 64, 2), (4, 64, 2), (32, 64, 4), (64, 64, 8),
 )  # fmt: skip
 MAX_TAPS = 64
+# of a program, one of its products, the loads of a tap, and a line of the filter for one warp
+PROGRAM_US, TERM_US, TAP_US, LINE_US = 0.32, 1.65e-5, 0.067, 0.00166
 
 
 class ConvDepthwise:
@@ -53,15 +49,15 @@ class ConvDepthwise:
         return sorted(found, key=lambda c: self.estimate(problem, target, c))
 
     def estimate(self, problem: Problem, target: Limits, config: Config) -> float:
-        """Microseconds at the opt shape: bytes through L1 per multiprocessor, or device memory."""
-        bm, bn = int(config["bm"]), int(config["bn"])
+        """Microseconds at the opt shape: products or device memory, and the filter that all programs fetch ahead, whose
+        lines L2 gives to one warp at a time. The constants fit 280 timings on an H200, with a mean error of 16 %."""
+        bm, bn, warps = (int(config[k]) for k in ("bm", "bn", "warps"))
         channels, _, taps = filter_sizes(problem)
-        pixels, itemsize = problem.typical(window(problem).pixels), problem.operands[0].type.dtype.itemsize
-        programs = -(-pixels // bm) * -(-channels // bn)
-        per_sm = math.ceil(programs / sms(target))
-        through = per_sm * bm * bn * taps * itemsize / (2 * SM_BYTES_PER_US)
-        memory = problem.typical(problem.operands[0].type.nbytes + problem.outputs[0].nbytes) / MEMORY_BYTES_PER_US
-        return fill_us(target) + max(through, memory) + 0.02 * per_sm
+        rows, columns = -(-problem.typical(window(problem).pixels) // bm), -(-channels // bn)
+        per_sm = math.ceil(rows * columns / sms(target))
+        compute = per_sm * (PROGRAM_US + bm * bn * taps * TERM_US)
+        ahead = rows * warps * 64 / min(bn, channels) * LINE_US
+        return fill_us(target) + taps * TAP_US + max(compute, moved(problem) / STREAM_BYTES_PER_US) + ahead
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         bm, bn = int(config["bm"]), int(config["bn"])

@@ -118,7 +118,7 @@ def conv_estimate(problem: Problem, target: Limits, config: Config) -> float:
     t = conv_tiling(problem, config)
     if config["swap"]:
         t = Tiling(t.n, t.m, t.k, t.batch, t.itemsize, t.bn, t.bm, t.bk, t.stages, t.warps, t.split)
-    return t.microseconds(target)
+    return t.microseconds(problem, target)
 
 
 def conv_candidates(problem: Problem, target: Limits, splits: Sequence[int]) -> list[dict[str, int | str]]:

@@ -57,7 +57,7 @@ class ConvTranspose:
     def estimate(self, problem: Problem, target: Limits, config: Config) -> float:
         """Microseconds at the opt shape."""
         bm, bn, bk, stages, warps = (int(config[k]) for k in ("bm", "bn", "bk", "stages", "warps"))
-        return _tiling(problem, (bm, bn, bk, stages, warps)).microseconds(target)
+        return _tiling(problem, (bm, bn, bk, stages, warps)).microseconds(problem, target)
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         window, (oc, ic, taps) = _window(problem), _filter(problem)

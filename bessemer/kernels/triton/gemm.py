@@ -69,7 +69,7 @@ def estimate(problem: Problem, target: Limits, view: Product, config: Config) ->
     t = tiling(problem, view, config)
     if config["swap"]:
         t = Tiling(t.n, t.m, t.k, t.batch, t.itemsize, t.bn, t.bm, t.bk, t.stages, t.warps, t.split)
-    return t.microseconds(target)
+    return t.microseconds(problem, target)
 
 
 def candidates(problem: Problem, target: Limits, view: Product, splits: Sequence[int]) -> list[dict[str, int | str]]:

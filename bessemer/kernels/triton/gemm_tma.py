@@ -11,6 +11,7 @@ from bessemer.kernels.gpu.shapes import divides, huge, precision, shared_bytes, 
 from bessemer.kernels.triton import emit
 from bessemer.kernels.triton.gemm import BAND, estimate, tiling
 
+DESCRIPTORS_US, FLAT = 2.2, 0.8
 ARCHS = ("sm_90", "sm_100", "sm_120")
 # (BM, BN, BK, stages, warps)
 TILES = (
@@ -63,8 +64,10 @@ class GemmTma:
         return sorted(found, key=lambda c: self.estimate(problem, target, c))
 
     def estimate(self, problem: Problem, target: Limits, config: Config) -> float:
-        """Microseconds at the opt shape: descriptors take time to make, and stay in flight with fewer registers."""
-        return 0.8 + 0.93 * estimate(problem, target, _view(problem), config)
+        """Microseconds at the opt shape: descriptors take time to make, and in a flat loop the loads of a tile hide the
+        end of the one before."""
+        share = FLAT if config["flatten"] else 1.0
+        return DESCRIPTORS_US + share * estimate(problem, target, _view(problem), config)
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         view = _view(problem)

@@ -9,7 +9,6 @@ from bessemer.core.dim import ceildiv
 from bessemer.kernels.base import Config, KernelCode, Launch, Limits, Problem, Ptr, Reason, register
 from bessemer.kernels.gpu.product import Product, pack_b, product_of
 from bessemer.kernels.gpu.shapes import (
-    LATENCY_US,
     MEMORY_BYTES_PER_US,
     PREFETCHED_BYTES,
     divides,
@@ -22,6 +21,7 @@ from bessemer.kernels.gpu.shapes import (
 from bessemer.kernels.triton import emit
 
 MOST_ROWS = 4
+LOAD_US, TERM_US, PROGRAM_US = 0.42, 0.0105, 0.0016  # loads of a step, a product of a thread, to start a program
 # (BN, BK, warps): along K where b is stored [n, k], along N where it is stored [k, n]
 ALONG_K = ((4, 512, 4), (8, 256, 4), (2, 512, 4), (8, 512, 4), (16, 256, 4), (1, 1024, 4), (16, 128, 4), (4, 256, 2))
 ALONG_N = ((64, 32, 4), (128, 32, 4), (32, 64, 4), (64, 64, 4), (16, 64, 4))
@@ -57,17 +57,18 @@ class Gemv:
         return sorted(found, key=lambda c: self.estimate(problem, target, c))
 
     def estimate(self, problem: Problem, target: Limits, config: Config) -> float:
-        """Microseconds at the opt shape: device memory, or the loads that one wave keeps in flight."""
+        """Microseconds at the opt shape: steps in flight, their products, device memory, and the programs to start. The
+        constants fit 92 timings on an H200, with a mean error of 8 %."""
         view = _view(problem)
         n, k = problem.typical(view.n), problem.typical(view.k)
         bn, bk, stages, warps = (int(config[key]) for key in ("bn", "bk", "stages", "warps"))
         programs = -(-n // bn)
         waves = math.ceil(programs / (sms(target) * 32 // warps))
         steps = -(-k // bk)
-        latency = waves * (LATENCY_US + steps * LATENCY_US / (2 if stages == 1 else stages + 1))
-        idle = max(1.0, sms(target) / programs)
-        memory = n * k * view.itemsize / MEMORY_BYTES_PER_US * idle * (1.0 if config["b"] == "nk" else 1.1)
-        return fill_us(target) / 2 + max(latency, memory)
+        latency = waves * LOAD_US * (1 + steps / (2 if stages == 1 else stages + 1))
+        products = steps * int(config["rows"]) * bn * bk / (32 * warps) * TERM_US
+        memory = n * k * view.itemsize / MEMORY_BYTES_PER_US * (1.0 if config["b"] == "nk" else 1.1)
+        return fill_us(target) + latency + products + memory + programs * PROGRAM_US
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         view = _view(problem)

@@ -14,6 +14,8 @@ from bessemer.kernels.triton.group_kernel import Rows, flat, rows, rows_of, tile
 SMS = 132  # where a target does not say
 MOST_TILE = 16384  # elements of a tile
 MOST_TURNS = 512  # of a loop that reduces
+PLENTY = 8192  # elements of half a multiprocessor, from which on fewer programs count more than more of them
+LEAST_SIDE = 16  # elements of a tile: with fewer it is small, and its lines are no whole sectors
 MOST_OPERANDS = 100  # a kernel's parameters are at most 4 KB
 
 
@@ -41,7 +43,9 @@ class Group:
         flats = _flat_configs(problem, sms)
         form = rows_of(problem)
         if form is None:
-            return [*_tile_configs(problem), *flats]
+            tiles = _tile_configs(problem, sms)
+            thin = any(int(t[side]) < LEAST_SIDE for t in tiles[:1] for side in ("by", "bx"))
+            return [*flats, *tiles] if thin else [*tiles, *flats]
         reduced = _row_configs(problem, form, sms)
         turns = max(problem.typical(product(size for _, size in axes)) for axes in form.spaces)
         if form.free or turns > MOST_TURNS:  # a loop per element would reduce again and again, or in one long chain
@@ -67,16 +71,18 @@ def _power_of_two(value: int) -> int:
 
 
 def _flat_configs(problem: Problem, sms: int) -> list[Config]:
-    """Blocks that give every multiprocessor work; the widest loads first where there is plenty."""
+    """Blocks that give every multiprocessor work; the widest loads first where there is plenty, and fewer programs
+    (a GPU starts one in a nanosecond) where there is much more."""
     numel = max(1, problem.typical(problem.outputs[0].numel))
     blocks = [(1024, 4), (512, 4), (2048, 8), (256, 4), (4096, 8), (128, 4), (64, 2)]
     share = _power_of_two(numel // (2 * sms) + 1)
     fitting = [b for b in blocks if b[0] <= max(128, share)] or blocks[-2:]
-    fitting.sort(key=lambda b: abs(b[0].bit_length() - min(1024, max(128, share)).bit_length()))
+    best = min(2048 if share >= PLENTY else 1024, max(128, share))
+    fitting.sort(key=lambda b: abs(b[0].bit_length() - best.bit_length()))
     return [{"form": "flat", "block": block, "warps": warps} for block, warps in fitting]
 
 
-def _tile_configs(problem: Problem) -> list[Config]:
+def _tile_configs(problem: Problem, sms: int) -> list[Config]:
     """Tiles for loads whose last axis is an output axis other than the last."""
     assert problem.body is not None
     rank = problem.outputs[0].rank
@@ -93,6 +99,8 @@ def _tile_configs(problem: Problem) -> list[Config]:
     axis = max(found, key=lambda a: (found[a], a))
     height, width = _power_of_two(shape[axis]), _power_of_two(math.prod(shape[axis + 1 :]))
     sizes = [(32, 32, 4), (64, 64, 8), (32, 64, 4), (64, 32, 4), (16, 64, 4), (64, 16, 4), (128, 32, 8), (32, 128, 8)]
+    if math.prod(shape) >= 2 * PLENTY * sms:
+        sizes.insert(0, sizes.pop(1))
     kept: dict[tuple[int, int, int], None] = {}
     for by, bx, warps in sizes:
         kept[min(by, height), min(bx, width), warps if min(by, height) * min(bx, width) >= 512 else 2] = None

@@ -33,14 +33,12 @@ class LayerNorm:
 
     def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
         lines, length = _view(problem)
-        itemsize = problem.operands[0].type.dtype.itemsize
-        return line_configs(problem.typical(lines), upper(problem, length), problem.typical(length), itemsize, target)
+        return line_configs(problem, problem.typical(lines), upper(problem, length), problem.typical(length), target)
 
     def estimate(self, problem: Problem, target: Limits, config: Config) -> float:
         """Microseconds at the opt shape."""
         lines, length = _view(problem)
-        itemsize = problem.operands[0].type.dtype.itemsize
-        return line_estimate(config, problem.typical(lines), problem.typical(length), itemsize, target)
+        return line_estimate(problem, config, problem.typical(lines), problem.typical(length), target)
 
     def emit(self, problem: Problem, target: Limits, config: Config) -> KernelCode:
         lines, length = _view(problem)

@@ -118,4 +118,4 @@ def test_reasons() -> None:
 def test_configurations_are_ordered_by_their_estimate() -> None:
     tactic, problem = ConvDepthwise(), depthwise((6, 240, 12, 80), (5, 5), pads=(2, 2, 2, 2)).problem
     times = [tactic.estimate(problem, H200, c) for c in tactic.configs(problem, H200)]
-    assert times == sorted(times) and 2 < times[0] < 7
+    assert times == sorted(times) and 5 < times[0] < 8  # 6.2 measured on an H200
