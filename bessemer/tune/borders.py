@@ -2,8 +2,8 @@
 
 Estimates tell, in which the turns of a kernel's tiles count. A point is left out where the kernel of the next point up
 would do as well. A box ends at its point (see points.py), as a kernel that fits there may fall behind at the next size.
-How far it still goes its time tells, and its estimate, as it grows: the border is where it no longer gains on
-the kernel of the next point, which was timed there and is estimated below.
+How far it still goes its time tells, and its estimate, as it grows: the border is where it no longer gains on the
+kernel of the next point, which was timed there and is estimated below.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ from bessemer.tune.choosing import STICKS
 from bessemer.tune.points import Box, multiples
 from bessemer.tune.task import Candidate, Task, estimate, label_of
 
-GAIN = (
-    0.03  # what a point must gain by estimates to be timed, or a kernel to go beyond its point, as a share of its time
-)
+GAIN = 0.03  # the share of its time that a point must gain to be timed, and a kernel to go beyond its point
 At = Callable[[int], Problem | None]  # the problem at a size
 Made = Callable[[Task, Candidate], Choice | None]  # the choice of a candidate; None where it has no code
 

@@ -47,9 +47,12 @@ class Measured:
 
 
 def estimate(problem: Problem, candidate: Candidate) -> float | None:
-    """Microseconds of a kernel for the problem, by its tactic; None where that does not tell."""
+    """Microseconds of a kernel for the problem, by its tactic; None where that does not tell, or raises."""
     found = getattr(candidate.tactic, "estimate", None)
-    return None if found is None else float(found(problem, candidate.target, candidate.config))
+    try:
+        return None if found is None else float(found(problem, candidate.target, candidate.config))
+    except Exception:
+        return None
 
 
 class NoCase(Exception):

@@ -121,6 +121,19 @@ def test_where_few_are_timed_they_are_of_the_tactics_that_were_fast_at_the_opt_s
     assert {v.choice.tactic for v in found} == {"t"} and max(dearer(found).values()) <= 1.25
 
 
+def test_a_tactic_that_raises_off_its_points_goes_no_further_than_these() -> None:
+    class Raising(Turns):
+        def estimate(self, problem: Problem, target: Limits, config: Mapping[str, Any]) -> float:
+            if _rows(problem) in (1088, 2112):
+                raise KeyError("no such size")
+            return super().estimate(problem, target, config)
+
+    cells = {cell[0][1:] for v in tuned(clock(), [Raising("t")]) for cell in v.cells}
+    beyond = {cell[0][1:] for v in tuned(clock(), [Turns("t")]) for cell in v.cells}
+    assert max(high for _, high in cells if high < 2560) == 2048
+    assert max(high for _, high in beyond if high < 2560) == 2112, "one more row of tiles has room in the same turn"
+
+
 def test_what_a_pruned_cache_tells_of_points_is_enough() -> None:
     cache, small = TimingCache(), TimingCache()
     tuned(clock(), [Turns("t")], cache=cache)
