@@ -29,6 +29,7 @@ BATCH = 8  # problems whose candidates are compiled together, where time is shor
 FEW = 4  # candidates of each problem that are timed before any more, where time is short
 SAVE_SECONDS = 10.0  # between saves of the timing cache while measuring
 MODES = ("off", "cache", "device")
+Needed = Callable[[Mapping[Problem, Sequence[Variant]]], Collection[Problem]]
 
 
 class Measurer(Protocol):
@@ -81,18 +82,22 @@ class Tuner:
         """Microseconds by the model alone; None where no tactic applies."""
         return self._finder.estimate(problem)
 
-    def choose(self, problems: Iterable[Problem], symbols: Collection[str] = ()) -> dict[Problem, tuple[Variant, ...]]:
+    def choose(
+        self, problems: Iterable[Problem], symbols: Collection[str] = (), needed: Needed | None = None
+    ) -> dict[Problem, tuple[Variant, ...]]:  # fmt: skip
         """The variants of each distinct problem, one where it is static; the costly ones are measured first.
 
         `symbols` are those that inputs bind: kernels may differ by them. Every problem is tuned at its opt shape
-        before any is elsewhere."""
+        before any is elsewhere, which those are that `needed` names by what was chosen; None for all."""
         try:
-            return self._chosen(problems, symbols)
+            return self._chosen(problems, symbols, needed)
         finally:
             if self.measurer is not None:
                 self.measurer.close()
 
-    def _chosen(self, problems: Iterable[Problem], symbols: Collection[str]) -> dict[Problem, tuple[Variant, ...]]:
+    def _chosen(
+        self, problems: Iterable[Problem], symbols: Collection[str], needed: Needed | None
+    ) -> dict[Problem, tuple[Variant, ...]]:  # fmt: skip
         end = None if self.budget is None else self.clock() + self.budget
         counts: dict[Problem, int] = {}
         for problem in problems:
@@ -105,7 +110,12 @@ class Tuner:
         for number, task in enumerate(tasks):
             self.tell(number, len(tasks), task.problem.op)
             chosen.append(choose(task, self.written))
-        elsewhere = [self._elsewhere(task, choice, symbols) for task, choice in zip(tasks, chosen)]
+        at_opt = {task.problem: (Variant(choice),) for task, choice in zip(tasks, chosen)}
+        those = set(order if needed is None else needed(at_opt))
+        elsewhere = [
+            self._elsewhere(task, choice, symbols if task.problem in those else ())
+            for task, choice in zip(tasks, chosen)
+        ]
         others = [task for points in elsewhere for _, task in points if task.count == 0]
         self._tune(others, end)
         if self.mode == "device" and self.measurer is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -132,6 +132,17 @@ def test_a_tactic_that_raises_off_its_points_goes_no_further_than_these() -> Non
     beyond = {cell[0][1:] for v in tuned(clock(), [Turns("t")]) for cell in v.cells}
     assert max(high for _, high in cells if high < 2560) == 2048
     assert max(high for _, high in beyond if high < 2560) == 2112, "one more row of tiles has room in the same turn"
+
+
+def test_shapes_beside_the_opt_one_are_for_what_the_engine_needs() -> None:
+    """A graph may be lowered in two ways, of which the times at the opt shape tell the faster."""
+    other = replace(ROWS, attrs=(*ROWS.attrs, ("other", 1)))
+    measurer = clock()
+    tuner = Tuner(POINTS, {}, [Turns("t")], TimingCache(), measurer=measurer)
+    found = tuner.choose([ROWS, other], {"b", "s"}, lambda chosen: [p for p in chosen if p == ROWS])
+    assert [at for at, _ in measurer.asked].count((8, 128)) == 2 and len(measurer.asked) > 10
+    assert len(found[ROWS]) > 5 and [v.when for v in found[other]] == [1]
+    assert len({at for at, _ in measurer.asked}) == len(measurer.asked) - 1, "no point twice"
 
 
 def test_what_a_pruned_cache_tells_of_points_is_enough() -> None:
