@@ -45,6 +45,10 @@ ELSEWHERE = (
     (8, 512),
     (8, 16),
     (4, 384),
+    (2, 50),
+    (9, 229),
+    (17, 128),
+    (24, 384),
 )
 AT_OPT, AT_OTHERS, SPREAD = 1.10, 1.25, 2.0
 VISITED, ROUNDS = 50, 20  # shapes, and how often each is visited

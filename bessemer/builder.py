@@ -41,7 +41,7 @@ from bessemer.tune.in_place import Choices, settled
 from bessemer.tune.measure import clock_for, measurer_for
 from bessemer.tune.rivals import Rivals
 from bessemer.tune.text import choices_text
-from bessemer.tune.tuner import MODES, Tuner
+from bessemer.tune.tuner import MODES, Needed, Tuner
 from bessemer.tune.ways import fastest, problems_of
 
 if TYPE_CHECKING:
@@ -166,7 +166,9 @@ def _run(model: str | Path | bytes | ModelProto, options: BuildOptions) -> Engin
     found = ways(optimised, passes, tuner.supports, tuner.estimate)
     if build_.done("lower", lambda: "\n\n".join(lowered_text(way) for way in found)):
         return None
-    alone = build_.chosen(tuner, problems_of(*found), found[0].bound_symbols)
+    alone = build_.chosen(
+        tuner, problems_of(*found), found[0].bound_symbols, lambda c: problems_of(fastest(found, c, tuner.estimate))
+    )  # fmt: skip
     lowered = fastest(found, alone, tuner.estimate)
     problems = problems_of(lowered)
     alone = {p: alone[p] for p in problems}
@@ -268,11 +270,14 @@ class _Build:
         spent = time.monotonic() - self.started
         return max(0.0, self.options.build_budget - 1.5 * spent - AFTER_TUNING)
 
-    def chosen(self, tuner: Tuner, problems: Sequence[Problem], symbols: Collection[str]) -> Choices:
-        """The kernel of each problem alone. One that was not timed may fail to compile: another takes its place."""
+    def chosen(
+        self, tuner: Tuner, problems: Sequence[Problem], symbols: Collection[str], needed: Needed | None = None
+    ) -> Choices:  # fmt: skip
+        """The kernel of each problem alone, and of those that are `needed` at other shapes too. One that was not timed
+        may fail to compile: another takes its place."""
         tuner.budget = self.seconds_to_tune()
         while True:
-            choices = tuner.choose(problems, symbols)
+            choices = tuner.choose(problems, symbols, needed)
             defects = self.target.defects((p, v.choice.code) for p, found in choices.items() for v in found)
             if not defects:
                 return choices

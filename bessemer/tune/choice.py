@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bessemer.core.dim import Dim
 from bessemer.kernels.base import Config, KernelCode
+from bessemer.tune.points import Box
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,10 @@ class Choice:
 class Variant:
     """A choice for some shapes: those where the dim `when` is 1 (elsewhere it is 0). `shapes` tells which, in words.
 
-    The variants of a problem take every shape of its range exactly once."""
+    The variants of a problem take every shape of its range exactly once. `cells` are the boxes around points (see
+    points.py) that it is made of."""
 
     choice: Choice
     when: Dim = 1
     shapes: str = ""
+    cells: tuple[Box, ...] = ()

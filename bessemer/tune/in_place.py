@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Protocol
 
 from bessemer.core import canon
-from bessemer.core.dim import evaluate
 from bessemer.kernels.base import Problem
 from bessemer.tune.cache import problem_key
 from bessemer.tune.choice import Choice, Variant
 from bessemer.tune.rivals import Rivals
 from bessemer.tune.task import label_of
+from bessemer.tune.variants import at_opt, exchanged
 
 SECONDS = 30.0  # that the exchanges of one build may take
 Choices = Mapping[Problem, Sequence[Variant]]
@@ -47,16 +46,16 @@ def settled(
     """`choices` with the kernels that are fastest in their places: those that the timing cache knows, and where it does
     not know all and there is a clock, those that win within so many seconds."""
     sequence = canon.digest([problem_key(p) for p in problems])[:16]
-    alone = {p: _at_opt(p, found).choice for p, found in choices.items()}
+    alone = {p: at_opt(p, found).choice for p, found in choices.items()}
     order = [p for p in rivals.costliest_first() if p in choices]  # others were tuned for another way to lower it
     recalled = _recalled(rivals, sequence, {p: alone[p] for p in order})
-    choices = {p: _with(p, found, recalled.get(p, alone[p])) for p, found in choices.items()}
+    choices = {p: exchanged(p, found, recalled.get(p, alone[p])) for p, found in choices.items()}
     if clock is None or len(recalled) == len(order) or (seconds is not None and seconds <= 0):
         return choices
     end = now() + min(SECONDS, SECONDS if seconds is None else seconds)
     choices, us, tried = _exchanged(choices, rivals, order, clock, lambda: clock.lost or now() > end)
     if tried:
-        rivals.place(sequence, us, {p: (alone[p], _at_opt(p, choices[p]).choice) for p in tried})
+        rivals.place(sequence, us, {p: (alone[p], at_opt(p, choices[p]).choice) for p in tried})
     return choices
 
 
@@ -84,8 +83,8 @@ def _exchanged(
         for number, problem in enumerate(order):
             rivals.tuner.tell(number, len(order), f"{problem.op} in its place")
             for rival in rivals.of(problem):
-                if not late() and not _same(rival, _at_opt(problem, choices[problem]).choice):
-                    other = {**choices, problem: _with(problem, choices[problem], rival)}
+                if not late() and not _same(rival, at_opt(problem, choices[problem]).choice):
+                    other = {**choices, problem: exchanged(problem, choices[problem], rival)}
                     choices = other if clock.beats(other) else choices
             if late():
                 break
@@ -93,18 +92,6 @@ def _exchanged(
     finally:
         us = clock.end()
     return choices, us, tried
-
-
-def _at_opt(problem: Problem, variants: Sequence[Variant]) -> Variant:
-    """The variant that runs at the opt shape."""
-    env = {name: r.typical for name, r in problem.ranges}
-    return next(v for v in variants if evaluate(v.when, env))
-
-
-def _with(problem: Problem, variants: Sequence[Variant], choice: Choice) -> tuple[Variant, ...]:
-    """The variants with another choice at the opt shape."""
-    changed = _at_opt(problem, variants)
-    return tuple(replace(v, choice=choice) if v is changed else v for v in variants)
 
 
 def _same(a: Choice, b: Choice) -> bool:

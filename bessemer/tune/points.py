@@ -2,8 +2,12 @@
 
 Every symbol that an input binds gets a few values: its ends, its opt, and geometric means of the widest gaps. The grid
 of these values cuts the range of shapes into boxes, one around each point, with borders at geometric means. Boxes with
-one kernel merge, so that a kernel is taken by comparing a few sizes, once per shape. The rows that are multiplied by
-weights are one size, whichever symbols they are the product of: it alone gets values, doubling from the opt on.
+one kernel merge, so that a kernel is taken by comparing a few sizes, once per shape.
+
+Rows that are multiplied by weights or normalised are one size, whichever symbols they are the product of: it alone gets
+values, in equal steps from the opt on, and so does the number of keys of an attention. There a box ends at its point:
+of tiles that just fill the device a few rows more take another turn, so that a kernel serves sizes below that at which
+it was timed, and none above. See borders.py for how far it goes all the same.
 """
 
 from __future__ import annotations
@@ -15,12 +19,14 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from bessemer.core.dim import Dim, DimExpr, floordiv, minimum, product, sym
+from bessemer.core.dim import symbols as names
 from bessemer.core.interval import INF, UNBOUNDED, Range, bounds
 from bessemer.kernels.base import Problem
 
 FAR = 8  # times the opt value: where the last point is if nobody gave an upper end
-MORE = 4  # points along the rows of a product beyond the limit
-TILE = 16  # rows that products take together at least: points among many rows are multiples of it
+MORE = 24  # points along the rows of a product beyond the limit
+STEP, COARSE = 2 ** (1 / 3), 2.0  # the least step between points along the rows of a product, and along others
+TILE, TILES = 16, 4  # rows that products take together at least; the least tile of many rows, of so many of these
 T = TypeVar("T")
 Box = tuple[tuple[Dim, int, int], ...]  # a size (a symbol, or the product of all), its least and greatest value
 
@@ -37,13 +43,17 @@ def points_of(problem: Problem, symbols: Collection[str], limit: int) -> list[Po
     """At most `limit` points, that of the opt shape among them; it alone where nothing varies.
 
     `symbols` are those that inputs bind: the others are not known when a kernel is taken."""
-    ranges = {name: r for name, r in problem.ranges if name in symbols and r.lo < r.hi}
-    if len(ranges) > 1 and limit > 1 and _is_one_size(problem, ranges):
+    ranges = _varying(problem, symbols)
+    if limit > 1 and _is_one_size(problem, ranges):
         return _along(problem, ranges, limit)
     each = int(limit ** (1 / len(ranges)) + 1e-9) if ranges else 1
     if each < 2:
         return [Point(problem, ())]
-    cells = [[(name, *cell) for cell in _cells(r, _values(r, each))] for name, r in ranges.items()]
+    keys = _keys(problem)
+    cells = []
+    for name, r in ranges.items():
+        found = _up_to(r, _steps(r, min(limit, 3 * each), COARSE)) if name in keys else _cells(r, _values(r, each))
+        cells.append([(name, *cell) for cell in found])
     return [
         Point(_at(problem, {name: at for name, at, _, _ in chosen}), tuple((sym(n), lo, hi) for n, _, lo, hi in chosen))
         for chosen in itertools.product(*cells)
@@ -56,9 +66,31 @@ def empty(problem: Problem) -> bool:
     return any(problem.typical(d) < 1 for t in types for d in t.shape)
 
 
+def at_rows(problem: Problem, symbols: Collection[str], rows: int) -> Problem | None:
+    """The problem at a shape of about so many rows, where they are one size: see the head of this file."""
+    ranges = _varying(problem, symbols)
+    return _at(problem, _place(rows, ranges)) if _is_one_size(problem, ranges) else None
+
+
+def multiples(low: int, high: int) -> list[int]:
+    """The numbers of rows above `low` where some tile is full, and `high`."""
+    step = TILE if high <= 2 * TILE * TILES else TILE * TILES
+    return [*range((low // step + 1) * step, high, step), high]
+
+
+def _varying(problem: Problem, symbols: Collection[str]) -> dict[str, Range]:
+    return {name: r for name, r in problem.ranges if name in symbols and r.lo < r.hi}
+
+
 def _is_one_size(problem: Problem, ranges: Mapping[str, Range]) -> bool:
-    """Whether the symbols only ever occur as their product, in a product with weights."""
-    if problem.op != "matmul" or not any(o.constant for o in problem.operands):
+    """Whether several symbols only ever occur as their product, in a product with weights or a normalisation."""
+    if len(ranges) < 2:
+        return False
+    if problem.op == "layer_norm":
+        fits = all(isinstance(d, int) for d in problem.operands[0].type.shape[problem.attr("axis") :])
+    else:
+        fits = problem.op == "matmul" and any(o.constant for o in problem.operands)
+    if not fits:
         return False
     rows = product([sym(name) for name in ranges])
     assert isinstance(rows, DimExpr)
@@ -67,24 +99,38 @@ def _is_one_size(problem: Problem, ranges: Mapping[str, Range]) -> bool:
     return all([monomial for monomial, _ in size.terms] == [monomial for monomial, _ in rows.terms] for size in sizes)
 
 
+def _keys(problem: Problem) -> frozenset[str]:
+    """The symbols in the number of keys of an attention: its work grows with their square, and kernels differ by it."""
+    if problem.op != "attention":
+        return frozenset()
+    return frozenset(names(problem.operands[1].type.shape[2 if problem.attr("layout") == "BHSD" else 1]))
+
+
 def _along(problem: Problem, ranges: Mapping[str, Range], limit: int) -> list[Point]:
     """Points along the product of all symbols."""
     least, greatest = (math.prod(ends) for ends in zip(*((r.lo, r.hi) for r in ranges.values())))
     opt = math.prod(r.typical for r in ranges.values())
     whole = Range(least, greatest if all(r.bounded for r in ranges.values()) else INF, opt)
-    places = {math.prod(place.values()): place for place in (_place(v, ranges) for v in _doubling(whole, limit + MORE))}
+    steps = _steps(whole, limit + MORE, STEP if problem.op == "matmul" else COARSE)
+    places = {math.prod(place.values()): place for place in (_place(v, ranges) for v in steps)}
     rows = product([sym(name) for name in ranges])
-    cells = _cells(whole, sorted(places))
+    cells = _up_to(whole, sorted(places))
     return [Point(_at(problem, places[at]), ((rows, low, high),)) for at, low, high in cells]
 
 
-def _doubling(r: Range, most: int) -> list[int]:
-    """The ends, the opt, and values between in equal steps from the opt on, of two times where that makes no more."""
-    low, opt, high = max(1, r.lo), r.typical, _high(r)
-    step = max(2.0, (high / low) ** (1 / max(1, most - 3)))
+def _steps(r: Range, most: int, least: float) -> list[int]:
+    """The ends, the opt, and values between in equal steps from the opt on, as small as makes no more: of `least`."""
+    low, opt, high = _near(0, r), r.typical, _near(_high(r), r)
+    step = max(least, (high / low) ** (1 / max(1, most - 3)))
     between = [opt * step**k for k in range(-most, most + 1) if k and opt]
     inner = [v for v in between if low * math.sqrt(step) < v < high / math.sqrt(step)]
-    return sorted({low, high, opt, *(round(v / TILE) * TILE if v > 2 * TILE else round(v) for v in inner)})
+    return sorted({low, high, opt, *(_near(_of_whole_tiles(v), r) for v in inner)})
+
+
+def _of_whole_tiles(rows: float) -> int:
+    """About so many rows, so that tiles are full: those that take many together where there are many."""
+    step = TILE * TILES if rows > 2 * TILE * TILES else TILE if rows > TILE else 1
+    return round(rows / step) * step
 
 
 def _place(value: int, ranges: Mapping[str, Range]) -> dict[str, int]:
@@ -123,7 +169,15 @@ def _at(problem: Problem, values: Mapping[str, int]) -> Problem:
 
 def _cells(r: Range, found: Sequence[int]) -> list[tuple[int, int, int]]:
     """(point, least, greatest) of each interval around these values."""
-    ends = [math.isqrt(max(1, a) * b) for a, b in itertools.pairwise(found)]
+    return _cut(r, found, [math.isqrt(max(1, a) * b) for a, b in itertools.pairwise(found)])
+
+
+def _up_to(r: Range, found: Sequence[int]) -> list[tuple[int, int, int]]:
+    """(point, least, greatest) of each interval that ends at one of these values, the last at the end of the range."""
+    return _cut(r, found, found[:-1])
+
+
+def _cut(r: Range, found: Sequence[int], ends: Sequence[int]) -> list[tuple[int, int, int]]:
     return list(zip(found, [r.lo, *(e + 1 for e in ends)], [*ends, r.hi], strict=True))
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from statistics import median
 
 from bessemer.core import canon
 from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Tactic
@@ -45,13 +46,23 @@ class Measured:
     error: str | None = None
 
 
+def estimate(problem: Problem, candidate: Candidate) -> float | None:
+    """Microseconds of a kernel for the problem, by its tactic; None where that does not tell, or raises."""
+    found = getattr(candidate.tactic, "estimate", None)
+    try:
+        return None if found is None else float(found(problem, candidate.target, candidate.config))
+    except Exception:
+        return None
+
+
 class NoCase(Exception):
     """No inputs, or no answer, could be made up for a problem: its kernels can neither be checked nor timed."""
 
 
 @dataclass
 class Task:
-    """A problem that occurs `count` times in the model; `candidates` have the best estimates first."""
+    """A problem that occurs `count` times in the model (0: it is there at another opt shape); `candidates` have the
+    best estimates first."""
 
     problem: Problem
     count: int
@@ -65,6 +76,30 @@ class Task:
     most: int | None = None  # candidates that are timed at most, where that is fewer than elsewhere
     kept: str = ""  # the candidate that is timed whatever its estimate
     untimed: str = ""  # why none can be timed
+    factors: Mapping[str, float] = field(default_factory=dict)  # of the estimates, by tactic
+
+    def go_by(self, opt: Task) -> None:
+        """Multiply the estimates of each tactic by what its kernels took of them at the opt shape: those of two tactics
+        compare badly, and where few candidates are timed all would be of one."""
+        self.factors = opt.of_estimates()
+        for c in self.candidates:
+            if c.label in self.estimates:
+                self.estimates[c.label] *= self.factors.get(c.tactic.name, 1.0)
+        self.candidates.sort(key=lambda c: self.estimates.get(c.label, float("inf")))
+
+    def estimate(self, candidate: Candidate) -> float | None:
+        """The estimate of a kernel, which may be a candidate at another shape; None where it has none."""
+        us = estimate(self.problem, candidate)
+        return None if us is None else us * self.factors.get(candidate.tactic.name, 1.0)
+
+    def of_estimates(self) -> dict[str, float]:
+        """The times of each tactic's kernels over their estimates, the median."""
+        found: dict[str, list[float]] = {}
+        for c in self.candidates:
+            us, estimate = self.known[c.label].us if c.label in self.known else None, self.estimates.get(c.label)
+            if us is not None and estimate:
+                found.setdefault(c.tactic.name, []).append(us / estimate)
+        return {tactic: median(shares) for tactic, shares in found.items()}
 
     def shortlist(self, most: int) -> list[Candidate]:
         """What is worth timing: the best by their estimates of those that have not failed, and all without one."""
@@ -79,11 +114,9 @@ class Task:
 
     def missing(self, most: int, width: int | None = None) -> list[Candidate]:
         """Those of the shortlist (of its first `width`) that have no time and can have one."""
-        if self.untimed:
+        if self.untimed or (self.count == 0 and self.slower):  # a shape beside the opt one, from a pruned cache
             return []
-        return [
-            c for c in self.shortlist(most)[:width] if c.label not in self.known and c.label not in self.slower
-        ]
+        return [c for c in self.shortlist(most)[:width] if c.label not in self.known and c.label not in self.slower]
 
     def decided(self, most: int) -> bool:
         """Whether no time could change the choice: it has one candidate, whose time is not known."""

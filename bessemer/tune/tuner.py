@@ -13,20 +13,23 @@ from typing import Any, Protocol
 from bessemer.core import canon
 from bessemer.core.errors import NoTacticError, TimingCacheError
 from bessemer.kernels.base import KernelCode, Limits, Problem, Tactic
+from bessemer.tune import borders
 from bessemer.tune.cache import Entry, TimingCache, entry_key, problem_key
 from bessemer.tune.candidates import Finder
 from bessemer.tune.choice import Choice, Variant
-from bessemer.tune.choosing import choose, choose_near
+from bessemer.tune.choosing import choose, choose_near, of
 from bessemer.tune.left import Left, left
 from bessemer.tune.model import estimate_us
-from bessemer.tune.points import Box, empty, inside, merged, points_of, words
+from bessemer.tune.points import Box, at_rows, empty, points_of
 from bessemer.tune.task import Candidate, Measured, NoCase, Task, label_of
+from bessemer.tune.variants import joined
 
 TIMED = 16  # most candidates of a problem that are timed, where the target does not say
 BATCH = 8  # problems whose candidates are compiled together, where time is short
 FEW = 4  # candidates of each problem that are timed before any more, where time is short
 SAVE_SECONDS = 10.0  # between saves of the timing cache while measuring
 MODES = ("off", "cache", "device")
+Needed = Callable[[Mapping[Problem, Sequence[Variant]]], Collection[Problem]]
 
 
 class Measurer(Protocol):
@@ -79,18 +82,22 @@ class Tuner:
         """Microseconds by the model alone; None where no tactic applies."""
         return self._finder.estimate(problem)
 
-    def choose(self, problems: Iterable[Problem], symbols: Collection[str] = ()) -> dict[Problem, tuple[Variant, ...]]:
+    def choose(
+        self, problems: Iterable[Problem], symbols: Collection[str] = (), needed: Needed | None = None
+    ) -> dict[Problem, tuple[Variant, ...]]:  # fmt: skip
         """The variants of each distinct problem, one where it is static; the costly ones are measured first.
 
         `symbols` are those that inputs bind: kernels may differ by them. Every problem is tuned at its opt shape
-        before any is elsewhere."""
+        before any is elsewhere, which those are that `needed` names by what was chosen; None for all."""
         try:
-            return self._chosen(problems, symbols)
+            return self._chosen(problems, symbols, needed)
         finally:
             if self.measurer is not None:
                 self.measurer.close()
 
-    def _chosen(self, problems: Iterable[Problem], symbols: Collection[str]) -> dict[Problem, tuple[Variant, ...]]:
+    def _chosen(
+        self, problems: Iterable[Problem], symbols: Collection[str], needed: Needed | None
+    ) -> dict[Problem, tuple[Variant, ...]]:  # fmt: skip
         end = None if self.budget is None else self.clock() + self.budget
         counts: dict[Problem, int] = {}
         for problem in problems:
@@ -103,12 +110,17 @@ class Tuner:
         for number, task in enumerate(tasks):
             self.tell(number, len(tasks), task.problem.op)
             chosen.append(choose(task, self.written))
-        elsewhere = [self._elsewhere(task, choice, symbols) for task, choice in zip(tasks, chosen)]
+        at_opt = {task.problem: (Variant(choice),) for task, choice in zip(tasks, chosen)}
+        those = set(order if needed is None else needed(at_opt))
+        elsewhere = [
+            self._elsewhere(task, choice, symbols if task.problem in those else ())
+            for task, choice in zip(tasks, chosen)
+        ]
         others = [task for points in elsewhere for _, task in points if task.count == 0]
         self._tune(others, end)
         if self.mode == "device" and self.measurer is not None:
             self.left = left([*tasks, *others], self._most, self.target)
-        out = {t.problem: self._variants(t, c, points) for t, c, points in zip(tasks, chosen, elsewhere)}
+        out = {t.problem: self._variants(t, c, points, symbols) for t, c, points in zip(tasks, chosen, elsewhere)}
         self.tell(len(tasks), len(tasks), "")
         return out
 
@@ -182,20 +194,32 @@ class Tuner:
             same = point.problem == task.problem or empty(point.problem)
             there = task if same else self._task(point.problem, 0, choice)
             if there is not task:
+                there.go_by(task)
                 there.most, there.kept = FEW, label_of(choice.tactic, choice.config)
             out.append((point.box, there))
-        return out
+        return borders.worth_timing(out, task)
 
-    def _variants(self, task: Task, choice: Choice, points: Sequence[tuple[Box, Task]]) -> tuple[Variant, ...]:
+    def _variants(
+        self, task: Task, choice: Choice, points: Sequence[tuple[Box, Task]], symbols: Collection[str]
+    ) -> tuple[Variant, ...]:  # fmt: skip
         """What is chosen at each point, for the shapes around it; neighbours with one kernel are one variant."""
         kernels: dict[tuple[str, KernelCode], Choice] = {}
-        boxes = {}
-        for box, there in points:
-            found = choice if there is task else choose_near(there, choice, self.written)
+
+        def one(found: Choice) -> Choice:
+            """The same choice where the same kernel was chosen before."""
             key = (label_of(found.tactic, found.config), found.code)
-            boxes[box] = kernels.setdefault(key, choice if key[1] == choice.code else found)
-        ranges = task.problem.range_map
-        return tuple(Variant(c, inside(box, ranges), words(box, ranges)) for box, c in merged(boxes))
+            return kernels.setdefault(key, choice if key[1] == choice.code else found)
+
+        def made(there: Task, candidate: Candidate) -> Choice | None:
+            found = of(there, candidate, self.written)
+            return None if found is None else one(found)
+
+        chosen = [
+            borders.Chosen(box, there, choice if there is task else one(choose_near(there, choice, self.written)))
+            for box, there in borders.known(points, task)
+        ]
+        cells = borders.crossed(chosen, lambda rows: at_rows(task.problem, symbols, rows), made)
+        return joined(cells, task.problem.range_map)
 
     # -- measuring ------------------------------------------------------------------------------------------------
 

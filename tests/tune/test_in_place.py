@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bessemer.core.dim import sym
+from bessemer.core.dim import evaluate, sym
 from bessemer.core.errors import InputError
 from bessemer.core.interval import Range
 from bessemer.kernels.base import Problem
@@ -19,6 +19,7 @@ from bessemer.tune.in_place import Choices, settled
 from bessemer.tune.rivals import Rivals
 from bessemer.tune.task import label_of
 from bessemer.tune.tuner import Tuner
+from bessemer.tune.variants import at_opt
 from tests.tune.fakes import FakeMeasurer, FakeTactic, FakeTarget, problem
 
 A8, A16, B, C = 'a{"tile":8}', 'a{"tile":16}', "b", "c"
@@ -51,6 +52,13 @@ class Clock:
     def end(self) -> float:
         self.ended += 1
         return self.best
+
+
+class AtOpt(Clock):
+    """An engine runs at the opt shape alone."""
+
+    def _run(self, choices: Choices) -> float:
+        return super()._run({p: [at_opt(p, variants)] for p, variants in choices.items()})
 
 
 def labels(choices: Choices) -> list[str]:
@@ -135,6 +143,23 @@ def test_only_the_kernel_of_the_opt_shape_is_exchanged() -> None:
     variants = {p: (Variant(mine, 1 - _at_most(n, 64)), Variant(mine, _at_most(n, 64)))}
     found = settled(variants, rivals, [p], Clock({A8: 5.0, A16: 4.0, B: 3.0}))
     assert labels(found) == [A8, B] and [v.when for v in found[p]] == [v.when for v in variants[p]]
+
+
+def test_shapes_that_shared_the_kernel_of_the_opt_shape_keep_it() -> None:
+    """The rival was timed at the opt shape alone: where else it serves, it may be slower."""
+    n = sym("n")
+    p = problem(n, n=Range(1, 1024, 32))
+    tuner = Tuner(
+        FakeTarget(limits={"mflops": 1000, "mbytes_per_s": 1000, "tuned_points": 9}), {"gpu": "fake"},
+        [FakeTactic("a", tiles=(8, 16)), FakeTactic("b"), FakeTactic("c")], TimingCache(), "device",
+        FakeMeasurer(dict(ALONE)),
+    )  # fmt: skip
+    alone = tuner.choose([p], {"n"})
+    assert labels(alone) == [A8] and len(alone[p][0].cells) > 2
+    found = settled(alone, Rivals(tuner), [p], AtOpt({A8: 5.0, A16: 4.0, B: 3.0}))
+    here = [[label_of(v.choice.tactic, v.choice.config) for v in found[p] if evaluate(v.when, {"n": k})] for k in (
+        1, 32, 1024)]  # fmt: skip
+    assert here == [[A8], [B], [A8]]
 
 
 def test_a_model_that_refuses_made_up_inputs_keeps_its_kernels() -> None:

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bessemer.core import dtype as dt
 from bessemer.core.dim import evaluate, sym
 from bessemer.core.dimtext import parse
 from bessemer.core.interval import INF, UNBOUNDED, Range
-from bessemer.kernels.base import Problem
+from bessemer.ir.graph import TensorType
+from bessemer.kernels.base import Operand, Problem
 from bessemer.tune.points import Box, inside, merged, points_of, words
 from tests.tune.fakes import problem
 
@@ -49,14 +51,35 @@ def test_two_symbols_share_the_limit_and_the_opt_shape_is_a_point() -> None:
 def test_rows_of_a_product_with_weights_are_one_size() -> None:
     found = points_of(_rows(Range(1, 32, 8), Range(16, 512, 128)), {"b", "s"}, 9)
     rows = [math.prod(r.typical for _, r in p.problem.ranges) for p in found]
-    assert rows == [1 << k for k in range(4, 15)], "shapes of exactly so many rows"
+    assert rows[:10] == [16, 32, 48, 64, 80, 96, 128, 192, 256, 320], "shapes of exactly so many rows"
+    assert {512, 1024, 2048, 4096, 8192, 16384} <= set(rows) and all(n % 64 == 0 for n in rows[7:])
+    assert max(b / a for a, b in itertools.pairwise(rows[3:])) <= 1.5
     odd = points_of(_rows(Range(1, 7, 3), Range(1, 1 << 16, 50)), {"b", "s"}, 9)
     rows_of_odd = [math.prod(r.typical for _, r in p.problem.ranges) for p in odd]
-    assert rows_of_odd[0] == 1 and 150 in rows_of_odd and 7 << 16 in rows_of_odd and len(odd) <= 13
+    assert rows_of_odd[0] == 1 and 150 in rows_of_odd and 7 << 16 in rows_of_odd and len(odd) <= 33
     for point, at in zip(found, rows, strict=True):
         ((size, low, high),) = point.box
-        assert size == sym("b") * sym("s") and low <= at <= high
-    assert words(found[3].box, {"b": B, "s": S}) == "b*s 91 to 181"
+        assert size == sym("b") * sym("s") and low <= at == high, "it serves what is smaller than its point"
+    assert words(found[9].box, {"b": B, "s": S}) == "b*s 257 to 320"
+
+
+def test_rows_of_a_normalisation_are_one_size_and_double() -> None:
+    made = replace(_rows(B, Range(16, 512, 128)), op="layer_norm", attrs=(("axis", 1), ("mode", "layer")))
+    found = points_of(made, {"b", "s"}, 9)
+    assert [p.box[0][2] for p in found] == [1 << k for k in range(4, 15)]
+    over_rows = replace(made, attrs=(("axis", 0), ("mode", "layer")))
+    assert len(points_of(over_rows, {"b", "s"}, 9)[0].box) == 2, "the symbols are in what is summed"
+
+
+def test_an_attention_has_more_points_along_its_keys_and_they_end_its_boxes() -> None:
+    q = TensorType(dt.f16, (sym("b"), sym("s"), 12, 64))
+    made = replace(_two(), op="attention", operands=(Operand(q),) * 3, attrs=(("layout", "BSHD"),), ranges=(
+        ("b", B), ("s", Range(16, 512, 128))))  # fmt: skip
+    found = points_of(made, {"b", "s"}, 9)
+    assert sorted({p.box[1][1:] for p in found}) == [(16, 16), (17, 32), (33, 64), (65, 128), (129, 256), (257, 512)]
+    assert sorted({p.box[0][1:] for p in found}) == [(1, 2), (3, 16), (17, 32)]
+    alone = replace(made, ranges=(("b", Range(8, 8)), ("s", Range(16, 512, 128, 16))))
+    assert [p.box[0][2] for p in points_of(alone, {"b", "s"}, 9)] == [16, 32, 64, 128, 256, 512]
 
 
 def test_middles_are_multiples_and_near_values_are_not_split() -> None:
