@@ -16,7 +16,7 @@ import numpy as np
 
 from bessemer import __version__
 from bessemer.core import canon
-from bessemer.core.errors import BuildError
+from bessemer.core.errors import BuildError, NoTacticError
 from bessemer.engine.engine import Engine, Weights
 from bessemer.engine.program import Equality
 from bessemer.engine.verify import verify as verify_program
@@ -28,6 +28,7 @@ from bessemer.kernels.base import TACTICS, Problem, of_language
 from bessemer.lower.items import HostItem, Lowered
 from bessemer.lower.text import lowered_text
 from bessemer.lower.ways import ways
+from bessemer.options import STAGES, BuildOptions, Progress
 from bessemer.passes import pipeline, ranges
 from bessemer.passes.base import PassOptions
 from bessemer.passes.precision import kept_wide, scaled_wide
@@ -41,55 +42,13 @@ from bessemer.tune.in_place import Choices, settled
 from bessemer.tune.measure import clock_for, measurer_for
 from bessemer.tune.rivals import Rivals
 from bessemer.tune.text import choices_text
-from bessemer.tune.tuner import MODES, Needed, Tuner
+from bessemer.tune.tuner import Needed, Tuner
 from bessemer.tune.ways import fastest, problems_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-STAGES = ("import", "fuse", "layout", "precision", "lower", "tune", "plan")
-PRECISIONS = ("fp32", "fp16", "bf16")
 AFTER_TUNING = 1.0  # seconds of a budget that are kept for what follows the tuning
-Progress = Callable[[str, int, int, str], None]  # (stage, done, total, what)
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """Everything `build` takes but the model; see there. `target` may also be a Target that is already made."""
-
-    target: str | Target = "cpu"
-    precision: str = "fp32"
-    tf32: bool = False
-    shapes: Mapping[str, Sequence[int]] | None = None
-    profiles: Sequence[Profile] | None = None
-    tune: str = "device"
-    timing_cache: TimingCache | str | Path | None = None
-    workspace: int | None = None
-    build_budget: float | None = None
-    threads: int | None = None
-    calibration: Sequence[Mapping[str, np.ndarray]] = ()
-    stop_after: str | None = None
-    dump: Path | None = None
-    progress: Progress | None = None
-    log: Callable[[str], None] | None = None
-
-    def __post_init__(self) -> None:
-        for name, value, allowed in (
-            ("precision", self.precision, PRECISIONS),
-            ("tune", self.tune, MODES),
-            ("stop_after", self.stop_after, (None, *STAGES)),
-        ):
-            if value not in allowed:
-                raise BuildError(f"{name} is {value!r}", fix=f"use one of {', '.join(str(a) for a in allowed if a)}")
-        for name, number, least in (
-            ("threads", self.threads, 1), ("workspace", self.workspace, 0), ("build_budget", self.build_budget, 0)
-        ):  # fmt: skip
-            if number is not None and not number >= least:
-                raise BuildError(f"{name} is {number}", fix=f"give {least} or more, or leave it out")
-        if self.calibration and self.precision != "fp16":
-            raise BuildError(
-                f"calibration inputs are for fp16, and the precision is {self.precision}", fix="leave them out"
-            )
 
 
 def build(
@@ -166,12 +125,8 @@ def _run(model: str | Path | bytes | ModelProto, options: BuildOptions) -> Engin
     found = ways(optimised, passes, tuner.supports, tuner.estimate)
     if build_.done("lower", lambda: "\n\n".join(lowered_text(way) for way in found)):
         return None
-    alone = build_.chosen(
-        tuner, problems_of(*found), found[0].bound_symbols, lambda c: problems_of(fastest(found, c, tuner.estimate))
-    )  # fmt: skip
-    lowered = fastest(found, alone, tuner.estimate)
+    lowered, alone = build_.fastest(tuner, found)
     problems = problems_of(lowered)
-    alone = {p: alone[p] for p in problems}
     choices = build_.placed(tuner, problems, alone, lambda c: build_.assembled(graph, lowered, c), graph)
     build_.finish_tuning(tuner)
     if build_.done("tune", lambda: choices_text(choices)):
@@ -283,6 +238,23 @@ class _Build:
                 return choices
             tuner.defects.update(defects)
             tuner.budget = 0.0  # of what takes their places nothing is timed any more
+
+    def fastest(self, tuner: Tuner, found: Sequence[Lowered]) -> tuple[Lowered, Choices]:
+        """The fastest way to lower the graph, and the kernel of each of its problems alone. No way but the first is one
+        where a problem has no kernel that works."""
+        try:
+            choices = self.chosen(
+                tuner, problems_of(*found), found[0].bound_symbols,
+                lambda c: problems_of(fastest(found, c, tuner.estimate)),
+            )  # fmt: skip
+        except NoTacticError as error:
+            if len(found) == 1:
+                raise
+            if self.options.log is not None:
+                self.options.log(f"norms stay whole: {error}")
+            return self.fastest(tuner, found[:1])
+        lowered = fastest(found, choices, tuner.estimate)
+        return lowered, {p: choices[p] for p in problems_of(lowered)}
 
     def placed(
         self, tuner: Tuner, problems: Sequence[Problem], choices: Choices, assemble: Callable[[Choices], Engine],

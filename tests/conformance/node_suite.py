@@ -18,13 +18,13 @@ import numpy as np
 import onnx
 
 from bessemer import builder
-from bessemer.builder import BuildOptions
 from bessemer.core import dtype as dt
 from bessemer.core.errors import BessemerError, GraphError, InputError
 from bessemer.device.cuda import Device
 from bessemer.frontend.onnx import import_model
 from bessemer.ir import interp
 from bessemer.ir.verify import verify
+from bessemer.options import BuildOptions
 from bessemer.runtime.session import load
 from bessemer.targets.cpu import CpuTarget, detect_level
 

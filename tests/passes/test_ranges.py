@@ -176,7 +176,7 @@ def test_what_costs_too_much_is_measured_at_the_least_shapes_or_not_at_all() -> 
 
 
 def test_calibration_is_for_fp16() -> None:
-    from bessemer.builder import BuildOptions
+    from bessemer.options import BuildOptions
 
     with pytest.raises(BuildError, match="calibration inputs are for fp16"):
         BuildOptions(calibration=({},))

@@ -9,8 +9,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bessemer.builder import BuildOptions, run
+from bessemer.builder import run
 from bessemer.engine.engine import Engine
+from bessemer.options import BuildOptions
 from bessemer.targets.base import Target
 from bessemer.targets.cpu import CpuTarget, detect_level
 

@@ -9,12 +9,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from bessemer.builder import BuildOptions, run
+from bessemer.builder import run
 from bessemer.core.errors import InputError
 from bessemer.engine.engine import Engine
 from bessemer.engine.reader import read
 from bessemer.engine.writer import write_to
 from bessemer.frontend.profile import Profile
+from bessemer.options import BuildOptions
 from bessemer.runtime.session import Session, load
 from bessemer.targets.cpu import CpuTarget, detect_level
 

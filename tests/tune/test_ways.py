@@ -32,6 +32,13 @@ def test_by_what_was_measured() -> None:
     assert fastest(found, choices(found, {True: 2.5, False: 1.0}), lambda p: 1.0) is plain
 
 
+def test_little_gain_leaves_the_plain_way() -> None:
+    plain, apart = found = two()
+    more = (len(problems_of(plain)) * 0.995 - sum(not p.sums for p in problems_of(apart))) / 2
+    assert fastest(found, choices(found, {True: more, False: 1.0}), lambda p: 1.0) is plain
+    assert fastest(found, choices(found, {True: more - 0.05, False: 1.0}), lambda p: 1.0) is apart
+
+
 def test_by_estimates_where_not_all_were_measured() -> None:
     plain, apart = found = two()
     some = choices(found, {True: None, False: 1.0})

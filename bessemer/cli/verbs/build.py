@@ -45,7 +45,8 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON summary.")] = False,
 ) -> None:
     """Compile a model into an engine file."""
-    from bessemer.builder import BuildOptions, run
+    from bessemer.builder import run
+    from bessemer.options import BuildOptions
 
     if output is None and stop_after is None:
         raise BuildError("no output was named", fix="add -o model.engine (or --stop-after STAGE)")

@@ -14,132 +14,19 @@ from bessemer.kernels.c.scalar import supported
 from bessemer.kernels.cuda import emit, scalar
 from bessemer.kernels.cuda.emit import ARCH
 from bessemer.kernels.cuda.epilogue import Epilogue, epilogue
+from bessemer.kernels.cuda.tile import KEEP, ROOM, ROW, SMALLEST, Tile, every_tile
 from bessemer.kernels.cuda.weights import BLOCK
-from bessemer.kernels.gpu.shapes import shared_bytes, sms, upper
+from bessemer.kernels.gpu.shapes import sms, upper
 from bessemer.kernels.row_sums import finished, unreadable
-from bessemer.ops.row_sums import RUN
 
-PART = 32  # channels that a thread finishes at once, with its neighbours
-ROW = 128  # bytes of a chunk of one token or channel
-RESERVED = 1024  # bytes of shared memory that a CTA takes by itself
 BAND = 8  # tiles of tokens that go through all channels together
 MOST_TOKENS = 1 << 30
 MOST_CONFIGS, HALVED = 16, 3
-REGISTERS = 65536  # of a multiprocessor
-KEEP, FEW = 24, 48  # registers of a copying thread; those of a multiplying one besides sums and two loads ahead
-ROOM = {1: 1.0, 2: 1.0, 3: 0.82, 4: 0.91, 6: 0.78, 8: 0.91}  # of an H200's multiprocessors, for clusters of so many
-WIDTHS = {  # channels of a tile, by blocks and groups
-    (1, 1): (64, 96, 128, 160, 192), (2, 1): (64, 96, 128), (1, 2): (64, 96, 128, 160, 192, 256),
-    (2, 2): (96, 128, 160), (1, 3): (96, 128, 160, 192, 256), (1, 4): (96, 128),
-}  # fmt: skip
-CLUSTERS = ((1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (3, 1), (4, 1), (2, 2), (2, 3), (4, 2))  # split and down
-MOST_STAGES = 8
 LAUNCH_US, LATENCY_US = 1.36, 1.07  # a launch, and a copy; stages hide the latter
 FLOP_PER_US, STORE_BYTES_PER_US, OPERATIONS_PER_US = 9_730_000.0, 46_300.0, 141_000.0  # the last of a warpgroup
 CHEAP, MOST_FINISHING = 4, 4  # operations of an epilogue that its stores hide; warpgroups that add to their rate
 COPY_BYTES_PER_US, MEMORY_BYTES_PER_US = 10_550_000.0, 3_350_000.0  # from L2, and from memory
 EXCHANGE_US, SUM_BYTES_PER_US = 0.42, 23_200.0  # partial sums that CTAs of a cluster hand on
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One way to cut a product: `groups` warpgroups, each with `blocks` times 64 tokens, and `columns` channels.
-
-    `resident` CTAs share a multiprocessor; see the head of templates/tiled.cu for `stages`, `split` and `down`."""
-
-    blocks: int
-    groups: int
-    columns: int
-    stages: int
-    resident: int
-    split: int = 1
-    down: int = 1
-
-    @property
-    def tokens(self) -> int:
-        return 64 * self.blocks * self.groups
-
-    @property
-    def cluster(self) -> int:
-        return self.split * self.down
-
-    @property
-    def take(self) -> int:
-        """Registers of a multiplying thread, where a copying warpgroup hands over all but KEEP of its own; else 0."""
-        if self.resident > 1 or self.groups == 1 or (self.groups == 2 and self.blocks * self.columns < 256):
-            return 0
-        threads = 128 * (self.groups + 1)
-        return min(240, (REGISTERS // threads // 8 * 8 * threads - 128 * KEEP) // (128 * self.groups) // 8 * 8)
-
-    @property
-    def warps(self) -> int:
-        return 4 * self.groups + (4 if self.take else 1)
-
-    @property
-    def piece(self) -> int:
-        """Rows of one copy of weights, a block or a part of one: every CTA of `down` makes as many copies, or of small
-        ones one less."""
-        even = (rows for rows in (64, 32, 16, 8) if self.columns % (rows * self.down) == 0)
-        return next(even, 16)
-
-    @property
-    def adds_up_runs(self) -> bool:
-        """Whether the CTAs that share a sum finish whole runs of a row."""
-        parts = self.blocks * self.columns // PART
-        return self.columns % RUN == 0 and all(k * parts // self.split % (RUN // PART) == 0 for k in range(self.split))
-
-    @property
-    def halves(self) -> int:
-        """Products side by side that make up one of all channels, which would take more registers than threads have."""
-        return 2 if self.groups == 3 and self.columns > 192 else 1
-
-    @property
-    def depth(self) -> int:
-        """Parts of a thread's sums for which the loads of the epilogue are under way at once."""
-        available = self.take or REGISTERS // (ceildiv(self.warps * self.resident, 4) * 128) // 8 * 8
-        return 2 if self.blocks * self.columns // 2 + FEW <= available else 1
-
-    @property
-    def stage(self) -> int:
-        """Bytes of a stage of the ring, with its two barriers."""
-        return (self.tokens + self.columns) * ROW + 16
-
-    @property
-    def received(self) -> int:
-        """Bytes of the sums of others, with their barrier."""
-        parts = ceildiv(self.blocks * self.columns // 32, self.split)
-        return (self.split - 1) * parts * self.groups * 128 * 64 + 8
-
-    @property
-    def shared(self) -> int:
-        """Bytes of shared memory."""
-        return self.stages * self.stage + self.received
-
-    def count(self, rows: Rows) -> Dim:
-        """Tiles of a product."""
-        down = ceildiv(rows.tokens, self.tokens * self.down) * self.down
-        return down * ceildiv(rows.channels, self.columns) * rows.batches
-
-
-def every_tile(target: Limits) -> Iterator[Tile]:
-    """All tiles that a multiprocessor has room for, each with as many stages as fit."""
-    for (blocks, groups), widths in WIDTHS.items():
-        for columns in widths:
-            for resident in (1, 2, 3):
-                sums = blocks * columns * groups * resident
-                if resident > 1 and (groups > 2 or sums > 384 or blocks * columns > 192):
-                    continue
-                for split, down in CLUSTERS:
-                    if split > 1 and (resident > 1 or blocks * columns // 32 < split):
-                        continue
-                    t = Tile(blocks, groups, columns, 0, resident, split, down)
-                    room = (shared_bytes(target) + RESERVED) // resident - RESERVED - t.received
-                    stages = min(MOST_STAGES, room // t.stage)
-                    if stages >= 2:
-                        yield replace(t, stages=stages)
-
-
-SMALLEST = Tile(1, 1, 64, 4, 3)
 
 
 @dataclass(frozen=True)
@@ -180,6 +67,12 @@ def reason(problem: Problem, target: Limits, rows: Rows) -> Reason | None:
     return None if missing is None else Reason(missing)
 
 
+def _tiles(t: Tile, rows: Rows) -> Dim:
+    """Tiles of a product."""
+    down = ceildiv(rows.tokens, t.tokens * t.down) * t.down
+    return down * ceildiv(rows.channels, t.columns) * rows.batches
+
+
 def rooms(cluster: int, count: int) -> int:
     """Clusters that run at once on so many multiprocessors: they must lie in one part of the GPU."""
     return max(1, int(count * ROOM[cluster]) // cluster)
@@ -198,7 +91,7 @@ def _fits(problem: Problem, target: Limits, rows: Rows, t: Tile) -> bool:
     padded = ceildiv(n, t.columns) * t.columns
     if (t.tokens * t.down > 64 and t.tokens * t.down >= 2 * m) or padded * 8 > ceildiv(n, BLOCK) * BLOCK * 9:
         return False
-    few = problem.typical(t.count(rows)) <= rooms(t.cluster, sms(target)) * t.down
+    few = problem.typical(_tiles(t, rows)) <= rooms(t.cluster, sms(target)) * t.down
     return t.split == 1 or (rows.chunks >= 4 * t.split and few)
 
 
@@ -212,7 +105,7 @@ def _bounds(problem: Problem, target: Limits, rows: Rows, config: Config) -> tup
     t = tile(config)
     m, n = problem.typical(rows.tokens), rows.channels
     heavy = max(0, scalar.operations(problem.epilogue) - CHEAP) if problem.epilogue is not None else 0
-    summed = _summed(t, problem.typical(t.count(rows)) * t.split, ceildiv(rows.chunks, t.split), heavy, sms(target))
+    summed = _summed(t, problem.typical(_tiles(t, rows)) * t.split, ceildiv(rows.chunks, t.split), heavy, sms(target))
     exchange = t.tokens * t.columns * 4 * (t.split - 1) / t.split / SUM_BYTES_PER_US
     nbytes = problem.typical(problem.operands[0].type.nbytes) + (n * rows.chunks * BLOCK + m * n) * 2 * rows.batches
     return LAUNCH_US + summed + exchange + (EXCHANGE_US if t.split > 1 else 0.0), nbytes / MEMORY_BYTES_PER_US
@@ -261,7 +154,7 @@ def code(problem: Problem, target: Limits, rows: Rows, config: Config) -> Kernel
         "PIECE": t.piece, "BAND": BAND, "MORE": len(more),
     }  # fmt: skip
     module = emit.module("tiled.cu", problem, constants, parts, store)
-    count = t.count(rows)
+    count = _tiles(t, rows)
     most = rooms(t.cluster, sms(target)) * t.cluster * t.resident
     walkers = count if t.split > 1 else minimum(count, most)
     numbers = [Int(d, 32) for d in (rows.tokens, rows.channels, rows.chunks, rows.batches, *sizes.values())]

@@ -10,8 +10,8 @@ import pytest
 from bessemer.core import dtype as dt
 from bessemer.core.dtype import DType
 from bessemer.kernels.base import Config
-from bessemer.kernels.cuda import tiled
 from bessemer.kernels.cuda.gemm_tma import GemmTma
+from bessemer.kernels.cuda.tile import Tile, every_tile
 from tests.kernels.cuda.test_row_sums import normalised, with_sums
 from tests.kernels.triton.harness import run_on_gpu
 from tests.kernels.triton.problems import H200, Case, assert_right, matmul, with_bias_relu
@@ -57,8 +57,8 @@ def test_batches_of_weights() -> None:
     check(normalised(matmul((1, 384, 1024), (3, 1024, 1024), dt.f16), 1024))
 
 
-@pytest.mark.parametrize("tile", [*tiled.every_tile(H200)][::5], ids=str)
-def test_every_tile(tile: tiled.Tile) -> None:
+@pytest.mark.parametrize("tile", [*every_tile(H200)][::5], ids=str)
+def test_every_tile(tile: Tile) -> None:
     chosen: Config = {f.name: getattr(tile, f.name) for f in fields(tile)}
     if tile.adds_up_runs:
         check_one(residual(matmul((3001, 1032), (1032, 1024), dt.f16), 1024), chosen)

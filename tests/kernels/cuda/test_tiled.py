@@ -16,10 +16,9 @@ from bessemer.core.dim import sym
 from bessemer.core.dtype import DType
 from bessemer.core.interval import Range
 from bessemer.kernels.base import Config, Map, Problem, Tactic
-from bessemer.kernels.cuda import tiled
 from bessemer.kernels.cuda.conv_tma import ConvTma
 from bessemer.kernels.cuda.gemm_tma import GemmTma
-from bessemer.kernels.cuda.tiled import Tile
+from bessemer.kernels.cuda.tile import KEEP, Tile, every_tile
 from bessemer.kernels.cuda.weights import swizzled_blocks
 from bessemer.targets.cuda import ARCHS, CudaTarget
 from bessemer.targets.nvrtc_compile import compile_text, version
@@ -159,7 +158,7 @@ def test_configurations_compile() -> None:
     gemm = with_bias_relu(matmul((1024, 768), (768, 768), dt.bf16), -1).problem
     window = with_bias_relu(conv((1, 256, 14, 14), (256, 256, 3, 3), dt.f16, pads=(1, 1, 1, 1)), -1).problem
     for tactic, problem in ((GemmTma(), gemm), (ConvTma(), window)):
-        for t in [*tiled.every_tile(H200)][::9]:
+        for t in [*every_tile(H200)][::9]:
             _, log = compile_text(tactic.emit(problem, H200, config(*vars(t).values())).text, "sm_90")
             assert max(int(b) for b in re.findall(r"(\d+) bytes spill", log)) < 256, f"{t}: {log}"
             assert "C75" not in log, f"{t}: products wait for each other"
@@ -167,15 +166,15 @@ def test_configurations_compile() -> None:
             if t.take:  # more than there are would be waited for, for ever
                 used = re.search(r"Used (\d+) registers", log)
                 assert used is not None
-                assert 128 * (t.take * t.groups + tiled.KEEP) <= int(used[1]) * 32 * t.warps, f"{t}: {log}"
+                assert 128 * (t.take * t.groups + KEEP) <= int(used[1]) * 32 * t.warps, f"{t}: {log}"
 
 
 def test_tiles_fit() -> None:
-    for t in tiled.every_tile(H200):
+    for t in every_tile(H200):
         assert (t.shared + 1024) * t.resident <= 228 << 10 and t.blocks * t.columns // 32 >= t.split
         assert 32 * t.warps * t.resident <= 2048 and t.cluster <= 8
         assert t.columns % t.piece == 0 and t.columns >= t.down * t.piece
-        assert not t.take or 128 * (t.take * t.groups + tiled.KEEP) <= 65536
+        assert not t.take or 128 * (t.take * t.groups + KEEP) <= 65536
 
 
 def test_reasons() -> None:

@@ -11,9 +11,9 @@ from bessemer.core.dim import sym
 from bessemer.core.dtype import DType
 from bessemer.core.interval import Range
 from bessemer.kernels.base import Config
-from bessemer.kernels.cuda import tiled
 from bessemer.kernels.cuda.conv_tma import ConvTma
 from bessemer.kernels.cuda.gemm_tma import GemmTma
+from bessemer.kernels.cuda.tile import Tile, every_tile
 from tests.kernels.cuda.test_skinny_gpu import check, check_one, with_gelu
 from tests.kernels.triton.problems import H200, matmul, symbolic, with_bias_relu
 from tests.kernels.triton.test_conv import conv
@@ -27,8 +27,8 @@ def test_products(dtype: DType, m: int, k: int, n: int) -> None:
     check(GemmTma(), with_bias_relu(matmul((m, k), (k, n), dtype), -1))
 
 
-@pytest.mark.parametrize("tile", [*tiled.every_tile(H200)][::8], ids=str)
-def test_every_tile(tile: tiled.Tile) -> None:
+@pytest.mark.parametrize("tile", [*every_tile(H200)][::8], ids=str)
+def test_every_tile(tile: Tile) -> None:
     chosen: Config = {f.name: getattr(tile, f.name) for f in fields(tile)}
     check_one(GemmTma(), with_bias_relu(matmul((3001, 1032), (1032, 1032), dt.f16), -1), chosen, None)
     c = conv((5, 64, 17, 15), (200, 64, 3, 3), dt.f16, strides=(2, 1), pads=(1, 1, 1, 1))

@@ -1,0 +1,58 @@
+"""What a build is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bessemer.core.errors import BuildError
+from bessemer.frontend.profile import Profile
+from bessemer.targets.base import Target
+from bessemer.tune.cache import TimingCache
+from bessemer.tune.tuner import MODES
+
+STAGES = ("import", "fuse", "layout", "precision", "lower", "tune", "plan")
+PRECISIONS = ("fp32", "fp16", "bf16")
+Progress = Callable[[str, int, int, str], None]  # (stage, done, total, what)
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Everything `build` takes but the model; see there. `target` may also be a Target that is already made."""
+
+    target: str | Target = "cpu"
+    precision: str = "fp32"
+    tf32: bool = False
+    shapes: Mapping[str, Sequence[int]] | None = None
+    profiles: Sequence[Profile] | None = None
+    tune: str = "device"
+    timing_cache: TimingCache | str | Path | None = None
+    workspace: int | None = None
+    build_budget: float | None = None
+    threads: int | None = None
+    calibration: Sequence[Mapping[str, np.ndarray]] = ()
+    stop_after: str | None = None
+    dump: Path | None = None
+    progress: Progress | None = None
+    log: Callable[[str], None] | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("precision", self.precision, PRECISIONS),
+            ("tune", self.tune, MODES),
+            ("stop_after", self.stop_after, (None, *STAGES)),
+        ):
+            if value not in allowed:
+                raise BuildError(f"{name} is {value!r}", fix=f"use one of {', '.join(str(a) for a in allowed if a)}")
+        for name, number, least in (
+            ("threads", self.threads, 1), ("workspace", self.workspace, 0), ("build_budget", self.build_budget, 0)
+        ):  # fmt: skip
+            if number is not None and not number >= least:
+                raise BuildError(f"{name} is {number}", fix=f"give {least} or more, or leave it out")
+        if self.calibration and self.precision != "fp16":
+            raise BuildError(
+                f"calibration inputs are for fp16, and the precision is {self.precision}", fix="leave them out"
+            )
