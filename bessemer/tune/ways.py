@@ -18,13 +18,14 @@ def problems_of(*ways: Lowered) -> list[Problem]:
 
 
 def fastest(ways: Sequence[Lowered], choices: Choices, estimate: Estimate) -> Lowered:
-    """The way whose kernels take the least time at the opt shape, the first one where none saves `MARGIN`: as measured,
-    where all were, else as estimated."""
+    """The way whose kernels take the least time at the opt shape, the first one where none saves `MARGIN`: of those that
+    were measured throughout, where the first one was, else by estimates."""
     measured = {p: _measured(p, choices) for p in set(problems_of(*ways))}
-    if any(us is None for us in measured.values()):
-        measured = {p: estimate(p) for p in measured}
-    us = [sum(measured[p] or 0.0 for p in problems_of(way)) for way in ways]
-    return ways[us.index(min(us))] if min(us) < us[0] * (1 - MARGIN) else ways[0]
+    known = [way for way in ways if all(measured[p] is not None for p in problems_of(way))]
+    if ways[0] not in known:
+        known, measured = list(ways), {p: estimate(p) for p in measured}
+    us = [sum(measured[p] or 0.0 for p in problems_of(way)) for way in known]
+    return known[us.index(min(us))] if min(us) < us[0] * (1 - MARGIN) else ways[0]
 
 
 def _measured(problem: Problem, choices: Choices) -> float | None:

@@ -39,11 +39,16 @@ def test_little_gain_leaves_the_plain_way() -> None:
     assert fastest(found, choices(found, {True: more - 0.05, False: 1.0}), lambda p: 1.0) is apart
 
 
-def test_by_estimates_where_not_all_were_measured() -> None:
+def test_what_was_measured_is_not_given_up_for_estimates() -> None:
+    plain, _ = found = two()
+    assert fastest(found, choices(found, {True: None, False: 1.0}), lambda p: 1.0) is plain
+
+
+def test_by_estimates_where_nothing_was_measured() -> None:
     plain, apart = found = two()
-    some = choices(found, {True: None, False: 1.0})
-    assert fastest(found, some, lambda p: 1.0) is apart
-    assert fastest(found, some, lambda p: 2.5 if p.sums else 1.0) is plain
+    none = choices(found, {True: None, False: None})
+    assert fastest(found, none, lambda p: 1.0) is apart
+    assert fastest(found, none, lambda p: 2.5 if p.sums else 1.0) is plain
 
 
 def test_variants_count_at_the_opt_shape() -> None:
