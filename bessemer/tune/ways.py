@@ -18,8 +18,8 @@ def problems_of(*ways: Lowered) -> list[Problem]:
 
 
 def fastest(ways: Sequence[Lowered], choices: Choices, estimate: Estimate) -> Lowered:
-    """The way whose kernels take the least time at the opt shape, the first one where none saves `MARGIN`: of those that
-    were measured throughout, where the first one was, else by estimates."""
+    """The way whose kernels take the least time at the opt shape, the first one where none saves `MARGIN`: of those
+    that were measured throughout, where the first one was, else by estimates."""
     measured = {p: _measured(p, choices) for p in set(problems_of(*ways))}
     known = [way for way in ways if all(measured[p] is not None for p in problems_of(way))]
     if ways[0] not in known:
