@@ -13,15 +13,18 @@ from collections.abc import Iterator
 import numpy as np
 
 from bessemer.core.dim import Dim, evaluate, symbols
+from bessemer.core.interval import bounds
 from bessemer.device.cuda_graph import Capture
 from bessemer.device.cuda_kernel import Arguments
 from bessemer.device.cuda_stream import Event, Stream
 from bessemer.device.tensor_map import EncodedMap
+from bessemer.engine.program import Step
 from bessemer.runtime.cuda_engine import CudaEngine
 from bessemer.runtime.cuda_state import Launch, State
 from bessemer.runtime.cuda_tensors import CudaTensors
 from bessemer.runtime.shapes import shape_of
 
+MOST_SCRATCH = 16 << 20  # bytes that a kernel is given for its largest grid before that runs
 MAX_SHAPES = 64  # sets of input shapes whose graphs a context keeps; the least recently used goes first
 
 
@@ -88,21 +91,29 @@ class CudaContext:
                 if t.space in ("input", "output", "dynamic"):
                     patches.append((number, (t.space, t.offset), evaluate(t.shift, env)))
         args = kernel.arguments(values)
-        for number, nbytes in enumerate(kernel.scratch_bytes(grid)):
+        for number, (nbytes, most) in enumerate(zip(kernel.scratch_bytes(grid), self._most_scratch(step, grid))):
             if nbytes:
-                args.scratch(number, self._scratch_address((k, number), nbytes))
+                args.scratch(number, self._scratch_address((k, number), nbytes, most))
         return Launch(kernel, grid, args, patches)
 
-    def _scratch_address(self, key: tuple[int, int], nbytes: int) -> int:
-        """A kernel's hidden scratch memory. Graphs hold its address: where it moves, all are captured again."""
+    def _most_scratch(self, step: Step, grid: tuple[int, ...]) -> tuple[int, ...]:
+        """Bytes of hidden scratch memory at the largest grid that the profile allows; those of `grid` where it sets no
+        bounds, or the memory would be large."""
+        kernel, ranges = self.shared.kernels[step.kernel], {n: s.range for n, s in self.program.symbols.items()}
+        most = kernel.scratch_bytes([bounds(d, ranges)[1] for d in step.grid])
+        return most if sum(most) <= MOST_SCRATCH else kernel.scratch_bytes(grid)
+
+    def _scratch_address(self, key: tuple[int, int], nbytes: int, most: int) -> int:
+        """A kernel's hidden scratch memory, of `most` bytes at once. Graphs hold its address: where it moves, all are
+        captured again."""
         address, size = self._scratch.get(key, (0, -1))
         if size < nbytes:
             if address:
                 for state in self._states.values():
                     state.forget_graphs()
                 self.device.free(address)
-            address = self.device.alloc(nbytes)
-            self._scratch[key] = (address, nbytes)
+            address, size = self.device.alloc(max(nbytes, most)), max(nbytes, most)
+            self._scratch[key] = (address, size)
         return address
 
     def wait_for(self, producer: int, stream: Stream) -> None:

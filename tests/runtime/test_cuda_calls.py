@@ -290,3 +290,20 @@ def test_buffers_that_do_not_fit_are_refused_before_anything_runs(api: Counting,
     assert "cuGraphLaunch" not in api.names()
     session.run([x], out={"y": y})
     check(api, y.get(), x.array)
+
+
+def test_larger_shapes_leave_the_graphs_of_smaller_ones(api: Counting, engine: Engine) -> None:
+    """Kernels get the hidden scratch memory of their largest grid at once, for graphs hold its address."""
+    if isinstance(api.inner, Bindings):
+        pytest.skip("the kernels of this engine have no scratch memory")
+    with load(engine) as session:
+        assert isinstance(session, CudaSession)
+        for kernel in session._open().kernels:
+            kernel._scratch = ((128, 128),)
+        for n in (1, 16, 64):
+            session.run([random(n)])
+        for n in (1, 64, 16):
+            api.names()
+            session.run([random(n)])
+            names = api.names()
+            assert names.count("cuGraphLaunch") == 1 and "cuStreamBeginCapture" not in names, n
