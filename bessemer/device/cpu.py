@@ -14,7 +14,6 @@ import ctypes
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +99,8 @@ class Library:
             with os.fdopen(os.dup(self._handle), "wb") as file:
                 file.write(blob)
             return f"/proc/self/fd/{self._handle}"
+        import tempfile  # seldom needed, and it brings a tenth of what the runtime may take to be imported
+
         handle, name = tempfile.mkstemp(suffix=".so")
         self._path = Path(name)
         with os.fdopen(handle, "wb") as file:
