@@ -10,8 +10,8 @@
 
 so that a kernel can have these loads under way while it computes. What is read in other ways is read in `finish`.
 Where the output is columns of a wider tensor, these start at a multiple of 8 of a width that is one. Sums of rows are
-those of row_sums.py: where the epilogue reads such, `finish` takes them behind the cells, `const float (&of_row)[2]`,
-and where the problem asks for those of the output, `finish` leaves the values in `acc`.
+those of row_sums.py: where the epilogue reads such, `finish` takes what follows from them behind the cells, and where
+the problem asks for those of the output, `finish` leaves the values in `acc`.
 
 `reduction(terms, problem)` defines the same for what a problem reduces, seen as [rows, columns] too: with TermColumns,
 TermCells, and
@@ -33,7 +33,7 @@ from bessemer.kernels.c import scalar
 from bessemer.kernels.c.affine import Affine, offset
 from bessemer.kernels.c.blocks import Flat, Value
 from bessemer.kernels.c.params import Params
-from bessemer.kernels.cuda.row_sums import read_sums, stored_sums
+from bessemer.kernels.cuda.row_sums import count_of_row, row_values, stored_sums
 from bessemer.kernels.cuda.scalar import NARROW, DeviceBody
 from bessemer.kernels.row_sums import finished
 
@@ -102,7 +102,7 @@ def _planned(problem: Problem, params: Params, prefix: str = "") -> tuple[Device
     """A body to compute the epilogue in, the epilogue, and the functions whose loads the body finds staged."""
     body, expr = _body(problem, params)
     cells, _ = _body(problem, params)
-    summed = read_sums(problem, body, expr)
+    rows, summed = row_values(problem, body, expr, _body(problem, params)[0]), finished(problem)
     loads = _Loads()
     for node in exprtree.walk(expr):
         if isinstance(node, ex.Load) and node.operand != summed and body.safe(node):
@@ -114,6 +114,7 @@ def _planned(problem: Problem, params: Params, prefix: str = "") -> tuple[Device
         (f"load_constant_columns({prefix}Columns &columns, int col", loads.constant),
         (f"load_columns({prefix}Columns &columns, int col", loads.late),
         (f"load_cells({prefix}Cells &cells, int row, int col", cells.blocks[0].lines),
+        *rows,
     ]
     return body, expr, found
 
@@ -122,7 +123,8 @@ def _stored(problem: Problem, params: Params) -> Functions:
     body, expr, found = _planned(problem, params)
     _finish(problem, body, expr)
     acc = "float (&acc)[8]" if problem.sums else "const float (&acc)[8]"
-    of_row = ", const float (&of_row)[2]" if finished(problem) is not None else ""
+    count = count_of_row(problem)
+    of_row = f", const float (&of_row)[{count}]" if count else ""
     head = f"finish({acc}, const Columns &columns, const Cells &cells{of_row}, int row, int col"
     return [*found, (head, body.blocks[0].lines)]
 

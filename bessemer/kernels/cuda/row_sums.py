@@ -1,7 +1,11 @@
 """Sums of rows in epilogues: those of other tensors that a product finishes, and those of the rows it makes.
 
-`read_sums(problem, body, expr)` binds the sums over the runs of a row (see ops/row_sums.py) that `expr` reads to
-`of_row[0]` and `of_row[1]`, and `stored_sums(problem, params)` defines
+`row_values(problem, body, expr, own)` binds what `expr` computes of the sums of a row (see ops/row_sums.py) alone, as
+the mean and the deviation, to `of_row[0]` and so on, and defines
+
+    finish_row(const float (&sums)[2], float (&of_row)[N])   computes them
+
+and `stored_sums(problem, params)` defines
 
     store_run(const float (&run)[2], bool inside, int row, int col, ...)
 
@@ -10,26 +14,52 @@ which adds up what four neighbouring lanes have of the run of column `col` and s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from bessemer.ir import expr as ex
 from bessemer.ir import exprtree
 from bessemer.kernels.base import Problem
 from bessemer.kernels.c.blocks import Value
 from bessemer.kernels.c.params import Params
+from bessemer.kernels.cuda import scalar
 from bessemer.kernels.cuda.scalar import DeviceBody
 from bessemer.kernels.row_sums import finished
 from bessemer.ops.row_sums import RUN
 
+Functions = list[tuple[str, list[str]]]  # heads up to the parameters of their own, and their lines
 
-def read_sums(problem: Problem, body: DeviceBody, expr: ex.Expr) -> int | None:
-    """The operand whose sums `expr` reads, from now on from `of_row`."""
-    operand = finished(problem)
-    for reduce in exprtree.reductions(expr) if operand is not None else ():
+
+def row_values(problem: Problem, body: DeviceBody, expr: ex.Expr, own: DeviceBody) -> Functions:
+    """The function, where `expr` reads sums; its lines are written into `own`, and `body` reads its results."""
+    if finished(problem) is None:
+        return []
+    values = list(dict.fromkeys(_of_row(expr)))
+    for reduce in exprtree.reductions(expr):
         assert isinstance(reduce.body, ex.Load) and isinstance(reduce.body.index[-1], ex.Lit)
-        body.bind(reduce, Value(f"of_row[{int(reduce.body.index[-1].value)}]", 0))
-    return operand
+        own.bind(own.intern(reduce), Value(f"sums[{int(reduce.body.index[-1].value)}]", 0))
+    for number, value in enumerate(values):
+        own.line(f"of_row[{number}] = {own.value(own.intern(value)).text};")
+        body.bind(value, Value(f"of_row[{number}]", 0))
+    return [(f"finish_row(const float (&sums)[2], float (&of_row)[{len(values)}]", own.blocks[0].lines)]
 
 
-def stored_sums(problem: Problem, params: Params) -> list[tuple[str, list[str]]]:
+def count_of_row(problem: Problem) -> int:
+    """How many values `row_values` computes."""
+    e = problem.epilogue
+    return len(set(_of_row(e))) if e is not None and finished(problem) is not None else 0
+
+
+def _of_row(e: ex.Expr) -> Iterator[ex.Expr]:
+    """The largest parts of `e` that depend on sums alone, each as often as it is there."""
+    if exprtree.reductions(e):
+        if scalar.of_element(e):
+            for child in exprtree.children(e):
+                yield from _of_row(child)
+        else:
+            yield e
+
+
+def stored_sums(problem: Problem, params: Params) -> Functions:
     """The head up to the parameters of its own, and the lines of the function, where the problem has such an output."""
     if not problem.sums:
         return []

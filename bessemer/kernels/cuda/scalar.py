@@ -19,7 +19,7 @@ from bessemer.kernels.c import scalar
 from bessemer.kernels.c.blocks import Value
 from bessemer.kernels.c.body import Body
 
-SHORT = frozenset({"erf", "exp", "sigmoid", "tanh"})  # functions that have a form for 16 bits
+SHORT = frozenset({"erf", "exp", "rsqrt", "sigmoid", "tanh"})  # functions that have a form for 16 bits
 COST = {"erf": 18, "exp": 6, "gelu": 10, "sigmoid": 5, "tanh": 14, "div": 9, "pow": 40, "log": 12}  # instructions
 NARROW = frozenset({dt.f16, dt.bf16})
 NAMES = {
@@ -63,11 +63,11 @@ def gelu_argument(e: ex.Expr) -> ex.Expr | None:
     return x if x is not None and x == same and constants == (0.5, 1.0, math.sqrt(0.5)) else None
 
 
-def _of_element(e: ex.Expr) -> bool:
+def of_element(e: ex.Expr) -> bool:
     """Whether `e` reads anything but sums."""
     if isinstance(e, ex.Reduce):
         return False
-    return isinstance(e, (ex.Acc, ex.Load)) or any(_of_element(c) for c in exprtree.children(e))
+    return isinstance(e, (ex.Acc, ex.Load)) or any(of_element(c) for c in exprtree.children(e))
 
 
 def _operands(e: ex.Expr | None, fn: str) -> tuple[ex.Expr | None, ex.Expr | None]:
@@ -85,7 +85,7 @@ def operations(e: ex.Expr) -> int:
     x = gelu_argument(e)
     if x is not None:
         return COST["gelu"] + operations(x)
-    if isinstance(e, ex.Reduce) or (exprtree.reductions(e) and not _of_element(e)):
+    if isinstance(e, ex.Reduce) or (exprtree.reductions(e) and not of_element(e)):
         return 0
     own = COST.get(e.fn, 1) if isinstance(e, ex.Call) else int(isinstance(e, (ex.Load, ex.Select, ex.Cast)))
     return own + sum(operations(c) for c in exprtree.children(e))

@@ -14,6 +14,7 @@ from bessemer.kernels.c.scalar import supported
 from bessemer.kernels.cuda import emit, scalar
 from bessemer.kernels.cuda.emit import ARCH
 from bessemer.kernels.cuda.epilogue import Epilogue, epilogue
+from bessemer.kernels.cuda.row_sums import count_of_row
 from bessemer.kernels.cuda.tile import KEEP, ROOM, ROW, SMALLEST, Tile, every_tile
 from bessemer.kernels.cuda.weights import BLOCK
 from bessemer.kernels.gpu.shapes import sms, upper
@@ -133,9 +134,7 @@ def code(problem: Problem, target: Limits, rows: Rows, config: Config) -> Kernel
     t = tile(config)
     dtype = problem.operands[0].type.dtype
     summed = finished(problem)
-    more = {} if summed is None else {"runs": problem.operands[summed].type.shape[-2]}
-    sizes = {**rows.sizes, **more}
-    names = ("tokens", "channels", "chunks", "batches", *sizes)
+    names = ("tokens", "channels", "chunks", "batches", *rows.sizes)
     store = epilogue(problem, in_f32=summed is not None)
     parts = {
         "INSTRUCTIONS": scalar.template("tensor.cuh"),
@@ -151,13 +150,13 @@ def code(problem: Problem, target: Limits, rows: Rows, config: Config) -> Kernel
     constants = {
         "BLOCKS": t.blocks, "GROUPS": t.groups, "BN": t.columns, "STAGES": t.stages, "RESIDENT": t.resident,
         "SPLIT": t.split, "DOWN": t.down, "HALVES": t.halves, "TAKE": t.take, "KEEP": KEEP, "DEPTH": t.depth,
-        "PIECE": t.piece, "BAND": BAND, "MORE": len(more),
+        "PIECE": t.piece, "BAND": BAND, **_row_constants(problem),
     }  # fmt: skip
     module = emit.module("tiled.cu", problem, constants, parts, store)
     count = _tiles(t, rows)
     most = rooms(t.cluster, sms(target)) * t.cluster * t.resident
     walkers = count if t.split > 1 else minimum(count, most)
-    numbers = [Int(d, 32) for d in (rows.tokens, rows.channels, rows.chunks, rows.batches, *sizes.values())]
+    numbers = [Int(d, 32) for d in (rows.tokens, rows.channels, rows.chunks, rows.batches, *rows.sizes.values())]
     options = (("warps", t.warps), ("shared", t.shared), ("cluster", t.cluster), ("pdl", True))
     read = (Map(0, rows.boxed(t.tokens)), Ptr(1), *(() if summed is None else (Ptr(summed),)))
     launch = Launch("kernel", (t.split * walkers,), (*read, *numbers, *module.args), options)
@@ -167,19 +166,32 @@ def code(problem: Problem, target: Limits, rows: Rows, config: Config) -> Kernel
     return KernelCode("cuda", module.text, (launch,), (pack,))
 
 
+def _row_constants(problem: Problem) -> dict[str, int]:
+    """The template's constants for sums of rows that the epilogue reads: runs, and values that follow from them."""
+    summed = finished(problem)
+    if summed is None:
+        return {"MORE": 0}
+    runs = problem.operands[summed].type.shape[-2]
+    assert isinstance(runs, int)
+    return {"MORE": 1, "RUNS": runs, "OF_ROW": count_of_row(problem)}
+
+
 def _row_sums(problem: Problem, store: Epilogue) -> dict[str, str]:
     """The parts of the template for sums of rows: those that the epilogue reads, and those of the output."""
-    reads, names = finished(problem) is not None, "".join(f", {n}" for n in store.names)
+    parameters, names = ("".join(f", {n}" for n in found) for found in (store.parameters, store.names))
+    functions = scalar.template("tiled_rows.cuh").replace("@EPILOGUE_PARAMETERS@", parameters)
+    arguments = f"rows, memory, shared, first_row, walk, count, all{names}"
     read = {
-        "ROW_SUMS": scalar.template("tiled_rows.cuh"),
+        "ROW_SUMS": functions.replace("@EPILOGUE_NAMES@", names),
         "SUMS_PARAMETER": ", const float *row_sums",
         "SUMS_NAME": ", row_sums",
         "COPY_SUMS": "copy_sums(shared, row_sums, shape, walk.token(tile), count++);",
-        "READ_SUMS": "RowSums rows;\n        read_sums(rows, memory, shared, first_row, shape, walk, count, all);",
-        "ROWS_PARAMETER": ", const RowSums &rows",
+        "READ_SUMS": f"RowValues rows;\n        read_sums({arguments});",
+        "ROWS_PARAMETER": ", const RowValues &rows",
         "ROWS": ", rows",
         "OF_ROW": ", rows.of[part / (BN / 32)][e]",
     }
+    reads = finished(problem) is not None
     add = f"for (int j = 0; j < 8; j++)\n{' ' * 16}run[e][0] += acc[j], run[e][1] += acc[j] * acc[j];"
     begin, end = f"if (part % 2 == 0)\n{' ' * 16}run[e][0] = run[e][1] = 0.0f;", "if (part % 2 == 1)"
     stored = f"{begin}\n            {add}\n            {end}\n{' ' * 16}store_run(run[e], inside, row, col{names});"

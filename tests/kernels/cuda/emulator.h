@@ -81,6 +81,8 @@ inline float exp2_16(float x) { return exp2f(x); }
 
 inline float reciprocal_16(float x) { return 1.0f / x; }
 
+inline float rsqrt_16(float x) { return 1.0f / sqrtf(x); }
+
 inline float two_to(float x) { return exp2f(x); }
 
 inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }

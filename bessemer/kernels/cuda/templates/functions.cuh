@@ -61,6 +61,12 @@ static inline float reciprocal_16(float x) {
     return r;
 }
 
+static inline float rsqrt_16(float x) {
+    float r;
+    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+}
+
 static inline float expm1_f32(float x) { return expm1f(x); }
 
 static inline float log_f32(float x) { return logf(x); }

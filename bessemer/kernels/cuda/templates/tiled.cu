@@ -105,13 +105,14 @@ inline void copy_weights(uint32_t shared, const uint16_t *w, const Shape &shape,
 // What the copying thread does. Weights that find room come before the kernels ahead are done.
 inline void copy(uint32_t shared, const TensorMap *x, const uint16_t *w@SUMS_PARAMETER@, const Shape &shape,
                  const Walk &walk, const Chunks &chunks) {
-    const int early = min(chunks.count(), STAGES);
-    for (int c = 0; c < early; c++)
-        copy_weights(shared, w, shape, walk, c, walk.weight(walk.first), chunks.first + c);
+    const int early = min(chunks.count() + MORE, STAGES);
+    for (int c = MORE; c < early; c++)
+        copy_weights(shared, w, shape, walk, c, walk.weight(walk.first), chunks.first + c - MORE);
     wait_for_inputs();
     int count = 0;
     for (int tile = walk.first; tile < walk.end(); tile += walk.step) {
         const int weight = walk.weight(tile);
+        @COPY_SUMS@
         Rows rows(shape, walk.token(tile), chunks.first);
         for (int chunk = chunks.first; chunk < chunks.end; chunk++, count++) {
             const int stage = count % STAGES;
@@ -121,7 +122,6 @@ inline void copy(uint32_t shared, const TensorMap *x, const uint16_t *w@SUMS_PAR
                 copy_weights(shared, w, shape, walk, stage, weight, chunk);
             rows.copy_next(shared + stage * STAGE, x, shared + FULL_AT + 8 * stage);
         }
-        @COPY_SUMS@
     }
 }
 
@@ -273,8 +273,8 @@ kernel(const __grid_constant__ TensorMap x, const uint16_t *w@SUMS_PARAMETER@, @
 #pragma unroll
         for (int i = 0; i < DEPTH; i++)
             load(ahead[i], first_part(rank) + i, place, shape@EPILOGUE_NAMES@);
-        multiply(shared, sums, first_row, walk, own_chunks.count(), count, all);
         @READ_SUMS@
+        multiply(shared, sums, first_row, walk, own_chunks.count(), count, all);
         if constexpr (SPLIT > 1) {
             cluster_wait();
             send(shared, sums[0], rank);
