@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from bessemer.core import dtype as dt
@@ -22,7 +22,7 @@ from bessemer.kernels.row_sums import finished, unreadable
 
 BAND = 8  # tiles of tokens that go through all channels together
 MOST_TOKENS = 1 << 30
-MOST_CONFIGS, HALVED = 16, 3
+MOST_CONFIGS = 16
 LAUNCH_US, LATENCY_US = 1.36, 1.07  # a launch, and a copy; stages hide the latter
 FLOP_PER_US, STORE_BYTES_PER_US, OPERATIONS_PER_US = 9_730_000.0, 46_300.0, 141_000.0  # the last of a warpgroup
 CHEAP, MOST_FINISHING = 4, 4  # operations of an epilogue that its stores hide; warpgroups that add to their rate
@@ -202,14 +202,6 @@ def _row_sums(problem: Problem, store: Epilogue) -> dict[str, str]:
     }
 
 
-def _shorter(configs: Sequence[Config]) -> Iterator[Config]:
-    """Those that leave no room for the next kernel, with rings of half as many stages: it may fetch weights early."""
-    for c in configs:
-        stages = int(c["stages"])
-        if int(c["resident"]) == 1 and stages >= 6:
-            yield {**c, "stages": stages // 2}
-
-
 def ordered(problem: Problem, target: Limits, rows: Rows) -> Sequence[Config]:
     """The best configurations by their estimates, the best first."""
     fitting = [t for t in every_tile(target) if _fits(problem, target, rows, t)] or [SMALLEST]
@@ -219,5 +211,4 @@ def ordered(problem: Problem, target: Limits, rows: Rows) -> Sequence[Config]:
         bounds = _bounds(problem, target, rows, config)
         return max(bounds), bounds[0]
 
-    best = sorted(configs, key=cost)[:MOST_CONFIGS]
-    return sorted([*best, *_shorter(best[:HALVED])], key=cost)
+    return sorted(configs, key=cost)[:MOST_CONFIGS]
