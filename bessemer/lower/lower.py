@@ -57,15 +57,15 @@ class _Lowering:
         items: list[Item] = []
         units = self._units(graph)
         added = {u.root.inputs[0]: u.root for u in units if isinstance(u, Group) and u.root.op == "run_sums"}
+        made: set[str] = set()  # sums of rows, by the kernels that make the rows
         for unit in units:
             if not isinstance(unit, Group):
                 items.extend(self._single(graph, unit))
-            elif unit.root.op != "run_sums" or added.get(unit.root.inputs[0]) is unit.root:
+            elif unit.root.outputs[0] not in made:
                 found = self._group(graph, unit)
                 sums = added.get(unit.root.outputs[0])
                 whole = self._with_sums(found[0], sums) if sums is not None and len(found) == 1 else None
-                if whole is not None:
-                    del added[unit.root.outputs[0]]
+                made.update(whole.outputs[1:] if whole is not None else ())
                 items.extend(found if whole is None else [whole])
         return items
 

@@ -18,7 +18,6 @@ from bessemer.device.cuda_graph import Capture
 from bessemer.device.cuda_kernel import Arguments
 from bessemer.device.cuda_stream import Event, Stream
 from bessemer.device.tensor_map import EncodedMap
-from bessemer.engine.program import Step
 from bessemer.runtime.cuda_engine import CudaEngine
 from bessemer.runtime.cuda_state import Launch, State
 from bessemer.runtime.cuda_tensors import CudaTensors
@@ -91,20 +90,13 @@ class CudaContext:
                 if t.space in ("input", "output", "dynamic"):
                     patches.append((number, (t.space, t.offset), evaluate(t.shift, env)))
         args = kernel.arguments(values)
-        for number, (nbytes, most) in enumerate(zip(kernel.scratch_bytes(grid), self._most_scratch(step, grid))):
+        for number, nbytes in enumerate(kernel.scratch_bytes(grid)):
             if nbytes:
-                args.scratch(number, self._scratch_address((k, number), nbytes, most))
+                args.scratch(number, self._scratch_address((k, number), nbytes))
         return Launch(kernel, grid, args, patches)
 
-    def _most_scratch(self, step: Step, grid: tuple[int, ...]) -> tuple[int, ...]:
-        """Bytes of hidden scratch memory at the largest grid that the profile allows; those of `grid` where it sets no
-        bounds, or the memory would be large."""
-        kernel, ranges = self.shared.kernels[step.kernel], {n: s.range for n, s in self.program.symbols.items()}
-        most = kernel.scratch_bytes([bounds(d, ranges)[1] for d in step.grid])
-        return most if sum(most) <= MOST_SCRATCH else kernel.scratch_bytes(grid)
-
-    def _scratch_address(self, key: tuple[int, int], nbytes: int, most: int) -> int:
-        """A kernel's hidden scratch memory, of `most` bytes at once. Graphs hold its address: where it moves, all are
+    def _scratch_address(self, key: tuple[int, int], nbytes: int) -> int:
+        """A kernel's hidden scratch memory, made for its largest grid. Graphs hold its address: where it moves, all are
         captured again."""
         address, size = self._scratch.get(key, (0, -1))
         if size < nbytes:
@@ -112,9 +104,17 @@ class CudaContext:
                 for state in self._states.values():
                     state.forget_graphs()
                 self.device.free(address)
-            address, size = self.device.alloc(max(nbytes, most)), max(nbytes, most)
+            size = max(nbytes, self._most_scratch(*key))
+            address = self.device.alloc(size)
             self._scratch[key] = (address, size)
         return address
+
+    def _most_scratch(self, k: int, number: int) -> int:
+        """Bytes of a step's scratch memory at the largest grid that the profile allows; 0 where it sets no bounds, or
+        the memory would be large."""
+        step, ranges = self.program.steps[k], {name: s.range for name, s in self.program.symbols.items()}
+        most = self.shared.kernels[step.kernel].scratch_bytes([bounds(d, ranges)[1] for d in step.grid])[number]
+        return most if most <= MOST_SCRATCH else 0
 
     def wait_for(self, producer: int, stream: Stream) -> None:
         """Let `stream` wait for what is queued on another library's stream now."""

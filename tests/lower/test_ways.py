@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bessemer.core import dtype as dt
 from bessemer.ir import interp
 from bessemer.kernels.base import Problem
 from bessemer.lower.items import KernelItem, Lowered
@@ -11,7 +12,7 @@ from bessemer.lower.ways import ways
 from bessemer.passes.base import PassOptions
 from tests.graphs import G, assert_close, feeds
 from tests.lower import execute
-from tests.passes.test_normalize_readers import block
+from tests.passes.test_normalize_readers import block, linear, norm
 
 GPU = PassOptions("cuda", "fp16")
 
@@ -35,6 +36,19 @@ def test_products_add_up_the_rows_they_make(before: bool) -> None:
     for way in (plain, apart):
         for name, got in execute.run(way, given, {}).items():
             assert_close(got, want[name], 3e-3, name)
+
+
+def test_norms_of_the_same_rows_share_their_sums() -> None:
+    """Two norms with scales of their own behind one product: its kernel adds up the rows once."""
+    g = G()
+    x = linear(g, g.input(2, 5, 64, dtype=dt.f16), 128, 1)
+    graph = g.done(linear(g, norm(g, x, 128, 3), 8, 5), linear(g, norm(g, x, 128, 7), 8, 6))
+    _, apart = ways(graph, GPU, lambda problem: None, lambda problem: 1.0)
+    assert [sums for _, sums in kernels(apart)] == [True, False, False]
+    given = feeds(graph)
+    want = interp.run(graph, given)
+    for name, got in execute.run(apart, given, {}).items():
+        assert_close(got, want[name], 3e-3, name)
 
 
 def test_one_way_where_no_kernel_adds_up_rows() -> None:

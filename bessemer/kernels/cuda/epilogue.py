@@ -33,7 +33,7 @@ from bessemer.kernels.c import scalar
 from bessemer.kernels.c.affine import Affine, offset
 from bessemer.kernels.c.blocks import Flat, Value
 from bessemer.kernels.c.params import Params
-from bessemer.kernels.cuda.row_sums import count_of_row, row_values, stored_sums
+from bessemer.kernels.cuda.row_sums import Functions, count_of_row, row_values, stored_sums
 from bessemer.kernels.cuda.scalar import NARROW, DeviceBody
 from bessemer.kernels.row_sums import finished
 
@@ -93,9 +93,6 @@ def reduction(terms: Problem, problem: Problem) -> Epilogue:
     head = "add_term(float (&acc)[8], const TermColumns &columns, const TermCells &cells, int row, int col"
     added = [*found, (head, body.blocks[0].lines)]
     return _written(problem, params, [*added, *_stored(problem, params)])
-
-
-Functions = list[tuple[str, list[str]]]  # heads up to the parameters of their own, or structs, and their lines
 
 
 def _planned(problem: Problem, params: Params, prefix: str = "") -> tuple[DeviceBody, ex.Expr, Functions]:

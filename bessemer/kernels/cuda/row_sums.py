@@ -26,7 +26,7 @@ from bessemer.kernels.cuda.scalar import DeviceBody
 from bessemer.kernels.row_sums import finished
 from bessemer.ops.row_sums import RUN
 
-Functions = list[tuple[str, list[str]]]  # heads up to the parameters of their own, and their lines
+Functions = list[tuple[str, list[str]]]  # heads up to the parameters of their own, or structs, and their lines
 
 
 def row_values(problem: Problem, body: DeviceBody, expr: ex.Expr, own: DeviceBody) -> Functions:

@@ -82,13 +82,18 @@ def _number(e: ex.Expr | None) -> object:
 def operations(e: ex.Expr) -> int:
     """About how many instructions compute `e` for one element, in the forms for 16 bits. What depends on sums of rows
     alone is computed once a row."""
+    return _operations(e, bool(exprtree.reductions(e)))
+
+
+def _operations(e: ex.Expr, sums: bool) -> int:
+    """`sums`: whether there are any in the whole expression."""
     x = gelu_argument(e)
     if x is not None:
-        return COST["gelu"] + operations(x)
-    if isinstance(e, ex.Reduce) or (exprtree.reductions(e) and not of_element(e)):
+        return COST["gelu"] + _operations(x, sums)
+    if sums and exprtree.reductions(e) and not of_element(e):
         return 0
     own = COST.get(e.fn, 1) if isinstance(e, ex.Call) else int(isinstance(e, (ex.Load, ex.Select, ex.Cast)))
-    return own + sum(operations(c) for c in exprtree.children(e))
+    return own + sum(_operations(c, sums) for c in exprtree.children(e))
 
 
 @cache
