@@ -150,7 +150,7 @@ def code(problem: Problem, target: Limits, rows: Rows, config: Config) -> Kernel
     constants = {
         "BLOCKS": t.blocks, "GROUPS": t.groups, "BN": t.columns, "STAGES": t.stages, "RESIDENT": t.resident,
         "SPLIT": t.split, "DOWN": t.down, "HALVES": t.halves, "TAKE": t.take, "KEEP": KEEP, "DEPTH": t.depth,
-        "PIECE": t.piece, "BAND": BAND, **_row_constants(problem),
+        "PIECE": t.piece, "BAND": BAND, "TOGETHER": int(problem.sums or summed is not None), **_row_constants(problem),
     }  # fmt: skip
     module = emit.module("tiled.cu", problem, constants, parts, store)
     count = _tiles(t, rows)

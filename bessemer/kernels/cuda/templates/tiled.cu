@@ -199,8 +199,10 @@ inline void finish_parts(const float *sums, Ahead (&ahead)[DEPTH]@ROWS_PARAMETER
         Ahead &now = ahead[(part - FIRST) % DEPTH];
 #pragma unroll
         for (int e = 0; e < 2; e++) {
+            const bool inside = place.token_of(part, e) < shape.tokens && place.channel_of(part) < shape.channels;
+            if (!TOGETHER && !inside)
+                continue;
             const int row = place.first_row + place.token_of(part, e), col = place.channel_of(part);
-            const bool inside = place.token_of(part, e) < shape.tokens && col < shape.channels;
             float acc[8];
 #pragma unroll
             for (int j = 0; j < 8; j++)
