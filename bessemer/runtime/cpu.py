@@ -254,9 +254,8 @@ class CpuContext:
         if learn(result.shape, t, self._env):
             self._refresh()
         if t.space == "dynamic" or (t.space == "output" and self._arrays["output"][t.offset] is None):
-            self._place(
-                t.space, t.offset, np.array(result, order="C")
-            )  # a copy: the result may look into memory that is used again
+            # A copy: the result may look into memory that is used again.
+            self._place(t.space, t.offset, np.array(result, order="C"))
         else:
             self._view(number)[...] = result.reshape(shape_of(t, self._env) or result.shape)
 

@@ -1,8 +1,8 @@
 // A GPU in ordinary C++, as kernels see it: templates/ptx.cuh's instructions are functions, and those that need more of
-// C++ than arithmetic are in emulator.cpp, which is compiled once for all kernels.
+// C++ than arithmetic are in emulator_*.cpp, which are compiled once for all kernels.
 //
 // Addresses of shared memory are rank << 18 | offset. A read of inputs before `wait_for_inputs`, a run that is not
-// aligned, and what emulator.cpp sees, end the process with a message.
+// aligned, and what those files see, end the process with a message.
 
 #include <cmath>
 #include <cstdint>

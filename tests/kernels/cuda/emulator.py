@@ -24,6 +24,7 @@ PRODUCT = r"inline void (\w+)\(float \(&sums\)\[(\d+)\], uint64_t a, uint64_t b(
 OF_REGISTERS = r"inline void (\w+)\(float \(&sums\)\[(\d+)\], const uint32_t \*a, uint64_t b\) \{.*?\n\}\n"
 MAP_WORDS = 18  # of 8 bytes
 HERE = Path(__file__).parent
+GPU = ("threads", "copies", "products", "main")  # compiled as one text, in this order
 COMPILER = ("g++", "-std=c++20", "-O1", "-w")
 
 
@@ -52,7 +53,7 @@ def emulate(
 
 
 def _head(size: int, number: int, m: TensorMap | None = None) -> bytes:
-    """What goes before an argument's bytes: see main of emulator.cpp, and TensorMap of emulator.h."""
+    """What goes before an argument's bytes: see main of emulator_main.cpp, and TensorMap of emulator.h."""
     numbers = [0] * MAP_WORDS
     if m is not None:
         w = m.window or Window((0, 0), (0, 0), (1, 1))
@@ -66,7 +67,8 @@ def _program(text: str, args: int) -> Path:
     """The program of a kernel of `args` arguments, for all sizes that are arguments."""
     values = ", ".join(f"values[{k}]" for k in range(args))
     gpu = compiled(
-        [*COMPILER, "-O2", "-I", HERE, "-c", "-x", "c++", "source"], HERE.joinpath("emulator.cpp").read_text(), ".o"
+        [*COMPILER, "-O2", "-I", HERE, "-c", "-x", "c++", "source"],
+        "\n".join(HERE.joinpath(f"emulator_{part}.cpp").read_text() for part in GPU), ".o",
     )
     header = compiled([*COMPILER, "-x", "c++-header", "source"], HERE.joinpath("emulator.h").read_text(), ".h.gch")
     command = [*COMPILER, gpu, "-include", header.with_suffix(""), "-x", "c++", "source"]
