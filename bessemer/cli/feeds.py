@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from bessemer.core.dim import evaluate
-from bessemer.core.dtype import parse
+from bessemer.core.dtype import parse, to_bf16
 from bessemer.core.errors import InputError
 from bessemer.engine.engine import Engine
 
@@ -72,8 +72,8 @@ def feeds_for(
     out = dict(given)
     for info in engine.inputs:
         if info.name not in given:
-            shape = known.get(info.name)
-            out[info.name] = _random(rng, info.dtype.name, shape or tuple(evaluate(d, env) for d in info.shape))
+            opt = tuple(evaluate(d, env) for d in info.shape)
+            out[info.name] = _random(rng, info.dtype.name, known.get(info.name, opt))
     return out
 
 
@@ -81,5 +81,5 @@ def _random(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> np.
     if dtype in ("f16", "f32", "f64"):
         return np.asarray(rng.standard_normal(shape), {"f16": "f2", "f32": "f4", "f64": "f8"}[dtype])
     if dtype == "bf16":
-        return np.asarray(rng.standard_normal(shape), np.float32).view(np.uint32).__rshift__(16).astype(np.uint16)
+        return to_bf16(np.asarray(rng.standard_normal(shape), np.float32))
     return np.asarray(rng.integers(0, 2, shape), parse(dtype).numpy)

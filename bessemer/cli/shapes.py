@@ -1,4 +1,4 @@
-"""Shapes on the command line: `x:1x3x224x224`, several separated by commas, the name optional for one input."""
+"""Shapes on the command line: `x:1x3x224x224`, several separated by commas; `x:scalar` is of rank 0."""
 
 from __future__ import annotations
 

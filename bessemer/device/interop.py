@@ -9,7 +9,6 @@ A View keeps the array alive. torch, cupy, jax and numpy arrays all have one of 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -169,10 +168,10 @@ _DTYPES = {
 }  # fmt: skip
 
 
-def _capsule_pointer() -> Callable[[Any, bytes], int | None]:
-    function = ctypes.pythonapi.PyCapsule_GetPointer
-    function.restype, function.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    return function
+# A function of our own: that of ctypes.pythonapi is shared with other libraries, and so are its types.
+_capsule_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
 
 
 def _dlpack(array: Any, stream: int | None) -> View:
@@ -186,7 +185,7 @@ def _dlpack(array: Any, stream: int | None) -> View:
         capsule = array.__dlpack__(stream=(stream or LEGACY_STREAM)) if on_gpu else array.__dlpack__()
     except (BufferError, RuntimeError) as error:
         raise InputError(f"{type(array).__name__} gives no DLPack: {error}", fix="detach() or copy it") from None
-    address = _capsule_pointer()(capsule, b"dltensor")
+    address = _capsule_pointer(capsule, b"dltensor")
     assert address is not None
     tensor = _Tensor.from_address(address)
     dtype = _DTYPES.get((tensor.type.code, tensor.type.bits))

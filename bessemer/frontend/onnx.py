@@ -73,9 +73,11 @@ def _import(
     preset = {t.name for t in proto.graph.initializer} | {t.values.name for t in proto.graph.sparse_initializer}
     infos = [i for i in proto.graph.input if i.name not in preset or i.name in named]
     importer = NodeImporter(functions)
-    refused = [(i.name, reason) for i in infos if (reason := signature.refusal(i))]
-    importer.problems += [Problem("input", name, reason) for name, reason in refused]
-    supported = [i for i in infos if i.name not in dict(refused)]
+    refused = {i.name: reason for i in infos if (reason := signature.refusal(i))}
+    importer.problems += [Problem("input", name, reason) for name, reason in refused.items()]
+    supported = [i for i in infos if i.name not in refused]
+    shapes = {name: shape for name, shape in (shapes or {}).items() if name not in refused}
+    profiles = [Profile({n: r for n, r in p.inputs.items() if n not in refused}) for p in profiles or ()]
     resolved = signature.signature(supported, shapes, profiles, search.multiples)
     search.ranges, search.inputs = resolved.ranges, resolved.types
     builder = GraphBuilder(proto.graph.name or "main", resolved.ranges)

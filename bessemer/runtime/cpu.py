@@ -298,8 +298,10 @@ class CpuContext:
 
     def _raise(self) -> None:
         failure, self._failure = self._failure, None
-        if isinstance(failure, BessemerError) or failure is None:
-            raise failure or DeviceError("a host step failed")
+        if failure is None:
+            raise DeviceError("a host step failed")
+        if isinstance(failure, BessemerError) or not isinstance(failure, Exception):  # such as KeyboardInterrupt
+            raise failure
         raise DeviceError(f"a host step failed: {type(failure).__name__}: {failure}") from failure
 
     def close(self) -> None:

@@ -219,12 +219,16 @@ class CudaSession(Session):
             state = self._prepare(context, self._views(feeds, context.stream, host=True), {}, context.stream)
             start, end = context.device.event(timing=True), context.device.event(timing=True)
             times = []
-            for k in range(runs + 5):
-                context.run(state, context.stream)
-                start.record(context.stream)
-                context.run(state, context.stream)
-                end.record(context.stream)
-                end.synchronize()
-                if k >= 5:
-                    times.append(end.milliseconds_since(start))
+            try:
+                for k in range(runs + 5):
+                    context.run(state, context.stream)
+                    start.record(context.stream)
+                    context.run(state, context.stream)
+                    end.record(context.stream)
+                    end.synchronize()
+                    if k >= 5:
+                        times.append(end.milliseconds_since(start))
+            finally:
+                start.close()
+                end.close()
             return times

@@ -34,7 +34,11 @@ class CudaContext:
         self.shared, self.program, self.device = shared, shared.program, shared.device
         self.device.activate()
         self.stream = self.device.stream()
-        self.tensors = CudaTensors(shared, self.stream)
+        try:
+            self.tensors = CudaTensors(shared, self.stream)
+        except BaseException:
+            self.stream.close()
+            raise
         self._scratch: dict[tuple[int, int], tuple[int, int]] = {}  # of kernels, by step and number
         self._produced: Event | None = None
         self._states: dict[tuple[tuple[int, ...], ...], State] = {}
@@ -103,6 +107,7 @@ class CudaContext:
             if address:
                 for state in self._states.values():
                     state.forget_graphs()
+                del self._scratch[key]  # before what may fail: nobody may find it any more
                 self.device.free(address)
             size = max(nbytes, self._most_scratch(*key))
             address = self.device.alloc(size)

@@ -49,6 +49,7 @@ class CudaTensors:
         if size < nbytes:
             if address:
                 self.stream.synchronize()
+                del self._buffers[key]  # before what may fail: nobody may find it any more
                 self.device.free(address)
             address = self.device.alloc(nbytes)
             self._buffers[key] = (address, nbytes)

@@ -130,15 +130,14 @@ class CpuSession(Session):
                 fix=f"build it with threads={threads}" if threads > 0 else None,
             )
         self.threads = threads or built
-        self._shared = CpuEngine(engine)
+        self._shared: CpuEngine | None = CpuEngine(engine)  # None once closed
         self._free: list[CpuContext] = []
         self._lock = threading.Lock()
-        self._closed = False
 
     def close(self) -> None:
         """See Session.close."""
         with self._lock:
-            contexts, self._free, self._closed = self._free, [], True
+            contexts, self._free, self._shared = self._free, [], None
         for context in contexts:
             context.close()
 
@@ -194,8 +193,9 @@ class CpuSession(Session):
 
     def _acquire(self) -> CpuContext:
         with self._lock:
-            if self._closed:
+            shared = self._shared
+            if shared is None:
                 raise InputError(CLOSED, fix="load the engine again")
             if self._free:
                 return self._free.pop()
-        return CpuContext(self._shared, self.threads)
+        return CpuContext(shared, self.threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,13 @@ class Target(Protocol):
 
     def link(self, codes: Iterable[tuple[Problem, KernelCode]]) -> Linked:
         """Compile all launches of these kernels; CompilerError where one does not compile."""
+
+
+def cache_folder(kind: str) -> Path:
+    """Where compiled kernels of a kind are kept: in $BESSEMER_CACHE, else in bessemer in the user's cache folder."""
+    own = os.environ.get("BESSEMER_CACHE")
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bessemer"
+    return (Path(own) if own else user) / kind
 
 
 def no_room(folder: Path, why: str | None) -> BuildError:

@@ -20,7 +20,7 @@ from pathlib import Path
 from threading import Lock
 
 from bessemer.core.errors import BuildError, CompilerError
-from bessemer.targets.base import no_room
+from bessemer.targets.base import cache_folder, no_room
 
 TIMEOUT = 120.0  # seconds for one file
 FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-semantic-interposition", "-w")
@@ -75,12 +75,6 @@ def find_compiler() -> Compiler:
     )
 
 
-def cache_folder() -> Path:
-    """Where object files are kept: $BESSEMER_CACHE, else ~/.cache/bessemer."""
-    root = os.environ.get("BESSEMER_CACHE")
-    return (Path(root) if root else Path.home() / ".cache" / "bessemer") / "objects"
-
-
 @dataclass(frozen=True)
 class Source:
     """One C file: its text, the functions it exports, and the suffix that makes their names unique: that of a text with
@@ -119,7 +113,7 @@ def compile_objects(
         with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
             return list(pool.map(compiled, sources))
     except OSError as error:
-        raise no_room(cache_folder(), error.strerror) from error
+        raise no_room(cache_folder("objects"), error.strerror) from error
 
 
 def _run(command: Sequence[str], folder: str, timeout: float) -> str | None:
@@ -146,7 +140,7 @@ class _Intrinsics:
         self.command = [*compiler.command, *flags]
         self.usable = compiler.is_gnu
         identity = "\0".join((compiler.version, *flags, INTRINSICS))
-        self.path = cache_folder() / f"{hashlib.sha256(identity.encode()).hexdigest()}.h"
+        self.path = cache_folder("objects") / f"{hashlib.sha256(identity.encode()).hexdigest()}.h"
         self.lock = Lock()
 
     def flags(self, text: str, timeout: float) -> list[str]:
@@ -180,7 +174,7 @@ def _compile(
 ) -> Path | str:
     defines = [f"-D{e}={source.symbol(e)}" for e in source.entries]
     identity = "\0".join((compiler.version, *flags, *defines, source.text))
-    path = cache_folder() / f"{hashlib.sha256(identity.encode()).hexdigest()}.o"
+    path = cache_folder("objects") / f"{hashlib.sha256(identity.encode()).hexdigest()}.o"
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ from bessemer.core import canon
 from bessemer.core.errors import CompilerError
 from bessemer.core.process import environment
 from bessemer.targets import nvrtc_compile, triton_compile
-from bessemer.targets.base import no_room
+from bessemer.targets.base import cache_folder, no_room
 
 TIMEOUT = 180.0  # seconds for one kernel
 WORKERS = 16  # processes at most, of up to half a gigabyte each
@@ -71,13 +71,6 @@ def compiler_version(language: str) -> str:
             "NVRTC, the compiler of CUDA C++ kernels, is not installed", fix="pip install 'bessemer[cuda]'"
         )
     return found
-
-
-def cache_folder() -> Path:
-    """Where compiled kernels are kept: $BESSEMER_CACHE, else the user's cache folder."""
-    base = os.environ.get("BESSEMER_CACHE")
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bessemer"
-    return (Path(base) if base else home) / "cubins"
 
 
 class _Process:
@@ -161,7 +154,7 @@ def compile_all(
     `folder` does not hold, the first ones first. `done(finished, all)` is called as they finish. After `seconds` what
     is still being compiled is given up; such jobs, and those that nobody began, are None. BuildError where `folder`
     cannot be written."""
-    where = folder or cache_folder()
+    where = folder or cache_folder("cubins")
     end = float("inf") if seconds is None else time.monotonic() + seconds
     missing = {job.key: job for job in jobs if _stored(where, job.key) is None}
     errors: dict[str, str | None] = dict.fromkeys(missing) if seconds is not None else {}
@@ -170,11 +163,12 @@ def compile_all(
         work.put(item)
     finished = [0]
     full: list[str] = []
+    broken: list[BaseException] = []
 
     def run() -> None:
         process: _Process | None = None
-        with contextlib.suppress(queue.Empty):
-            while (left := end - time.monotonic()) > 0 and not full:
+        try:
+            while (left := end - time.monotonic()) > 0 and not full and not broken:
                 key, job = work.get_nowait()
                 process = process or _take()
                 found = process.answer({**job.payload(), "out": str(where / key[:2] / key)}, min(timeout, left))
@@ -188,7 +182,13 @@ def compile_all(
                 finished[0] += 1
                 if done is not None:
                     done(finished[0], len(missing))
-        if process is not None:
+        except queue.Empty:
+            pass
+        except BaseException as error:  # what a thread raises is lost, and its jobs would seem to have failed
+            broken.append(error)
+        if process is not None and broken:
+            process.close()
+        elif process is not None:
             _idle.append(process)
 
     count = min(workers or min(WORKERS, os.cpu_count() or 1), len(missing))
@@ -199,6 +199,12 @@ def compile_all(
         thread.join()
     if full:
         raise no_room(where, full[0])
+    for error in broken:
+        if isinstance(error, OSError):
+            raise CompilerError(
+                f"a compiler process does not start: {error}", fix="free memory, or end other processes"
+            ) from error
+        raise error
     return [_stored(where, job.key) or errors.get(job.key, "the compiler left no result") for job in jobs]
 
 

@@ -9,6 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from bessemer.cli.verbs.compare import relative_error
+from bessemer.core.dtype import from_bf16
 from bessemer.core.errors import BessemerError, InputError, ShapeError
 from tests.cli.calls import as_json, call, command, ok
 
@@ -96,3 +98,25 @@ def test_random_inputs_follow_those_that_are_given(tmp_path: Path) -> None:
     for args in (("--shapes", "x:5x2"), ("-i", f"y={tmp_path / 'y.npy'}")):
         (row,) = as_json("run", tmp_path / "m.engine", *args)
         assert row["shape"] == [5, 2]
+
+
+def test_compare_takes_numbers_as_what_they_are(tmp_path: Path) -> None:
+    """bf16 is stored as bits: one step of it is a small error. Complex numbers have two parts."""
+    x = helper.make_tensor_value_info("x", TensorProto.BFLOAT16, [4, 8])
+    y = helper.make_tensor_value_info("y", TensorProto.BFLOAT16, [4, 1])
+    nodes = [helper.make_node("Exp", ["x"], ["e"]), helper.make_node("ReduceSum", ["e", "axis"], ["y"])]
+    axis = helper.make_tensor("axis", TensorProto.INT64, [1], [1])
+    graph = helper.make_graph(nodes, "sum", [x], [y], [axis])
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    for args in ((), ("--mark", "all")):
+        found = as_json("compare", path, "--against", "reference", "--tune", "off", "--tolerance", "0.01", *args)
+        assert found["ok"] and found["tensors"], found
+    bits = np.array([0x3F80], np.uint16)  # 1.0, and the next one
+    assert relative_error(from_bf16(bits + np.uint16(1)), from_bf16(bits)) == 2.0**-7
+    assert relative_error(np.array([1 + 2j]), np.array([1 + 5j])) == pytest.approx(3 / 26**0.5)
+
+
+def test_a_scalar_shape_is_a_shape(engine: Path) -> None:
+    result = call("run", engine, "--shapes", "x:scalar")
+    assert isinstance(result.exception, ShapeError) and "x" in str(result.exception)

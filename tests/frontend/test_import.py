@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx import AttributeProto, helper
+from onnx import AttributeProto, TensorProto, helper
 
 from bessemer.core.dim import sym
 from bessemer.core.errors import GraphError, InputError, InvalidModel, UnsupportedModel
 from bessemer.frontend.onnx import import_model
+from bessemer.frontend.profile import Profile
 from bessemer.ir.interp import run
 from bessemer.ir.verify import verify
 from tests.frontend.models import BOOL, INT64, model, node, small, tensor, value
@@ -290,3 +291,10 @@ def test_sequences_that_cross_the_boundary_are_refused():
     nodes = [node("SequenceConstruct", ["x"], ["s"]), node("Neg", ["s"], ["y"])]
     with pytest.raises(UnsupportedModel, match=r"Neg-13: an input is a sequence"):
         import_model(model(nodes, [value("x", [2])], ["y"]))
+
+
+def test_a_refused_input_that_has_a_shape_is_told_as_such():
+    proto = model([node("Identity", ["x"], ["y"])], [value("x", [2], TensorProto.STRING)], ["y"])
+    for options in ({"shapes": {"x": (2,)}}, {"profiles": [Profile({"x": ((1,), (2,), (3,))})]}):
+        with pytest.raises(UnsupportedModel, match="element type string is not supported"):
+            import_model(proto, **options)

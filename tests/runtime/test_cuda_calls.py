@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
-from bessemer.core.errors import InputError
+from bessemer.core.errors import DeviceError, InputError
 from bessemer.device import cuda
 from bessemer.device.cuda_api import Bindings
 from bessemer.device.cuda_devices import require_device
@@ -290,6 +290,37 @@ def test_buffers_that_do_not_fit_are_refused_before_anything_runs(api: Counting,
     assert "cuGraphLaunch" not in api.names()
     session.run([x], out={"y": y})
     check(api, y.get(), x.array)
+
+
+def test_memory_that_ran_out_is_not_used_again(
+    api: Counting, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A buffer is freed before a larger one is asked for; where there is no room for it, nothing finds the old one."""
+
+    def full(device: cuda.Device, nbytes: int) -> int:
+        raise DeviceError(f"{nbytes} bytes of GPU memory: full")
+
+    with load(engine) as session:
+        session.run([random(2)])
+        api.names()
+        with monkeypatch.context() as patch:
+            patch.setattr(cuda.Device, "alloc", full)
+            with pytest.raises(DeviceError, match="of GPU memory: full"):
+                session.run([random(64)])
+        (freed,) = [args[0] for name, *args in api.calls if name == "cuMemFree"]
+        x = random(1)
+        check(api, session.run([x])["y"], x)
+        assert [name for name, *_ in api.calls if name in ("cuMemFree", "cuMemAlloc")] == ["cuMemFree", "cuMemAlloc"]
+        uploads = [args[0] for name, *args in api.calls if name == "cuMemcpyHtoDAsync"]
+        assert uploads and (freed not in uploads or isinstance(api.inner, Bindings))
+
+
+def test_timing_a_run_leaves_no_events(api: Counting, session: CudaSession) -> None:
+    session.run([random(3)])
+    api.names()
+    assert len(session.device_ms({"x": random(3)}, 4)) == 4
+    names = api.names()
+    assert names.count("cuEventCreate") == names.count("cuEventDestroy") == 2
 
 
 def test_larger_shapes_leave_the_graphs_of_smaller_ones(api: Counting, engine: Engine) -> None:

@@ -16,6 +16,7 @@ from bessemer.engine.reader import read
 from bessemer.engine.writer import write_to
 from bessemer.frontend.profile import Profile
 from bessemer.options import BuildOptions
+from bessemer.runtime.host import HostStep
 from bessemer.runtime.session import Session, load
 from bessemer.targets.cpu import CpuTarget, detect_level
 
@@ -142,3 +143,18 @@ def test_a_branch_on_a_shape_that_fails_is_named(shape: tuple[int, ...]) -> None
     with pytest.raises(InputError, match="^maybe squeezes a dimension that is not 1 here"):
         s.run({"x": np.concatenate([x, x])})
     np.testing.assert_array_equal(s.run({"x": x})["y"], np.maximum(x[0], 0))
+
+
+def test_an_interrupt_in_a_host_step_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no error must pass a handler of errors."""
+
+    def interrupted(step: HostStep, *args: object) -> None:
+        raise KeyboardInterrupt
+
+    s = session([helper.make_node("NonZero", ["x"], ["y"])], {"x": ["a", 3]}, {"y": TensorProto.INT64})
+    x = np.eye(3, dtype=np.float32)
+    with monkeypatch.context() as patch:
+        patch.setattr(HostStep, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            s.run({"x": x})
+    np.testing.assert_array_equal(s.run({"x": x})["y"], np.nonzero(x))

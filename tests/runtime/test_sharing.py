@@ -130,8 +130,11 @@ def test_a_closed_session_says_so(session: CpuSession) -> None:
     with session as same:
         assert same is session
         session.run([x])
+        freed: list[int] = []
+        finalize(session._shared, freed.append, 1)
     session.close()
     assert threading.active_count() == threads and not session._free
+    assert freed, "its weights and code are still held"
     with pytest.raises(InputError, match="the session is closed") as caught:
         session.run([x])
     assert caught.value.fix == "load the engine again"

@@ -14,6 +14,7 @@ from bessemer.cli.match import as_stored, matches
 from bessemer.cli.peers import PEERS, values_of
 from bessemer.cli.report import build_progress, say, say_json, table
 from bessemer.cli.shapes import parse_shapes
+from bessemer.core.dtype import from_bf16
 from bessemer.core.errors import BuildError
 from bessemer.runtime.session import Session, load
 
@@ -68,7 +69,9 @@ def command(
     feeds = feeds_for(session.engine, inputs or [], asked, seed)
     precision = session.engine.manifest["precision"]
     limit = tolerance if tolerance is not None else TOLERANCE[precision]
-    rows, left = (_layers if mark else _outputs)(session, model, against, feeds, limit)
+    rows, left = (
+        _layers(session, model, against, feeds, limit) if mark else _outputs(session, model, against, feeds)
+    )
     for row in rows:
         row["ok"] = row["relative_error"] <= limit
     bad = sum(not r["ok"] for r in rows)
@@ -103,11 +106,12 @@ def _check_same_model(model: Path, session: Session) -> None:
 
 
 def _outputs(
-    session: Session, model: Path, peer: str, feeds: Mapping[str, np.ndarray], limit: float
+    session: Session, model: Path, peer: str, feeds: Mapping[str, np.ndarray]
 ) -> tuple[list[Row], list[str]]:
     """A row for each output."""
     mine, theirs = session.run(feeds), values_of(peer, model, feeds, ())
-    return [_row(name, name, mine[name], theirs[name]) for name in mine], []
+    dtypes = {t.name: t.dtype.name for t in session.outputs}
+    return [_row(n, n, *(_as_float(side[n], dtypes[n]) for side in (mine, theirs))) for n in mine], []
 
 
 def _layers(
@@ -127,7 +131,7 @@ def _layers(
             (v, b)
             for v in (*m.values, *m.others)
             if v in theirs
-            for b in as_stored(np.asarray(theirs[v]), a.shape, m.sure)
+            for b in as_stored(_as_float(np.asarray(theirs[v]), "bf16" if a.dtype.kind == "f" else ""), a.shape, m.sure)
         ]
         best = min((_row(m.tensor, v, a, b) for v, b in stored), key=lambda r: r["relative_error"], default=None)
         if best is None:
@@ -142,7 +146,7 @@ def _layers(
 def _row(name: str, value: str, a: np.ndarray, b: np.ndarray) -> Row:
     difference = 0.0
     if a.size > 0 and a.shape == b.shape:
-        x, y = a.astype(np.float64), b.astype(np.float64)
+        x, y = a.astype(wide(a, b)), b.astype(wide(a, b))
         difference = float(np.abs(np.where(x == y, 0, x) - np.where(x == y, 0, y)).max())
     return {"name": name, "stands_for": value, "dtype": str(a.dtype), "shape": list(a.shape),
             "relative_error": relative_error(a, b), "largest_difference": difference}  # fmt: skip
@@ -150,7 +154,12 @@ def _row(name: str, value: str, a: np.ndarray, b: np.ndarray) -> Row:
 
 def _as_float(a: np.ndarray, dtype: str) -> np.ndarray:
     """bf16 is held as its bits: as fp32. Any other dtype as it is."""
-    return (a.astype(np.uint32) << 16).view(np.float32) if dtype == "bf16" and a.dtype == np.uint16 else a
+    return from_bf16(a) if dtype == "bf16" and a.dtype == np.uint16 else a
+
+
+def wide(a: np.ndarray, b: np.ndarray) -> type[np.generic]:
+    """The dtype to compare two arrays in."""
+    return np.complex128 if "c" in a.dtype.kind + b.dtype.kind else np.float64
 
 
 def relative_error(a: np.ndarray, b: np.ndarray) -> float:
@@ -159,7 +168,7 @@ def relative_error(a: np.ndarray, b: np.ndarray) -> float:
         return float("inf")
     if a.dtype.kind not in "fc":
         return 0.0 if np.array_equal(a, b) else float("inf")
-    x, y = a.astype(np.float64), b.astype(np.float64)
+    x, y = a.astype(wide(a, b)), b.astype(wide(a, b))
     same = (x == y) | (np.isnan(x) & np.isnan(y))
     x, y = np.where(same, 0, x), np.where(same, np.where(np.isfinite(y), y, 0), y)
     norm = float(np.linalg.norm(y))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -205,6 +207,19 @@ def test_after_its_seconds_the_pool_is_stopped_and_nothing_counts_as_failed(tmp_
     texts = ["import time\ntime.sleep(60)", "import time\ntime.sleep(61)"]
     jobs = [Job(text, "k", "sm_90", (), (), (), ()) for text in texts]
     assert compile_all(jobs, workers=1, folder=tmp_path, seconds=2.0) == [None, None]
+
+
+def test_a_compiler_that_does_not_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is no defect of the kernels that waited for it."""
+
+    def refused(*command: object, **options: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(compile_pool, "_idle", [])
+    monkeypatch.setattr(subprocess, "Popen", refused)
+    with pytest.raises(CompilerError, match="a compiler process does not start: .*Cannot allocate memory") as caught:
+        compile_all([Job("x", "k", "sm_90", (), (), (), ())], folder=tmp_path)
+    assert caught.value.fix == "free memory, or end other processes"
 
 
 def test_arguments_must_fit_the_kernel(tmp_path: Path) -> None:
