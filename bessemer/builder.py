@@ -17,6 +17,7 @@ import numpy as np
 from bessemer import __version__
 from bessemer.core import canon
 from bessemer.core.errors import BuildError, NoTacticError
+from bessemer.core.files import replacing
 from bessemer.engine.engine import Engine, Weights
 from bessemer.engine.program import Equality
 from bessemer.engine.verify import verify as verify_program
@@ -165,9 +166,8 @@ class _Build:
         """Report and dump a finished stage; True where the build ends here."""
         self.tell(stage, 1, 1)
         if self.options.dump is not None:
-            self.options.dump.mkdir(parents=True, exist_ok=True)
-            number = STAGES.index(stage)
-            (self.options.dump / f"{number}-{stage}.txt").write_text(dump() + "\n", encoding="utf-8")
+            with replacing(self.options.dump / f"{STAGES.index(stage)}-{stage}.txt") as file:
+                file.write(f"{dump()}\n".encode())
         return self.options.stop_after == stage
 
     def imported(self, model: str | Path | bytes | ModelProto) -> Graph:

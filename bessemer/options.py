@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,13 @@ class BuildOptions:
         for name, number, least in (
             ("threads", self.threads, 1), ("workspace", self.workspace, 0), ("build_budget", self.build_budget, 0)
         ):  # fmt: skip
-            if number is not None and not number >= least:
-                raise BuildError(f"{name} is {number}", fix=f"give {least} or more, or leave it out")
+            if number is not None and not (isinstance(number, Real) and number >= least):
+                raise BuildError(f"{name} is {number!r}", fix=f"give {least} or more, or leave it out")
+        profiles = self.profiles
+        if profiles is not None and not (isinstance(profiles, Sequence) and all(type(p) is Profile for p in profiles)):
+            raise BuildError(
+                f"profiles is {profiles!r}, no list of profiles", fix="give [Profile({input: (min, opt, max)})]"
+            )
         if self.calibration and self.precision != "fp16":
             raise BuildError(
                 f"calibration inputs are for fp16, and the precision is {self.precision}", fix="leave them out"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -103,8 +103,3 @@ def assert_close(got: np.ndarray, want: np.ndarray, tolerance: float, what: str 
     x, y = (np.nan_to_num(v.astype(np.float64)) for v in (got, want))
     error = np.linalg.norm(x - y) / max(float(np.linalg.norm(y)), 1e-30)
     assert error <= tolerance, f"{what}: relative error {error:.2e}"
-
-
-def steps_of(graph: Graph) -> Sequence[str]:
-    """The ops in order."""
-    return [n.op for n in graph.nodes]

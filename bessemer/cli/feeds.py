@@ -65,7 +65,7 @@ def feeds_for(
         if name in given:
             raise InputError(f"input {name!r} was given both as a file and as a shape", fix="leave one of them out")
     known = {**{name: array.shape for name, array in given.items()}, **{n: tuple(s) for n, s in shapes.items()}}
-    env = {name: symbol.range.typical for name, symbol in engine.program.symbols.items()}
+    env = dict(engine.program.typical)
     for info in engine.inputs:
         env.update({str(d): size for d, size in zip(info.shape, known.get(info.name, ())) if str(d) in env})
     rng = np.random.default_rng(seed)

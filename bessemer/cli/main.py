@@ -35,10 +35,10 @@ def main() -> None:
     except BessemerError as error:
         fail(error)
         sys.exit(1)
-    except OSError as error:  # a file that a command was given
-        if error.filename is None:
-            raise
-        fail(BessemerError(f"{error.strerror}: {error.filename}", fix="check the path and its permissions"))
+    except OSError as error:  # a file that a command was given, or what it writes to
+        where = f": {error.filename}" if error.filename is not None else ""
+        fix = "check the path and its permissions" if where else "free space where it writes, or write elsewhere"
+        fail(BessemerError(f"{error.strerror or error}{where}", fix=fix))
         sys.exit(1)
 
 

@@ -19,6 +19,8 @@ def parse_shapes(text: str | None) -> dict[str, tuple[int, ...]]:
             shape = (-1,)
         if not colon or not name or any(d < 0 for d in shape):
             raise InputError(f"{part!r} is not a shape", fix="write INPUT:1x3x224x224, several separated by commas")
+        if name in out:
+            raise InputError(f"input {name!r} is given two shapes: {text}", fix="leave one of them out")
         out[name] = shape
     return out
 

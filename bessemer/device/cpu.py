@@ -110,12 +110,11 @@ class Library:
     def _declare(self) -> None:
         c = self._library
         c.bsm_pool_create.restype, c.bsm_pool_create.argtypes = ctypes.c_void_p, [ctypes.c_int64, ctypes.c_int64]
-        c.bsm_pool_threads.restype, c.bsm_pool_threads.argtypes = ctypes.c_int64, [ctypes.c_void_p]
         c.bsm_pool_destroy.restype, c.bsm_pool_destroy.argtypes = None, [ctypes.c_void_p]
         c.bsm_run.restype = ctypes.c_int64
         c.bsm_run.argtypes = [ctypes.POINTER(_Table), ctypes.c_int64, ctypes.c_int64]
         self.run, self.pool_create = c.bsm_run, c.bsm_pool_create
-        self.pool_threads, self.pool_destroy = c.bsm_pool_threads, c.bsm_pool_destroy
+        self.pool_destroy = c.bsm_pool_destroy
 
 
 class StepTable:
@@ -135,7 +134,6 @@ class StepTable:
         pool = library.pool_create(threads, SPINS)
         if not pool:
             raise DeviceError("the thread pool could not be created", fix="use fewer threads")
-        self.threads = library.pool_threads(pool)
         self._end = finalize(self, _end, library.pool_destroy, pool, os.getpid())  # runs before any __del__ of garbage
         self._end.atexit = False
         self._table = _Table(

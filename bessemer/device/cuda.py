@@ -14,15 +14,11 @@
     args[0] = other; graph.update(0, kernel, grid, args) # the launch with number 0 gets other arguments
 
 Call `device.activate()` once in every thread before anything else (`Device()` does so for its own). No method
-allocates on the GPU but `alloc`, `pinned` and the making of streams, events, modules and graphs, which `cuda_stream`,
+allocates on the GPU but `alloc` and the making of streams, events, modules and graphs, which `cuda_stream`,
 `cuda_kernel` and `cuda_graph` hold; `cuda_devices` says which GPUs there are.
 """
 
 from __future__ import annotations
-
-import ctypes
-
-import numpy as np
 
 from bessemer.core.dtype import DType
 from bessemer.core.errors import DeviceError
@@ -65,10 +61,6 @@ class Device:
         """Wait for all work on the device; a kernel's failure is raised here."""
         self.api.call("cuCtxSynchronize")
 
-    def free_memory(self) -> int:
-        """Bytes that can be allocated now."""
-        return int(self.api.call("cuMemGetInfo")[0])
-
     def alloc(self, nbytes: int) -> int:
         """The address of uninitialised device memory, aligned to 256 bytes. DeviceError names the size."""
         try:
@@ -79,10 +71,6 @@ class Device:
     def free(self, address: int) -> None:
         """Free what `alloc` gave."""
         self.api.call("cuMemFree", address)
-
-    def pinned(self, nbytes: int) -> Pinned:
-        """Host memory that copies from and to the GPU without staging."""
-        return Pinned(self.api, nbytes)
 
     def stream(self) -> Stream:
         """A new stream, not ordered with the default one."""
@@ -130,18 +118,3 @@ class Device:
             self.api.call(name, target, source, nbytes)
         elif nbytes and stream is not None:
             self.api.call(f"{name}Async", target, source, nbytes, stream.handle)
-
-
-class Pinned:
-    """Page-locked host memory: `array` are its bytes (uint8), `address` where they are."""
-
-    def __init__(self, api: Api, nbytes: int) -> None:
-        self._api = api
-        self.address = int(api.call("cuMemAllocHost", max(1, nbytes)))
-        self.array = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(self.address))
-
-    def close(self) -> None:
-        """Free it; `array` must not be used any more."""
-        if self.address:
-            self._api.call("cuMemFreeHost", self.address)
-            self.address = 0

@@ -105,14 +105,6 @@ class Kernel:
         programs = int(np.prod(grid, dtype=np.int64))
         return tuple(size * programs for size, _ in self._scratch)
 
-    def registers(self) -> int:
-        """Registers per thread."""
-        return self._attribute("NUM_REGS")
-
-    def spilled_bytes(self) -> int:
-        """Bytes of local memory per thread: what did not fit into registers."""
-        return self._attribute("LOCAL_SIZE_BYTES")
-
     def launch(self, grid: Sequence[int], args: Arguments, stream: Stream) -> None:
         """Queue the kernel over up to three dims of programs; an empty grid launches nothing."""
         gx, gy, gz = (*grid, 1, 1)[:3]
@@ -144,7 +136,3 @@ class Kernel:
     def _allow(self, name: str, value: int) -> None:
         member = self.api.constant("CUfunction_attribute", f"CU_FUNC_ATTRIBUTE_{name}")
         self.api.call("cuFuncSetAttribute", self.function, member, value)
-
-    def _attribute(self, name: str) -> int:
-        member = self.api.constant("CUfunction_attribute", f"CU_FUNC_ATTRIBUTE_{name}")
-        return int(self.api.call("cuFuncGetAttribute", member, self.function))

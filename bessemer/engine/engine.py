@@ -84,6 +84,10 @@ class Engine:
     weights: Weights
     path: Path | None = None
 
+    def __repr__(self) -> str:
+        name, size = self.program.name, self.weights.nbytes / 1e6
+        return f"<Engine {name!r} for {self.target}: {len(self.program.steps)} steps, {size:.1f} MB of weights>"
+
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
         """The inputs in signature order."""

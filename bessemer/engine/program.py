@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from bessemer.core.dim import Dim
@@ -128,6 +129,16 @@ class Program:
     weights_bytes: int
     peak_bytes: int  # the largest sum of live arena tensors
     equalities: tuple[Equality, ...] = ()  # a run at other shapes is refused
+
+    @cached_property
+    def ranges(self) -> dict[str, Range]:
+        """What each symbol may be."""
+        return {name: s.range for name, s in self.symbols.items()}
+
+    @cached_property
+    def typical(self) -> dict[str, int]:
+        """The value of each symbol that kernels were tuned at."""
+        return {name: s.range.typical for name, s in self.symbols.items()}
 
     @property
     def counters(self) -> int:

@@ -25,7 +25,7 @@ CLUSTERS = range(1, 9)  # programs that a GPU schedules together
 
 def verify(program: Program, n_blobs: int, weights_bytes: int) -> None:
     """EngineFormatError naming the first rule that `program` breaks."""
-    ranges = {name: s.range for name, s in program.symbols.items()}
+    ranges = program.ranges
     if program.weights_bytes > weights_bytes:
         _fail(program, f"it needs {program.weights_bytes} bytes of weights, the file has {weights_bytes}")
     if not 0 <= program.arena_bytes < BYTES_LIMIT or program.weights_bytes < 0:
@@ -178,7 +178,7 @@ def _check_step(program: Program, number: int, step: Step) -> None:
 def _check_cluster(program: Program, where: str, step: Step, cluster: Any) -> None:
     if cluster not in CLUSTERS:
         _fail(program, f"{where} has clusters of {cluster!r}, not of 1 to 8")
-    ranges = {name: s.range for name, s in program.symbols.items()}
+    ranges = program.ranges
     if not divisible(step.grid[0], cluster, ranges):
         _fail(program, f"{where} has a grid of {step.grid[0]} in clusters of {cluster}")
 
@@ -212,7 +212,7 @@ def _check_map(program: Program, where: str, step: Step, arg: Arg) -> None:
     if arg.map is None or arg.bits != BITS or t.dtype.name not in ELEMENTS:
         _fail(program, f"{where} has no tensor map of {BITS} bits for tensor {arg.value} of {t.dtype}")
     _check_symbols(program, where, arg.map.sizes())
-    ranges = {name: s.range for name, s in program.symbols.items()}
+    ranges = program.ranges
     broken = defect(arg.map, t.dtype.itemsize, product(t.shape) * t.dtype.itemsize, ranges)
     if broken is not None:
         _fail(program, f"{where} maps tensor {arg.value} ({t.name}), and the map {broken}")

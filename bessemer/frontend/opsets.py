@@ -122,10 +122,10 @@ def find(domain: str, name: str, opset: int | None) -> OpVersion:
     version = OpVersion(domain, name, since, schema, IMPORTERS.get((domain, name, since)))
     if version.importer or version.is_function or version.is_constant:
         return version
-    return OpVersion(domain, name, since, schema, reason=_missing(domain, name, since, schema.deprecated))
+    return OpVersion(domain, name, since, schema, reason=_missing(domain, name, schema.deprecated))
 
 
-def _missing(domain: str, name: str, since: int, deprecated: bool) -> str:
+def _missing(domain: str, name: str, deprecated: bool) -> str:
     known = sorted(v for d, n, v in IMPORTERS if (d, n) == (domain, name))
     if deprecated:
         return "deprecated by ONNX at this opset"

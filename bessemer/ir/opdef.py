@@ -76,7 +76,6 @@ class Sample:
 
 
 Infer = Callable[[InferContext], tuple[TensorType, ...]]
-Reference = Callable[..., tuple[np.ndarray, ...]]
 
 
 @dataclass(frozen=True)

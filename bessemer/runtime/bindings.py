@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,7 +29,6 @@ class Signature:
 
     @staticmethod
     def of(program: Program) -> Signature:
-        ranges = {name: symbol.range for name, symbol in program.symbols.items()}
         told = {name for name, symbol in program.symbols.items() if symbol.input >= 0}
         sizes: dict[Dim, str] = {}
         for step in program.steps:
@@ -41,7 +40,7 @@ class Signature:
             tuple(program.tensors[n] for n in program.outputs),
             program.symbols,
             program.equalities,
-            {d: nodes for d, nodes in sizes.items() if bounds(d, ranges)[0] < 0},
+            {d: nodes for d, nodes in sizes.items() if bounds(d, program.ranges)[0] < 0},
         )
 
     def ordered(self, feeds: Mapping[str, Any] | Sequence[Any]) -> list[Any]:
@@ -151,6 +150,30 @@ def check_out(out: Any, t: Tensor, shape: tuple[int, ...]) -> np.ndarray:
     if not out.flags.c_contiguous or not out.flags.writeable:
         raise InputError(f"out buffer for {t.name} must be C-contiguous and writable")
     return out
+
+
+class Span(NamedTuple):
+    """Memory that a caller gave: for what, its address and its bytes."""
+
+    what: str
+    start: int
+    nbytes: int
+
+    def meets(self, other: Span) -> bool:
+        """Whether the two have a byte in common."""
+        apart = self.start >= other.start + other.nbytes or other.start >= self.start + self.nbytes
+        return not apart and self.nbytes > 0 and other.nbytes > 0
+
+
+def check_apart(written: Sequence[Span], read: Sequence[Span]) -> None:
+    """InputError where a buffer for an output is an input's too, or another output's: steps write while others read."""
+    for k, span in enumerate(written):
+        for other in (*read, *written[:k]):
+            if span.meets(other):
+                raise InputError(
+                    f"the out buffer for {span.what} shares memory with that of {other.what}",
+                    fix="give it memory of its own",
+                )
 
 
 def host_buffer(out: Any, name: str) -> np.ndarray:

@@ -134,8 +134,7 @@ class CpuContext:
             self._pointers.append(base.ctypes.data + t.offset)
 
     def _small(self, s: Step) -> bool:
-        env = {name: symbol.range.typical for name, symbol in self.program.symbols.items()}
-        nbytes, flops = substitute(s.nbytes, env), substitute(s.flops, env)
+        nbytes, flops = (substitute(d, self.program.typical) for d in (s.nbytes, s.flops))
         return isinstance(nbytes, int) and nbytes < SERIAL_BYTES and isinstance(flops, int) and flops < SERIAL_FLOPS
 
     # -- running --------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from bessemer.device.cuda_stream import Stream
 from bessemer.device.interop import View, offers, view_of
 from bessemer.engine.engine import Engine
 from bessemer.engine.program import Step, Tensor
-from bessemer.runtime.bindings import as_array, check_out
+from bessemer.runtime.bindings import Span, as_array, check_apart, check_out
 from bessemer.runtime.cuda_context import CudaContext
 from bessemer.runtime.cuda_engine import CudaEngine
 from bessemer.runtime.cuda_profile import step_times
@@ -49,7 +49,7 @@ class CudaSession(Session):
 
     def run(self, feeds: Feeds, *, out: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Run once and wait. Outputs without a buffer in `out` are new numpy arrays; see Session.run."""
-        out = out or {}
+        out = {} if out is None else out
         self._check_out(out)
         with self._context() as context:
             views = self._views(feeds, context.stream, host=True)  # they keep the arrays until the run is over
@@ -134,7 +134,21 @@ class CudaSession(Session):
             if shape is not None:
                 address = self._output_address(context, k, t, shape, out.get(t.name), stream)
                 context.tensors.addresses[("output", k)] = address
+        if out:
+            self._check_apart(context, views, out)
         return state
+
+    def _check_apart(self, context: CudaContext, views: Sequence[View], out: Mapping[str, Any]) -> None:
+        """InputError where buffers on the GPU, or those on the host that outputs are copied to, share memory."""
+        written = []
+        for k, t in enumerate(self.signature.outputs):
+            if t.name in out:
+                nbytes = t.dtype.itemsize * math.prod(context.tensors.known_shape(k))
+                on_host = isinstance(out[t.name], np.ndarray)
+                address = out[t.name].ctypes.data if on_host else context.tensors.addresses[("output", k)]
+                written.append(Span(f"output {t.name}", address, nbytes))
+        read = [(t, v) for t, v in zip(self.signature.inputs, views) if v.device == "cuda"]
+        check_apart(written, [Span(f"input {t.name}", v.address, v.nbytes) for t, v in read])
 
     def _wait_for(self, context: CudaContext, view: View, stream: Stream) -> None:
         if view.ordinal != context.device.info.ordinal:

@@ -117,7 +117,7 @@ class CudaContext:
     def _most_scratch(self, k: int, number: int) -> int:
         """Bytes of a step's scratch memory at the largest grid that the profile allows; 0 where it sets no bounds, or
         the memory would be large."""
-        step, ranges = self.program.steps[k], {name: s.range for name, s in self.program.symbols.items()}
+        step, ranges = self.program.steps[k], self.program.ranges
         most = self.shared.kernels[step.kernel].scratch_bytes([bounds(d, ranges)[1] for d in step.grid])[number]
         return most if most <= MOST_SCRATCH else 0
 

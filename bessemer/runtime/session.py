@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -22,8 +22,8 @@ from bessemer.core.dim import Dim, evaluate, symbols
 from bessemer.core.errors import InputError
 from bessemer.device.cpu import empty_array
 from bessemer.engine.engine import Engine, TensorInfo
-from bessemer.engine.program import Step
-from bessemer.runtime.bindings import Signature, as_array, check_out, host_buffer
+from bessemer.engine.program import Step, Tensor
+from bessemer.runtime.bindings import Signature, Span, as_array, check_apart, check_out, host_buffer
 from bessemer.runtime.cpu import CpuContext, CpuEngine
 from bessemer.runtime.machine import check_machine
 
@@ -75,7 +75,7 @@ class Session(ABC):
 
         feeds: {input: array}, or arrays in signature order; anything with DLPack or numpy's array interface is taken
         without a copy if it is C-contiguous. out: buffers for some or all outputs, of any such library, which come
-        back as they were given; others are new arrays.
+        back as they were given, and share no memory with inputs or each other; others are new arrays.
         Raises InputError (names, dtypes) and ShapeError (a shape outside the engine's range).
         """
 
@@ -92,6 +92,8 @@ class Session(ABC):
 
     def _check_out(self, out: Mapping[str, Any]) -> None:
         """InputError for buffers of unknown outputs, and of those whose size only a run can tell."""
+        if not isinstance(out, Mapping):
+            raise InputError(f"out was given as {type(out).__name__}", fix="give {output: buffer}")
         unknown = [n for n in out if n not in self._names]
         if unknown:
             names = ", ".join(self._names)
@@ -171,7 +173,11 @@ class CpuSession(Session):
         try:
             bound = context.bind(shapes) or context.bind(shapes, self.signature.bind(shapes))
             assert bound is not None
-            yield context, arrays, self._output_arrays(bound.outputs, out)
+            outputs = self._output_arrays(bound.outputs, out)
+            if out:
+                given = [(t, array) for t, array in zip(self.signature.outputs, outputs) if t.name in out]
+                check_apart(_spans("output", given), _spans("input", zip(self.signature.inputs, arrays)))
+            yield context, arrays, outputs
         finally:
             with self._lock:
                 self._free.append(context)
@@ -179,7 +185,7 @@ class CpuSession(Session):
     def _output_arrays(
         self, shapes: Sequence[tuple[int, ...] | None], out: Mapping[str, Any] | None
     ) -> list[np.ndarray | None]:
-        if out:
+        if out is not None:
             self._check_out(out)
         arrays: list[np.ndarray | None] = []
         for t, shape in zip(self.signature.outputs, shapes):
@@ -199,3 +205,7 @@ class CpuSession(Session):
             if self._free:
                 return self._free.pop()
         return CpuContext(shared, self.threads)
+
+
+def _spans(kind: str, given: Iterable[tuple[Tensor, np.ndarray | None]]) -> list[Span]:
+    return [Span(f"{kind} {t.name}", array.ctypes.data, array.nbytes) for t, array in given if array is not None]

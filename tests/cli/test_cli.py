@@ -89,3 +89,15 @@ def test_json_is_all_that_stdout_holds(model: Path, engine: Path, tmp_path: Path
 def test_the_package_runs_as_a_module() -> None:
     done = subprocess.run([sys.executable, "-m", "bessemer", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith(__version__)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_said_wherever_it_is_met(engine: Path, tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "bessemer", "run", str(engine), "--json"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and "No space left on device" in done.stderr and "Traceback" not in done.stderr
+    limited = f"ulimit -f 0; exec {sys.executable} -m bessemer run {engine} -o {tmp_path}/out.npz"
+    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert not list(tmp_path.iterdir())

@@ -22,6 +22,11 @@ def test_what_is_no_shape(text: str) -> None:
     assert caught.value.fix and "INPUT:1x3x224x224" in caught.value.fix
 
 
+def test_an_input_has_one_shape() -> None:
+    with pytest.raises(InputError, match="input 'x' is given two shapes"):
+        parse_shapes("x:4x8,x:5x8")
+
+
 def test_profiles() -> None:
     assert parse_profile(None, None, None) is None
     (profile,) = parse_profile("x:1x8", "x:4x8", "x:16x8") or []

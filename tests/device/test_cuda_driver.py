@@ -31,6 +31,7 @@ class Recorder:
     def __init__(self, fails: Sequence[str] = ()) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.fails = fails
+        self.free = 1 << 32  # where the next memory starts: no two share any
 
     def call(self, name: str, *args: Any) -> Any:
         self.calls.append((name, *args))
@@ -38,6 +39,9 @@ class Recorder:
             raise DeviceError(f"{name} failed: CUDA_ERROR_OUT_OF_MEMORY: out of memory", fix="free memory")
         if name == "cuDeviceGetAttribute":
             return ATTRIBUTES[args[0].removeprefix("CU_DEVICE_ATTRIBUTE_")]
+        if name == "cuMemAlloc":
+            address, self.free = self.free, self.free + -(-args[0] // 256) * 256
+            return address
         return RESULTS.get(name, 0x1000 + len(self.calls))
 
     def constant(self, enum: str, member: str) -> Any:

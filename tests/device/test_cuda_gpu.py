@@ -45,10 +45,8 @@ def adder(device: Device) -> Kernel:
 def test_memory_goes_there_and_back(device: Device) -> None:
     data, back = np.arange(N, dtype=np.float32), np.zeros(N, np.float32)
     address, other, stream = device.alloc(4 * N), device.alloc(4 * N), device.stream()
-    assert address % 256 == 0 and device.free_memory() > 0
-    pinned = device.pinned(4 * N)
-    pinned.array[:] = data.view(np.uint8)
-    device.upload(address, pinned.address, 4 * N, stream)
+    assert address % 256 == 0
+    device.upload(address, data.ctypes.data, 4 * N, stream)
     device.copy(other, address, 4 * N, stream)
     stream.synchronize()
     device.download(back.ctypes.data, other, 4 * N)
@@ -56,7 +54,6 @@ def test_memory_goes_there_and_back(device: Device) -> None:
     device.fill(other, 0, 4 * N)
     device.download(back.ctypes.data, other, 4 * N)
     assert not back.any()
-    pinned.close()
     device.free(address)
     device.free(other)
 
@@ -104,7 +101,6 @@ def test_events_measure_time_and_order_streams(device: Device) -> None:
     back = np.zeros(N, np.float32)
     device.download(back.ctypes.data, x, 4 * N)
     assert (back == 2).all()
-    assert kernel.registers() > 0 and kernel.spilled_bytes() == 0
 
 
 def test_too_much_memory_is_said(device: Device) -> None:

@@ -323,6 +323,15 @@ def test_timing_a_run_leaves_no_events(api: Counting, session: CudaSession) -> N
     assert names.count("cuEventCreate") == names.count("cuEventDestroy") == 2
 
 
+def test_buffers_that_share_memory_are_refused(api: Counting, session: CudaSession) -> None:
+    x = OnGpu(api, random(5))
+    api.names()
+    for run in (lambda: session.run([x], out={"y": x}), lambda: session.run_async([x], stream=0, out={"y": x})):
+        with pytest.raises(InputError, match="the out buffer for output y shares memory with that of input x"):
+            run()
+    assert "cuGraphLaunch" not in api.names()
+
+
 def test_larger_shapes_leave_the_graphs_of_smaller_ones(api: Counting, engine: Engine) -> None:
     """Kernels get the hidden scratch memory of their largest grid at once, for graphs hold its address."""
     if isinstance(api.inner, Bindings):

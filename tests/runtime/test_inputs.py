@@ -76,6 +76,28 @@ def test_a_run_on_torch_tensors() -> None:
     np.testing.assert_allclose(session.run({"x": x})["y"], expected(model, x.numpy()), rtol=1e-3, atol=1e-5)
 
 
+def test_buffers_that_share_memory_are_refused() -> None:
+    """Steps write an output while others still read: in the buffer of an input the numbers would be wrong."""
+    nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Neg", ["x"], ["z"])]
+    model = as_model(nodes, {"x": ["n", 4]}, {"y": ["n", 4], "z": ["n", 4]}, [])
+    memory = np.random.default_rng(0).standard_normal((16, 4)).astype(np.float32)
+    x, y, z = memory[:4], memory[4:8], memory[8:12]
+    with load(built(model)) as session:
+        for out, message in (
+            ({"y": x}, "the out buffer for output y shares memory with that of input x"),
+            ({"z": memory[3:7]}, "the out buffer for output z shares memory with that of input x"),
+            ({"y": y, "z": memory[7:11]}, "the out buffer for output z shares memory with that of output y"),
+        ):
+            with pytest.raises(InputError, match=message) as caught:
+                session.run([x], out=out)
+            assert caught.value.fix == "give it memory of its own"
+        with pytest.raises(InputError, match="out was given as ndarray"):
+            session.run([x], out=y)  # type: ignore[arg-type]
+        session.run([x], out={"y": y, "z": z})
+        np.testing.assert_array_equal(y, np.maximum(x, 0))
+        np.testing.assert_array_equal(z, -x)
+
+
 def test_outputs_are_written_into_buffers_of_any_library() -> None:
     model = perceptron()
     session, x = load(built(model)), np.random.default_rng(0).standard_normal((5, WIDTH)).astype(np.float32)

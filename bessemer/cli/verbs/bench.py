@@ -14,6 +14,7 @@ from bessemer.cli.feeds import feeds_for
 from bessemer.cli.report import say, say_json, size, table
 from bessemer.cli.shapes import parse_shapes
 from bessemer.core.errors import InputError
+from bessemer.core.files import replacing
 from bessemer.runtime.session import Session, load
 
 if TYPE_CHECKING:
@@ -103,9 +104,9 @@ def _profile(
     least, most = PROFILED_RUNS
     steps = profile(session, feeds, max(least, min(runs, most)))
     if plot is not None:
-        plot.parent.mkdir(parents=True, exist_ok=True)
         title = f"{name}, {session.engine.target}"
-        plot.write_text(roofline_svg(title, steps, ceilings_of(session.engine)), encoding="utf-8")
+        with replacing(plot) as file:
+            file.write(roofline_svg(title, steps, ceilings_of(session.engine)).encode())
     return steps
 
 

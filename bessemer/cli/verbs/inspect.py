@@ -44,7 +44,7 @@ def describe(engine: Engine) -> dict[str, Any]:
     on_gpu = {"device_memory": gpu_memory(p)} if engine.manifest["target"]["name"] == "cuda" else {}
     return {
         "target": engine.target,
-        "manifest": {k: v for k, v in engine.manifest.items() if k != "blobs"},
+        "manifest": dict(engine.manifest),
         "inputs": [_signature(i) for i in engine.inputs],
         "outputs": [_signature(o) for o in engine.outputs],
         "symbols": {
@@ -69,7 +69,7 @@ def _step(p: Program, number: int, s: Step) -> dict[str, Any]:
                 "offset": t.offset, "bytes": t.nbytes}  # fmt: skip
 
     def at_opt(d: Dim) -> int | None:
-        value = substitute(d, {name: symbol.range.typical for name, symbol in p.symbols.items()})
+        value = substitute(d, p.typical)
         return value if isinstance(value, int) else None
 
     out: dict[str, Any] = {

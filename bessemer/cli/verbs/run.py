@@ -11,6 +11,7 @@ import typer
 from bessemer.cli.feeds import feeds_for
 from bessemer.cli.report import say_json, table
 from bessemer.cli.shapes import parse_shapes
+from bessemer.core.files import replacing
 from bessemer.runtime.session import load
 
 NAME = "run"
@@ -31,8 +32,8 @@ def command(
     session = load(engine, threads=threads)
     outputs = session.run(feeds_for(session.engine, inputs or [], parse_shapes(shapes), seed))
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(output, **{k: v for k, v in outputs.items()})
+        with replacing(output) as file:
+            np.savez(file, **outputs)
     rows = [(name, str(a.dtype), list(a.shape), _summary(a)) for name, a in outputs.items()]
     if as_json:
         say_json([{"name": n, "dtype": d, "shape": s, "summary": v} for n, d, s, v in rows])
