@@ -16,6 +16,7 @@ import numpy as np
 
 from bessemer import __version__
 from bessemer.core import canon
+from bessemer.core.dim import symbols
 from bessemer.core.errors import BuildError, NoTacticError
 from bessemer.core.files import replacing
 from bessemer.engine.engine import Engine, Weights
@@ -280,7 +281,9 @@ class _Build:
     def assembled(self, graph: Graph, lowered: Lowered, choices: Choices) -> Engine:
         compiled = self.target.link((problem, v.choice.code) for problem, found in choices.items() for v in found)
         program, parts = plan(lowered, choices, compiled.placement)
-        program = replace(program, equalities=self.equalities)
+        known = program.symbols.keys()  # of sizes that depend on data those that no step is left to tell are not
+        taken = tuple(e for e in self.equalities if symbols(e.left) | symbols(e.right) <= known)
+        program = replace(program, equalities=taken)
         weights = Weights(program.weights_bytes, parts=parts)
         verify_program(program, len(compiled.blobs), weights.nbytes)
         notes = [*self.notes, *unbounded_notes(program)]

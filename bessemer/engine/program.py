@@ -107,11 +107,14 @@ class Symbol:
 
 @dataclass(frozen=True, slots=True)
 class Equality:
-    """Two sizes that are equal wherever the inputs fit the model; `nodes` are the ONNX nodes that take them to be."""
+    """Two sizes that are equal wherever the inputs fit the model; `nodes` are the ONNX nodes that take them to be.
+
+    With `or_one` the left one may be 1 too, as of operands that are broadcast."""
 
     left: Dim
     right: Dim
     nodes: str
+    or_one: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,15 @@ def to_json(program: Program) -> dict[str, Any]:
 
 def _equalities_to_json(equalities: tuple[Equality, ...]) -> dict[str, Any]:
     """Nothing where there are none: engines had none at first."""
-    return {"equalities": [[str(e.left), str(e.right), e.nodes] for e in equalities]} if equalities else {}
+    rows = [[str(e.left), str(e.right), e.nodes, *([True] if e.or_one else [])] for e in equalities]
+    return {"equalities": rows} if equalities else {}
+
+
+def _equality_from_json(row: list[Any]) -> Equality:
+    left, right, nodes, *or_one = row
+    if or_one not in ([], [True]):
+        raise ValueError(f"not an equality: {row!r}")
+    return Equality(parse(left), parse(right), str(nodes), bool(or_one))
 
 
 def _tensor_to_json(t: Tensor) -> list[Any]:
@@ -228,7 +239,7 @@ def from_json(data: Mapping[str, Any]) -> Program:
         arena_bytes=_int(data["arena_bytes"]),
         weights_bytes=_int(data["weights_bytes"]),
         peak_bytes=_int(data["peak_bytes"]),
-        equalities=tuple(Equality(parse(a), parse(b), str(nodes)) for a, b, nodes in data.get("equalities", ())),
+        equalities=tuple(_equality_from_json(row) for row in data.get("equalities", ())),
     )
 
 

@@ -128,9 +128,6 @@ def _check_size(program: Program, where: str, t: Tensor, largest: int) -> None:
 def _check_equality(program: Program, equality: Equality) -> None:
     where = f"the equality of {equality.left} and {equality.right}"
     _check_symbols(program, where, (equality.left, equality.right))
-    unbound = [s for s in symbols(equality.left) | symbols(equality.right) if program.symbols[s].input < 0]
-    if unbound:
-        _fail(program, f"{where} depends on {unbound[0]}, which no input tells")
 
 
 def _check_symbols(program: Program, where: str, dims: Iterable[Dim]) -> None:

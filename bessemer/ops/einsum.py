@@ -14,6 +14,7 @@ from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
 from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register
 from bessemer.ops.broadcasting import same_dim
+from bessemer.ops.matmul import with_equal_batches
 
 
 def _infer(ctx: InferContext) -> tuple[TensorType, ...]:
@@ -131,7 +132,7 @@ def _contract(ctx: ImportContext, a: _Term, b: _Term, later: set[str]) -> _Term:
         return _multiply(ctx, a, b, batch + rows + columns)
     left, transpose_a = _matrix(ctx, a, batch, rows, summed)
     right, transpose_b = _matrix(ctx, b, batch, summed, columns)
-    out = ctx.emit("matmul", left, right, transpose_a=transpose_a, transpose_b=transpose_b)
+    out = ctx.emit("matmul", *with_equal_batches(ctx, left, right), transpose_a=transpose_a, transpose_b=transpose_b)
     lead = ctx.shape(out)[:-2]
     sizes = {c: d for t in (a, b) for c, d in zip(t.labels, ctx.shape(t.value))}
     shape = (*lead, *(sizes[c] for c in rows), *(sizes[c] for c in columns))

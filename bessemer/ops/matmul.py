@@ -9,11 +9,13 @@ import numpy as np
 
 from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim
+from bessemer.core.interval import compare
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
 from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register
 from bessemer.ops.broadcasting import broadcast_shapes, same_dim
+from bessemer.ops.expand import emit_expand
 
 
 def _matrix(t: TensorType, transposed: bool) -> tuple[Dim, Dim]:
@@ -80,6 +82,21 @@ def _samples(rng: np.random.Generator) -> Sequence[Sample]:
 register(OpDef("matmul", _infer, _reference, Fusion.TEMPLATE, _compute, _flops, _samples))
 
 
+def with_equal_batches(ctx: ImportContext, a: str, b: str) -> tuple[str, str]:
+    """The operands of a product, repeated where the ranges leave open which of two batch sizes is 1: kernels take from
+    the types which operand is broadcast."""
+    shapes = [ctx.shape(x) for x in (a, b)]
+    lead = broadcast_shapes([shape[:-2] for shape in shapes], ctx.ranges)
+    left, right = (
+        emit_expand(ctx, x, (*lead, *shape[-2:])) if any(
+            size != 1 and compare(size, whole, ctx.ranges)[0] is not True
+            for size, whole in zip(reversed(shape[:-2]), reversed(lead))
+        ) else x
+        for x, shape in zip((a, b), shapes)
+    )  # fmt: skip
+    return left, right
+
+
 def emit_matmul(ctx: ImportContext, a: str, b: str, transpose_a: bool = False, transpose_b: bool = False) -> str:
     """The product of two values of any rank from 1, as numpy's matmul."""
     shape_a, shape_b = ctx.shape(a), ctx.shape(b)
@@ -87,6 +104,7 @@ def emit_matmul(ctx: ImportContext, a: str, b: str, transpose_a: bool = False, t
         ctx.unsupported("an operand is a scalar")
     left = ctx.emit("reshape", a, shape=(1, *shape_a)) if len(shape_a) == 1 else a
     right = ctx.emit("reshape", b, shape=(*shape_b, 1)) if len(shape_b) == 1 else b
+    left, right = with_equal_batches(ctx, left, right)
     out = ctx.emit("matmul", left, right, transpose_a=transpose_a, transpose_b=transpose_b)
     shape = ctx.shape(out)
     if len(shape_a) == 1 or len(shape_b) == 1:

@@ -1,30 +1,35 @@
 """Sizes that a model takes to be equal though not all that its inputs may have make them so.
 
-A reshape to (11, -1, 64) has room for all elements at every eleventh row count only, and the states of an LSTM have a
-batch of their own. A run at shapes at which they differ is refused: values would be cut off, or none be there.
+A reshape to (11, -1, 64) has room for all elements at every eleventh row count only, the states of an LSTM have a batch
+of their own, and what is added to a sequence of any length may be as long as 16. A run at shapes at which they differ
+is refused: values would be cut off, or none be there. Sizes that depend on data are compared as soon as they are known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from bessemer.core.dim import Dim, symbols
+from bessemer.core.dim import Dim
 from bessemer.core.interval import compare
 from bessemer.engine.program import Equality
 from bessemer.ir.graph import Graph, Node, TensorType
+from bessemer.ir.opdef import OPS, Fusion
 from bessemer.ops.recurrent import operand_shapes
 
 RECURRENT = ("lstm", "gru", "recurrent")
 
 
 def equalities(graph: Graph) -> tuple[Equality, ...]:
-    """Those of a graph as imported, each once, as far as the shapes of inputs decide them."""
-    told = {str(d) for name in graph.inputs for d in graph.types[name].shape}
-    found: dict[Dim, Equality] = {}
+    """Those of a graph as imported, each once."""
+    found: dict[tuple[Dim, Dim | None], Equality] = {}
     for node, types in _nodes(graph):
+        nodes = ", ".join(node.origin) or node.name
         for left, right in _taken(node, types):
-            if symbols(left) | symbols(right) <= told and compare(left, right, graph.ranges)[0] is None:
-                found.setdefault(left - right, Equality(left, right, ", ".join(node.origin) or node.name))
+            if compare(left, right, graph.ranges)[0] is None:
+                found.setdefault((left - right, None), Equality(left, right, nodes))
+        for left, right in _broadcast(node, types):
+            if compare(left, right, graph.ranges)[0] is None and compare(left, 1, graph.ranges)[0] is not True:
+                found.setdefault((left - right, left), Equality(left, right, nodes, or_one=True))
     return tuple(found.values())
 
 
@@ -48,3 +53,22 @@ def _taken(node: Node, types: Mapping[str, TensorType]) -> Iterator[tuple[Dim, D
     elif node.op in RECURRENT:
         for _, given, shape in operand_shapes([types[i] for i in node.inputs if i], node.attrs):
             yield from zip(given.shape, shape)
+    elif node.op == "concat":
+        whole = types[node.outputs[0]].shape
+        for shape in (types[i].shape for i in node.inputs):
+            yield from ((a, b) for k, (a, b) in enumerate(zip(shape, whole)) if k != node.attrs["axis"])
+    elif node.op == "matmul":
+        a, b = (types[i].shape[-2:] for i in node.inputs)
+        yield a[0 if node.attrs["transpose_a"] else 1], b[1 if node.attrs["transpose_b"] else 0]
+
+
+def _broadcast(node: Node, types: Mapping[str, TensorType]) -> Iterator[tuple[Dim, Dim]]:
+    """The sizes of operands, each of which is 1 or that of the result."""
+    shapes = [types[i].shape for i in node.inputs if i]
+    whole = types[node.outputs[0]].shape
+    if node.op == "matmul":
+        shapes, whole = [shape[:-2] for shape in shapes], whole[:-2]
+    elif OPS.get(node.op).fusion is not Fusion.POINTWISE and node.op != "expand":
+        return
+    for shape in shapes:
+        yield from ((a, b) for a, b in zip(reversed(shape), reversed(whole)) if a != 1 and a != b)

@@ -13,6 +13,7 @@ from bessemer.core.errors import InputError, ShapeError
 from bessemer.core.interval import INF, Range, bounds
 from bessemer.device.interop import storage, view_of
 from bessemer.engine.program import Equality, Program, Symbol, Tensor
+from bessemer.runtime.shapes import check_equalities
 
 HOST_MEMORY = (1, 3, 11, 13)  # DLPack's types of devices whose memory a CPU reads: its own, pinned, and managed
 
@@ -72,7 +73,7 @@ class Signature:
             raise InputError(
                 f"input {self.inputs[k].name} has dtype {dtype}, the engine takes {self.inputs[k].dtype}"
                 + (" (as uint16 bits)" if self.inputs[k].dtype.name == "bf16" else ""),
-                fix=f"convert it: array.astype({str(wanted)!r})",
+                fix=_conversion(self.inputs[k].dtype.name, str(wanted), dtype),
             )
 
     def bind(self, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
@@ -94,14 +95,7 @@ class Signature:
                     f"the inputs are too small: at {at} a value would have a dimension of {evaluate(dim, env)}",
                     where=f"ONNX nodes {nodes}", fix="give larger inputs",
                 )  # fmt: skip
-        for e in self.equalities:
-            left, right = evaluate(e.left, env), evaluate(e.right, env)
-            if left != right:
-                at = ", ".join(f"{name} = {env[name]}" for name in sorted(symbols(e.left) | symbols(e.right)))
-                raise ShapeError(
-                    f"the model does not run at this shape: at {at}, {e.left} is {left} and {e.right} is {right}",
-                    where=f"ONNX nodes {e.nodes}", fix="give sizes at which these two are equal",
-                )  # fmt: skip
+        check_equalities(self.equalities, env)
         return env
 
     def _check_rank(self, k: int, shape: tuple[int, ...]) -> None:
@@ -128,6 +122,16 @@ class Signature:
                 f"input {name}: dimension {axis} is {size}, the engine takes {wanted}{same}",
                 fix=None if same else "build the engine with that size, or with a profile",
             )
+
+
+def _conversion(name: str, wanted: str, given: np.dtype[Any]) -> str:
+    """How to make an array of `given` one of a tensor's dtype. bf16 is taken, and shows, as its bits."""
+    if name == "bf16":
+        rounded = "" if given.name == "bfloat16" else ".astype(ml_dtypes.bfloat16)"
+        return f"give the bits of bfloat16: array{rounded}.view('uint16')"
+    if given == np.uint16 and wanted.startswith("float"):
+        return f"convert it: array.astype({wanted!r}); or, if it is bfloat16, widen that first (torch: tensor.float())"
+    return f"convert it: array.astype({wanted!r})"
 
 
 def _allowed(r: Range) -> str:
@@ -197,7 +201,8 @@ def as_array(value: Any) -> np.ndarray:
         )
     if hasattr(value, "__dlpack__") and not isinstance(value, np.generic):
         try:
-            return np.ascontiguousarray(np.from_dlpack(value))
+            array = np.from_dlpack(value)
+            return array if array.flags.c_contiguous else np.ascontiguousarray(array)  # which gives rank 0 an axis
         except (BufferError, RuntimeError, TypeError, AssertionError):
             pass  # read-only or of a dtype that numpy lacks: another protocol may still have it
     try:

@@ -25,7 +25,7 @@ from bessemer.device.cpu import (
 from bessemer.engine.engine import Engine
 from bessemer.engine.program import Step
 from bessemer.runtime.host import HostStep
-from bessemer.runtime.shapes import Bound, Integers, bind, learn, shape_of
+from bessemer.runtime.shapes import Bound, Integers, bind, check_equalities, learn, shape_of
 
 SERIAL_BYTES = 48 << 10  # a step that moves less and computes less than this is not worth waking a thread for
 SERIAL_FLOPS = 400_000
@@ -251,6 +251,7 @@ class CpuContext:
     def _deliver(self, number: int, result: np.ndarray) -> None:
         t = self.program.tensors[number]
         if learn(result.shape, t, self._env):
+            check_equalities(self.program.equalities, self._env)
             self._refresh()
         if t.space == "dynamic" or (t.space == "output" and self._arrays["output"][t.offset] is None):
             # A copy: the result may look into memory that is used again.

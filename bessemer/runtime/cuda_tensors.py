@@ -15,7 +15,7 @@ from bessemer.core.dim import evaluate
 from bessemer.core.errors import DeviceError
 from bessemer.device.cuda_stream import Stream
 from bessemer.runtime.cuda_engine import CudaEngine
-from bessemer.runtime.shapes import learn, shape_of
+from bessemer.runtime.shapes import check_equalities, learn, shape_of
 
 
 class CudaTensors:
@@ -97,7 +97,8 @@ class CudaTensors:
     def write(self, number: int, array: np.ndarray) -> None:
         """Make a host array the tensor's value; its shape tells sizes that were not known."""
         t = self.program.tensors[number]
-        learn(array.shape, t, self.env)
+        if learn(array.shape, t, self.env):
+            check_equalities(self.program.equalities, self.env)
         self._place_unknown()
         array = np.ascontiguousarray(array)
         self.device.upload(self.address(number), array.ctypes.data, array.nbytes)

@@ -250,7 +250,8 @@ def shipped(fingerprint: Mapping[str, Any]) -> TimingCache | None:
 
 
 def read_lines(path: Path) -> list[Line]:
-    """All lines of a file. A damaged last line (a killed build) is dropped; any other is an error naming the line."""
+    """All lines of a file. A damaged last line (a killed build) is dropped; any other is an error naming the line, and
+    so is a single one: the file may be no cache."""
     try:
         lines = path.read_bytes().rstrip(b"\n").split(b"\n")
     except OSError as error:
@@ -263,7 +264,7 @@ def read_lines(path: Path) -> list[Line]:
             if line:
                 out.append(_line(json.loads(line)))
         except (ValueError, KeyError, TypeError, RecursionError) as problem:
-            if number == len(lines):
+            if number == len(lines) > 1:
                 break
             raise TimingCacheError(
                 f"line {number} is damaged: {problem!r}", where=str(path), fix="delete the line or the file"

@@ -10,6 +10,7 @@ from bessemer import ShapeError, build, load
 from bessemer.core.dim import sym
 from bessemer.engine.engine import Engine
 from bessemer.frontend.onnx import import_model
+from bessemer.frontend.profile import Profile
 from bessemer.ir.interp import run
 from bessemer.plan.equalities import equalities
 from tests.frontend.models import INT64, model, node, tensor, value
@@ -105,7 +106,71 @@ def test_kernels_that_do_not_run_at_the_opt_shape_are_reported() -> None:
     check(engine, proto, feeds)
 
 
-def test_sizes_that_no_input_tells_are_left_out() -> None:
+def test_sizes_that_data_tell_are_compared_once_they_are_known() -> None:
     nodes = [node("NonZero", ["x"], ["at"]), node("Reshape", ["at", "to"], ["y"])]
     proto = model(nodes, [value("x", ["n", 3])], [value("y", None, INT64)], [tensor("to", np.array([-1, 3]))])
-    assert equalities(import_model(proto.SerializeToString())) == ()
+    session = load(build(proto.SerializeToString(), tune="off"))
+    x = np.zeros((4, 3), np.float32)
+    x[:3, 1] = 1
+    np.testing.assert_array_equal(session.run([x])["y"], [[0, 1, 2], [1, 1, 1]])
+    x[3, 1] = 1
+    with pytest.raises(ShapeError, match=r"u0_nonzero = 4, 2\*u0_nonzero is 8 and 3\*floordiv\(2\*u0_nonzero,3\) is 6"):
+        session.run([x])
+    x[3, 1] = 0
+    np.testing.assert_array_equal(session.run([x])["y"], [[0, 1, 2], [1, 1, 1]])
+
+
+@pytest.mark.parametrize("op", ["Add", "Concat"])
+def test_sizes_of_two_results_that_depend_on_data(op: str) -> None:
+    attributes = {"axis": 0} if op == "Concat" else {}
+    nodes = [node("NonZero", ["a"], ["i"]), node("NonZero", ["b"], ["j"]), node(op, ["i", "j"], ["y"], **attributes)]
+    proto = model(nodes, [value("a", ["n"]), value("b", ["m"])], [value("y", None, INT64)])
+    session = load(build(proto.SerializeToString(), tune="off"))
+    a, b = np.array([1, 0, 1, 1], np.float32), np.array([0, 1, 1, 0, 1], np.float32)
+    want = np.array([[0, 2, 3], [1, 2, 4]])
+    np.testing.assert_array_equal(session.run([a, b])["y"], want if op == "Concat" else want.sum(0, keepdims=True))
+    with pytest.raises(ShapeError, match="at u0_nonzero = 3, u1_nonzero = 5, u0_nonzero is 3 and"):
+        session.run([a, np.ones(5, np.float32)])
+
+
+@pytest.mark.parametrize(
+    "op,a,b,legal,refused",
+    [
+        ("Add", ["n", 3], ["m", 3], [(1, 5), (5, 1), (4, 4)], [(2, 4), (4, 2)]),
+        ("Where", ["n", 3], ["m", 3], [(1, 5), (4, 4)], [(2, 4)]),
+        ("MatMul", ["n", 2, 3], ["m", 3, 4], [(1, 5), (5, 1), (4, 4)], [(2, 4)]),
+        ("Expand", ["n", 3], ["m", 3], [(1, 5), (4, 4)], [(2, 4)]),
+    ],
+)
+def test_sizes_that_do_not_broadcast_are_refused(
+    op: str, a: list[str | int], b: list[str | int], legal: list[tuple[int, int]], refused: list[tuple[int, int]]
+) -> None:
+    nodes = {
+        "Where": [node("Greater", ["a", "b"], ["c"]), node("Where", ["c", "a", "b"], ["y"])],
+        "Expand": [node("Shape", ["b"], ["to"]), node("Expand", ["a", "to"], ["y"])],
+    }.get(op, [node(op, ["a", "b"], ["y"])])
+    proto = model(nodes, [value("a", a), value("b", b)], [value("y", None)]).SerializeToString()
+    engine = build(proto, tune="off")
+
+    def feeds(n: int, m: int) -> dict[str, np.ndarray]:
+        return {"a": RNG.standard_normal((n, *a[1:])).astype(np.float32),
+                "b": RNG.standard_normal((m, *b[1:])).astype(np.float32)}  # fmt: skip
+
+    for n, m in legal:
+        check(engine, proto, feeds(n, m))
+    for n, m in refused:
+        with pytest.raises(ShapeError, match=f"at m = {m}, n = {n}, . is .* and must be 1 or {max(n, m)}") as caught:
+            load(engine).run(feeds(n, m))
+        assert caught.value.fix == "give sizes that can be broadcast"
+
+
+def test_a_constant_that_fits_one_length_of_many() -> None:
+    """As positions of 16 tokens that are added to a sequence of 1 to 16: it may be broadcast to 16, or be of 16."""
+    positions = tensor("positions", RNG.standard_normal((1, 16, 4)).astype(np.float32))
+    added = node("Add", ["x", "positions"], ["y"])
+    proto = model([added], [value("x", ["b", "s", 4])], ["y"], [positions]).SerializeToString()
+    engine = build(proto, tune="off", profiles=[Profile({"x": ((1, 1, 4), (2, 16, 4), (4, 16, 4))})])
+    for length in (1, 16):
+        check(engine, proto, {"x": RNG.standard_normal((3, length, 4)).astype(np.float32)})
+    with pytest.raises(ShapeError, match="at s = 7, s is 7 and must be 1 or 16"):
+        load(engine).run({"x": np.zeros((3, 7, 4), np.float32)})

@@ -251,7 +251,17 @@ class Body:
         at = self.sum(offset(self.type_of(e.operand).shape, e.index))
         pointer = self.temporaries.get(e.operand) or self.params.pointer(e.operand)
         level = at.level if self.safe(e) else max(at.level, self._guard_level())
-        return self._let(scalar.read(f"{pointer}[{at.text}]", e.dtype), e.dtype, level)
+        tests = [f"(uint64_t){self.value(i).text} < (uint64_t){self.params.size(d)}" for i, d in self._unproven(e)]
+        element = f"({' && '.join(tests)} ? {pointer}[{at.text}] : 0)" if tests else f"{pointer}[{at.text}]"
+        return self._let(scalar.read(element, e.dtype), e.dtype, level)
+
+    def _unproven(self, e: ex.Load) -> list[tuple[ex.Expr, Dim]]:
+        """The components of an index that are data and may lie outside their axis, where zero is read."""
+        shape = self.type_of(e.operand).shape
+        return [
+            (i, d) for i, d in zip(e.index, shape, strict=True)
+            if any(isinstance(n, ex.Load) for n in exprtree.walk(i)) and not self.intervals.inside(i, d)
+        ]  # fmt: skip
 
     def safe(self, e: ex.Expr) -> bool:
         """Whether no load of `e` can leave its operand, so that `e` may be computed where it is not taken."""
