@@ -158,6 +158,8 @@ class _Build:
         self.notes += getattr(self.target, "notes", ())
         if self.options.tf32 and self.target.name == "cpu":
             self.notes.append("TF32 is for GPUs: products run in fp32 here")
+        if self.options.precision != "fp32" and self.target.name == "cpu":
+            self.notes.append(f"{self.options.precision} is for GPUs: on a CPU it rounds, and saves no time")
 
     def tell(self, stage: str, done: int, total: int, what: str = "") -> None:
         if self.options.progress is not None:

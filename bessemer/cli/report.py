@@ -35,7 +35,7 @@ def say(line: str, style: str | None = None) -> None:
 
 def say_json(data: Any) -> None:
     """Print data as JSON to stdout."""
-    print(json.dumps(data, indent=2, ensure_ascii=False))
+    print(json.dumps(data, indent=2))
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], numeric: Sequence[int] = ()) -> None:

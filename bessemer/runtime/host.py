@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bessemer.core.errors import EngineFormatError
+from bessemer.core.errors import DeviceError, EngineFormatError, GraphError, InputError
 from bessemer.engine.codec import decode
 from bessemer.engine.program import Step
 
@@ -30,9 +30,19 @@ class HostStep:
         except (KeyError, ValueError, TypeError) as error:
             raise EngineFormatError(f"host step {step.name} is malformed: {error!r}") from None
         self.names: tuple[str, ...] = self.graph.inputs
+        self.name = f"ONNX nodes {', '.join(step.origin)}" if step.origin else f"step {step.name}"
         self._run = interp.run
 
     def run(self, arrays: Sequence[np.ndarray], env: Mapping[str, int]) -> list[np.ndarray]:
         """The outputs, in the order of the step's writes."""
-        outputs = self._run(self.graph, dict(zip(self.names, arrays, strict=True)), symbols=env)
+        try:
+            outputs = self._run(self.graph, dict(zip(self.names, arrays, strict=True)), symbols=env)
+        except GraphError as error:  # what the op does not take: k of 4 of 3 elements, an index outside its axis
+            why = error.__cause__
+            if isinstance(why, MemoryError):
+                raise DeviceError(f"too little memory for {self.name}: {why}", fix="give smaller inputs") from error
+            raise InputError(
+                f"the model does not run on these values: {why or error.what}", where=self.name,
+                fix="check the inputs that this step depends on",
+            ) from error
         return list(outputs.values())

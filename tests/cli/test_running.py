@@ -120,3 +120,13 @@ def test_compare_takes_numbers_as_what_they_are(tmp_path: Path) -> None:
 def test_a_scalar_shape_is_a_shape(engine: Path) -> None:
     result = call("run", engine, "--shapes", "x:scalar")
     assert isinstance(result.exception, ShapeError) and "x" in str(result.exception)
+
+
+def test_outputs_of_any_name_are_written(tmp_path: Path) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [3])
+    y = helper.make_tensor_value_info("file", TensorProto.FLOAT, [3])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["file"])], "names", [x], [y])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "m.onnx")
+    ok("build", tmp_path / "m.onnx", "-o", tmp_path / "m.engine", "--tune", "off")
+    ok("run", tmp_path / "m.engine", "-o", tmp_path / "out")
+    assert np.load(tmp_path / "out")["file"].shape == (3,)

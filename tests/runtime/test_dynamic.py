@@ -158,3 +158,39 @@ def test_an_interrupt_in_a_host_step_stays_one(monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(KeyboardInterrupt):
             s.run({"x": x})
     np.testing.assert_array_equal(s.run({"x": x})["y"], np.nonzero(x))
+
+
+def test_values_that_an_op_does_not_take_are_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a defect of the engine: an InputError says which nodes refused which values."""
+    k = helper.make_tensor_value_info("k", TensorProto.INT64, [1])
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [3])
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None),
+               helper.make_tensor_value_info("i", TensorProto.INT64, None)]  # fmt: skip
+    graph = helper.make_graph([helper.make_node("TopK", ["x", "k"], ["y", "i"], name="best")], "top", [x, k], outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    engine = run(model, BuildOptions(CpuTarget(detect_level(), 2, optimise=False), tune="off"))
+    assert engine is not None
+    s, given = load(engine), np.array([1, 3, 2], np.float32)
+    with pytest.raises(InputError, match="the model does not run on these values") as caught:
+        s.run({"x": given, "k": np.array([4])})
+    assert "best" in str(caught.value) and caught.value.fix == "check the inputs that this step depends on"
+    np.testing.assert_array_equal(s.run({"x": given, "k": np.array([2])})["y"], [3, 2])
+
+
+@pytest.mark.parametrize("op", ["Gather", "GatherElements", "GatherND"])
+def test_an_index_outside_its_axis_reads_zero(op: str) -> None:
+    shape: dict[str, list[str | int]] = {"Gather": ["n"], "GatherElements": ["n", 3], "GatherND": ["n", 1]}
+    graph = helper.make_graph(
+        [helper.make_node(op, ["x", "i"], ["y"])], "rows",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3]),
+         helper.make_tensor_value_info("i", TensorProto.INT64, shape[op])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    engine = run(model, BuildOptions(CpuTarget(detect_level(), 2, optimise=False), tune="off"))
+    assert engine is not None
+    x = np.arange(1, 7, dtype=np.float32).reshape(2, 3)
+    at = np.array([1, -2, 2, -3, 1 << 40, -1])
+    index = {"Gather": at, "GatherElements": np.repeat(at[:, None], 3, 1), "GatherND": at[:, None]}[op]
+    want = np.array([x[1], x[0], 0 * x[0], 0 * x[0], 0 * x[0], x[1]])
+    np.testing.assert_array_equal(load(engine).run({"x": x, "i": index})["y"], want)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from bessemer.core.errors import DeviceError, InputError
 from bessemer.frontend.profile import Profile
@@ -96,6 +96,28 @@ def test_buffers_that_share_memory_are_refused() -> None:
         session.run([x], out={"y": y, "z": z})
         np.testing.assert_array_equal(y, np.maximum(x, 0))
         np.testing.assert_array_equal(z, -x)
+
+
+def test_scalars_of_any_library() -> None:
+    nodes = [helper.make_node("Add", ["x", "x"], ["y"])]
+    with load(built(as_model(nodes, {"x": []}, {"y": []}, []))) as session:
+        for scalar in (np.float32(2), np.array(2, np.float32), Capsuled(np.array(2, np.float32))):
+            assert session.run([scalar])["y"] == 4
+
+
+def test_what_to_do_with_bfloat16_is_right() -> None:
+    """A cast of numbers to the dtype that bf16 is carried in would make other numbers of them."""
+    nodes = [helper.make_node("Identity", ["x"], ["y"])]
+    with load(built(as_model(nodes, {"x": [3]}, {"y": [3]}, []))) as session:
+        with pytest.raises(InputError, match="the engine takes f32") as caught:
+            session.run([np.ones(3, np.uint16)])
+    assert "if it is bfloat16, widen that first" in str(caught.value.fix)
+    info = helper.make_tensor_value_info("x", TensorProto.BFLOAT16, [3])
+    graph = helper.make_graph(nodes, "same", [info], [helper.make_tensor_value_info("y", TensorProto.BFLOAT16, [3])])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    with load(built(model)) as session, pytest.raises(InputError, match="as uint16 bits") as caught:
+        session.run([np.ones(3, np.float32)])
+    assert caught.value.fix == "give the bits of bfloat16: array.astype(ml_dtypes.bfloat16).view('uint16')"
 
 
 def test_outputs_are_written_into_buffers_of_any_library() -> None:

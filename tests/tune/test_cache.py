@@ -116,6 +116,15 @@ def test_empty_files_and_empty_lines(tmp_path: Path) -> None:
     assert sorted(TimingCache(path).entries) == ["a", "b"]
 
 
+def test_a_file_that_is_no_cache_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    for text in ('{"a": 1}\n', "one line of words", "{"):
+        path.write_text(text)
+        with pytest.raises(TimingCacheError, match="line 1 is damaged"):
+            TimingCache(path)
+        assert path.read_text() == text
+
+
 def test_modes(tmp_path: Path) -> None:
     path = tmp_path / "sub" / "cache.jsonl"
     for mode in ("read", "require"):

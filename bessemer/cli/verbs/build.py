@@ -12,6 +12,7 @@ from bessemer.cli.feeds import load_feeds
 from bessemer.cli.report import build_progress, errors, say, say_json, size
 from bessemer.cli.shapes import parse_profile, parse_shapes
 from bessemer.core.errors import BuildError
+from bessemer.options import STAGES
 from bessemer.tune.cache import TimingCache
 
 NAME = "build"
@@ -72,6 +73,8 @@ def command(
     if engine is None or output is None:
         if as_json:
             say_json({"engine": None, "seconds": seconds, "stopped_after": stop_after})
+        else:
+            say(f"stopped after {stop_after or STAGES[-1]} ({seconds:.1f} s): no engine was written")
         return
     engine.save(output)
     slow, nodes = engine.manifest["slow_paths"], engine.manifest["model"]["nodes"]

@@ -69,7 +69,9 @@ def merge(
 def prune(
     path: Annotated[Path, typer.Argument(metavar="CACHE", help="A timing cache.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The small cache.")],
-    within: Annotated[float, typer.Option(help="Keep the times of rivals within this share of the fastest.")] = WITHIN,
+    within: Annotated[
+        float, typer.Option(min=0, help="Keep the times of rivals within this share of the fastest.")
+    ] = WITHIN,
 ) -> None:
     """Write a small cache that chooses the same kernels: the winners with their close rivals, the others by name."""
     source, small = TimingCache(path, "read"), TimingCache()

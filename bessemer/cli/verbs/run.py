@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Annotated
 
@@ -32,8 +33,10 @@ def command(
     session = load(engine, threads=threads)
     outputs = session.run(feeds_for(session.engine, inputs or [], parse_shapes(shapes), seed))
     if output is not None:
-        with replacing(output) as file:
-            np.savez(file, **outputs)
+        with replacing(output) as file, zipfile.ZipFile(file, "w") as archive:  # savez takes no output named "file"
+            for name, array in outputs.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.save(member, array)
     rows = [(name, str(a.dtype), list(a.shape), _summary(a)) for name, a in outputs.items()]
     if as_json:
         say_json([{"name": n, "dtype": d, "shape": s, "summary": v} for n, d, s, v in rows])

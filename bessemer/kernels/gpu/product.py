@@ -33,7 +33,7 @@ class Product:
 
     def tiling(self, problem: Problem, bm: int, bn: int, bk: int, stages: int, warps: int, split: int = 1) -> Tiling:
         """One way to cut it, at the opt shape."""
-        m, n, k, batch = (problem.typical(d) for d in (self.m, self.n, self.k, self.batch))
+        m, n, k, batch = (max(1, problem.typical(d)) for d in (self.m, self.n, self.k, self.batch))
         return Tiling(m, n, k, batch, self.itemsize, bm, bn, bk, stages, warps, split)
 
 
