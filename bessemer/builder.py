@@ -20,6 +20,7 @@ from bessemer.core.dim import symbols
 from bessemer.core.errors import BuildError, NoTacticError
 from bessemer.core.files import replacing
 from bessemer.engine.engine import Engine, Weights
+from bessemer.engine.equalities import check_equalities
 from bessemer.engine.program import Equality
 from bessemer.engine.verify import verify as verify_program
 from bessemer.frontend.onnx import import_model
@@ -177,6 +178,9 @@ class _Build:
         self.tell("import", 0, 1)
         graph = import_model(model, shapes=self.options.shapes, profiles=self.options.profiles)
         self.equalities = equalities(graph)
+        if self.options.profiles:  # kernels are timed at the opt shape, and the model must run there
+            told = {str(d) for name in graph.inputs for d in graph.types[name].shape}
+            check_equalities(self.equalities, {s: r.typical for s, r in graph.ranges.items() if s in told})
         return graph
 
     def ranged(self, graph: Graph, passes: PassOptions) -> PassOptions:

@@ -12,8 +12,8 @@ from bessemer.core.dim import Dim, DimExpr, evaluate, symbols
 from bessemer.core.errors import InputError, ShapeError
 from bessemer.core.interval import INF, Range, bounds
 from bessemer.device.interop import storage, view_of
+from bessemer.engine.equalities import check_equalities
 from bessemer.engine.program import Equality, Program, Symbol, Tensor
-from bessemer.runtime.shapes import check_equalities
 
 HOST_MEMORY = (1, 3, 11, 13)  # DLPack's types of devices whose memory a CPU reads: its own, pinned, and managed
 

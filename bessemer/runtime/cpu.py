@@ -23,9 +23,10 @@ from bessemer.device.cpu import (
     empty_array,
 )
 from bessemer.engine.engine import Engine
+from bessemer.engine.equalities import check_equalities
 from bessemer.engine.program import Step
 from bessemer.runtime.host import HostStep
-from bessemer.runtime.shapes import Bound, Integers, bind, check_equalities, learn, shape_of
+from bessemer.runtime.shapes import Bound, Integers, bind, learn, shape_of
 
 SERIAL_BYTES = 48 << 10  # a step that moves less and computes less than this is not worth waking a thread for
 SERIAL_FLOPS = 400_000

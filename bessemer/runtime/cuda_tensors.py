@@ -14,8 +14,9 @@ import numpy as np
 from bessemer.core.dim import evaluate
 from bessemer.core.errors import DeviceError
 from bessemer.device.cuda_stream import Stream
+from bessemer.engine.equalities import check_equalities
 from bessemer.runtime.cuda_engine import CudaEngine
-from bessemer.runtime.shapes import check_equalities, learn, shape_of
+from bessemer.runtime.shapes import learn, shape_of
 
 
 class CudaTensors:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from bessemer.core.dim import Dim, DimExpr, evaluate, symbols
-from bessemer.core.errors import ShapeError
-from bessemer.engine.program import Equality, Program, Tensor
+from bessemer.engine.program import Program, Tensor
 
 
 @dataclass
@@ -62,23 +61,6 @@ def shape_of(tensor: Tensor, env: Mapping[str, int]) -> tuple[int, ...] | None:
     if not all(symbols(d) <= env.keys() for d in tensor.shape):
         return None
     return tuple(evaluate(d, env) for d in tensor.shape)
-
-
-def check_equalities(equalities: Iterable[Equality], env: Mapping[str, int]) -> None:
-    """ShapeError where sizes differ that the model takes to be equal; of those that are known."""
-    for e in equalities:
-        names = symbols(e.left) | symbols(e.right)
-        if not names <= env.keys():
-            continue
-        left, right = evaluate(e.left, env), evaluate(e.right, env)
-        if left != right and not (e.or_one and left == 1):
-            at = ", ".join(f"{name} = {env[name]}" for name in sorted(names))
-            differ = f"must be 1 or {right}" if e.or_one else f"{e.right} is {right}"
-            raise ShapeError(
-                f"the model does not run at this shape: at {at}, {e.left} is {left} and {differ}",
-                where=f"ONNX nodes {e.nodes}",
-                fix="give sizes that can be broadcast" if e.or_one else "give sizes at which these two are equal",
-            )
 
 
 def learn(shape: Sequence[int], tensor: Tensor, env: dict[str, int]) -> bool:

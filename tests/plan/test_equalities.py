@@ -174,3 +174,5 @@ def test_a_constant_that_fits_one_length_of_many() -> None:
         check(engine, proto, {"x": RNG.standard_normal((3, length, 4)).astype(np.float32)})
     with pytest.raises(ShapeError, match="at s = 7, s is 7 and must be 1 or 16"):
         load(engine).run({"x": np.zeros((3, 7, 4), np.float32)})
+    with pytest.raises(ShapeError, match="at s = 7, s is 7 and must be 1 or 16"):
+        build(proto, tune="off", profiles=[Profile({"x": ((1, 1, 4), (2, 7, 4), (4, 16, 4))})])
