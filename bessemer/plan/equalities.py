@@ -58,17 +58,16 @@ def _taken(node: Node, types: Mapping[str, TensorType]) -> Iterator[tuple[Dim, D
         for shape in (types[i].shape for i in node.inputs):
             yield from ((a, b) for k, (a, b) in enumerate(zip(shape, whole)) if k != node.attrs["axis"])
     elif node.op == "matmul":
-        a, b = (types[i].shape[-2:] for i in node.inputs)
-        yield a[0 if node.attrs["transpose_a"] else 1], b[1 if node.attrs["transpose_b"] else 0]
+        a, b = (types[i].shape for i in node.inputs)
+        yield a[-2 if node.attrs["transpose_a"] else -1], b[-1 if node.attrs["transpose_b"] else -2]
+        whole = types[node.outputs[0]].shape  # kernels take from the types which operand has one batch for all
+        for shape in (a, b):
+            yield from ((size, d) for size, d in zip(reversed(shape[:-2]), reversed(whole[:-2])) if size != 1)
 
 
 def _broadcast(node: Node, types: Mapping[str, TensorType]) -> Iterator[tuple[Dim, Dim]]:
     """The sizes of operands, each of which is 1 or that of the result."""
-    shapes = [types[i].shape for i in node.inputs if i]
-    whole = types[node.outputs[0]].shape
-    if node.op == "matmul":
-        shapes, whole = [shape[:-2] for shape in shapes], whole[:-2]
-    elif OPS.get(node.op).fusion is not Fusion.POINTWISE and node.op != "expand":
-        return
-    for shape in shapes:
-        yield from ((a, b) for a, b in zip(reversed(shape), reversed(whole)) if a != 1 and a != b)
+    if OPS.get(node.op).fusion is Fusion.POINTWISE or node.op == "expand":
+        whole = types[node.outputs[0]].shape
+        for shape in (types[i].shape for i in node.inputs if i):
+            yield from zip(reversed(shape), reversed(whole))

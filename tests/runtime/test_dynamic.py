@@ -160,7 +160,7 @@ def test_an_interrupt_in_a_host_step_stays_one(monkeypatch: pytest.MonkeyPatch) 
     np.testing.assert_array_equal(s.run({"x": x})["y"], np.nonzero(x))
 
 
-def test_values_that_an_op_does_not_take_are_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_that_an_op_does_not_take_are_the_callers() -> None:
     """Not a defect of the engine: an InputError says which nodes refused which values."""
     k = helper.make_tensor_value_info("k", TensorProto.INT64, [1])
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [3])

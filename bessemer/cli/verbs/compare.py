@@ -146,7 +146,7 @@ def _layers(
 def _row(name: str, value: str, a: np.ndarray, b: np.ndarray) -> Row:
     difference = 0.0
     if a.size > 0 and a.shape == b.shape:
-        x, y = a.astype(wide(a, b)), b.astype(wide(a, b))
+        x, y = a.astype(_wide(a, b)), b.astype(_wide(a, b))
         difference = float(np.abs(np.where(x == y, 0, x) - np.where(x == y, 0, y)).max())
     return {"name": name, "stands_for": value, "dtype": str(a.dtype), "shape": list(a.shape),
             "relative_error": relative_error(a, b), "largest_difference": difference}  # fmt: skip
@@ -157,7 +157,7 @@ def _as_float(a: np.ndarray, dtype: str) -> np.ndarray:
     return from_bf16(a) if dtype == "bf16" and a.dtype == np.uint16 else a
 
 
-def wide(a: np.ndarray, b: np.ndarray) -> type[np.generic]:
+def _wide(a: np.ndarray, b: np.ndarray) -> type[np.generic]:
     """The dtype to compare two arrays in."""
     return np.complex128 if "c" in a.dtype.kind + b.dtype.kind else np.float64
 
@@ -168,7 +168,7 @@ def relative_error(a: np.ndarray, b: np.ndarray) -> float:
         return float("inf")
     if a.dtype.kind not in "fc":
         return 0.0 if np.array_equal(a, b) else float("inf")
-    x, y = a.astype(wide(a, b)), b.astype(wide(a, b))
+    x, y = a.astype(_wide(a, b)), b.astype(_wide(a, b))
     same = (x == y) | (np.isnan(x) & np.isnan(y))
     x, y = np.where(same, 0, x), np.where(same, np.where(np.isfinite(y), y, 0), y)
     norm = float(np.linalg.norm(y))
