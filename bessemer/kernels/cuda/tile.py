@@ -20,7 +20,10 @@ WIDTHS = {  # channels of a tile, by blocks and groups
     (1, 1): (64, 96, 128, 160, 192), (2, 1): (64, 96, 128), (1, 2): (64, 96, 128, 160, 192, 256),
     (2, 2): (96, 128, 160), (1, 3): (96, 128, 160, 192, 256), (1, 4): (96, 128),
 }  # fmt: skip
-CLUSTERS = ((1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (3, 1), (4, 1), (2, 2), (2, 3), (4, 2))  # split and down
+CLUSTERS = (  # split, down and across
+    (1, 1, 1), (1, 2, 1), (1, 3, 1), (1, 4, 1), (1, 1, 2), (1, 2, 2), (1, 3, 2), (1, 4, 2),
+    (2, 1, 1), (3, 1, 1), (4, 1, 1), (2, 2, 1), (2, 3, 1), (4, 2, 1), (2, 1, 2), (3, 1, 2), (4, 1, 2), (2, 2, 2),
+)  # fmt: skip
 MOST_STAGES = 8
 
 
@@ -28,7 +31,8 @@ MOST_STAGES = 8
 class Tile:
     """One way to cut a product: `groups` warpgroups, each with `blocks` times 64 tokens, and `columns` channels.
 
-    `resident` CTAs share a multiprocessor; see the head of templates/tiled.cu for `stages`, `split` and `down`."""
+    `resident` CTAs share a multiprocessor; see the head of templates/tiled.cu for `stages`, `split`, `down` and
+    `across`."""
 
     blocks: int
     groups: int
@@ -37,6 +41,7 @@ class Tile:
     resident: int
     split: int = 1
     down: int = 1
+    across: int = 1
 
     @property
     def tokens(self) -> int:
@@ -44,7 +49,7 @@ class Tile:
 
     @property
     def cluster(self) -> int:
-        return self.split * self.down
+        return self.split * self.down * self.across
 
     @property
     def take(self) -> int:
@@ -56,7 +61,7 @@ class Tile:
 
     @property
     def warps(self) -> int:
-        return 4 * self.groups + (4 if self.take else 1)
+        return 4 * self.groups + (4 if self.take else 2)
 
     @property
     def piece(self) -> int:
@@ -107,10 +112,10 @@ def every_tile(target: Limits) -> Iterator[Tile]:
                 sums = blocks * columns * groups * resident
                 if resident > 1 and (groups > 2 or sums > 384 or blocks * columns > 192):
                     continue
-                for split, down in CLUSTERS:
+                for split, down, across in CLUSTERS:
                     if split > 1 and (resident > 1 or blocks * columns // 32 < split):
                         continue
-                    t = Tile(blocks, groups, columns, 0, resident, split, down)
+                    t = Tile(blocks, groups, columns, 0, resident, split, down, across)
                     room = (shared_bytes(target) + RESERVED) // resident - RESERVED - t.received
                     stages = min(MOST_STAGES, room // t.stage)
                     if stages >= 2:

@@ -144,12 +144,19 @@ void copy_tile(uint32_t target, const TensorMap *map, int column, int row, uint3
 
 void copy_box(uint32_t target, const TensorMap *map, int column, int row, int batch, uint32_t barrier);
 
+inline int settled(int x) { return x; }
+
 struct Corner {
     int x, y, image;
 };
 
 void copy_window(uint32_t target, const TensorMap *map, int channel, Corner at, uint16_t dx, uint16_t dy,
                  uint32_t barrier);
+
+void copy_tile_to_all(uint32_t target, const TensorMap *map, int column, int row, uint32_t barrier, uint16_t ranks);
+
+void copy_window_to_all(uint32_t target, const TensorMap *map, int channel, Corner at, uint16_t dx, uint16_t dy,
+                        uint32_t barrier, uint16_t ranks);
 
 void copy_bulk_to_all(uint32_t target, const void *source, uint32_t nbytes, uint32_t barrier, uint16_t ranks);
 

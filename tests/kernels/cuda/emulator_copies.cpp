@@ -66,12 +66,28 @@ void copy_window(uint32_t target, const TensorMap *map, int channel, Corner at, 
     barrier_at(barrier).change(0, -map->box[1] * 128);
 }
 
-void copy_bulk_to_all(uint32_t target, const void *source, uint32_t nbytes, uint32_t barrier, uint16_t ranks) {
+// Calls `copy(target, barrier)` for the CTAs whose bits are set.
+template <class F> static void to_all(uint32_t target, uint32_t barrier, uint16_t ranks, F copy) {
     if (!(ranks >> own_rank & 1))
         fail("a copy to other CTAs alone");
     for (uint32_t rank = 0; rank < 16; rank++)
         if (ranks >> rank & 1)
-            copy_bulk(address_in(target, rank), source, nbytes, address_in(barrier, rank));
+            copy(address_in(target, rank), address_in(barrier, rank));
+}
+
+void copy_tile_to_all(uint32_t target, const TensorMap *map, int column, int row, uint32_t barrier, uint16_t ranks) {
+    to_all(target, barrier, ranks, [&](uint32_t there, uint32_t counted) { copy_tile(there, map, column, row, counted); });
+}
+
+void copy_window_to_all(uint32_t target, const TensorMap *map, int channel, Corner at, uint16_t dx, uint16_t dy,
+                        uint32_t barrier, uint16_t ranks) {
+    to_all(target, barrier, ranks,
+           [&](uint32_t there, uint32_t counted) { copy_window(there, map, channel, at, dx, dy, counted); });
+}
+
+void copy_bulk_to_all(uint32_t target, const void *source, uint32_t nbytes, uint32_t barrier, uint16_t ranks) {
+    to_all(target, barrier, ranks,
+           [&](uint32_t there, uint32_t counted) { copy_bulk(there, source, nbytes, counted); });
 }
 
 void copy_16(uint32_t target, const void *source, uint32_t nbytes) {

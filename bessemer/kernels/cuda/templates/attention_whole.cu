@@ -47,7 +47,7 @@ struct Head {
 
 inline Head head_of(int number, int heads, int repeat) {
     const int batch = number / heads, h = number % heads / repeat;
-    return INSIDE ? Head{batch, h * D} : Head{batch * (heads / repeat) + h, 0};
+    return INSIDE ? Head{settled(batch), settled(h * D)} : Head{settled(batch * (heads / repeat) + h), 0};
 }
 
 // The steps of keys that queries before `end` need; at least one, which fetches q for the next round.
@@ -169,13 +169,13 @@ kernel(const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k,
        const MASK_TYPE *mask, int queries, int some_keys, int heads, int64_t mask_batch, int64_t mask_head,
        int64_t mask_row @EPILOGUE_PARAMETERS@) {
     extern __shared__ __align__(1024) unsigned char memory[];
-    const uint32_t shared = shared_address(memory);
+    const uint32_t shared = settled(shared_address(memory));
     const int keys = FIXED_KEYS ? FIXED_KEYS : some_keys, thread = threadIdx.x;
     const Place at = {thread / TEAM, thread / 128 % SPLIT, thread % TEAM, thread % 32, thread / 32 % 4};
     constexpr int QUERIES = 64 * GROUPS * ROUNDS;
     const int chunks = (queries + QUERIES - 1) / QUERIES, number = blockIdx.x / chunks;
     const int first_of_all = blockIdx.x % chunks * QUERIES;
-    const Head head_of_q = head_of(number, heads, 1);
+    const Head head_of_q = head_of(number, heads, 1), head_of_keys = head_of(number, heads, REPEAT);
     const Arrivals arrivals = {shared + BARRIERS_AT};
     const uint32_t own_q = shared + at.group * Q_BYTES;
     int first_query = first_of_all + at.group * 64;  // the team's
@@ -192,7 +192,6 @@ kernel(const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k,
     launch_dependents();
     wait_for_inputs();
     if (thread == 0) {
-        const Head head = head_of(number, heads, REPEAT);
 #pragma unroll
         for (int g = 0; g < GROUPS; g++)
             copy_q(shared + g * Q_BYTES, &q, head_of_q, first_of_all + g * 64, arrivals.q(g));
@@ -202,8 +201,8 @@ kernel(const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k,
         for (int step = 0; step < STEPS; step++) {
             if (step >= needed)
                 break;
-            copy_step(shared + K_AT, &k, head, step, arrivals.keys(step));
-            copy_step(shared + V_AT, &v, head, step, arrivals.values(step));
+            copy_step(shared + K_AT, &k, head_of_keys, step, arrivals.keys(step));
+            copy_step(shared + V_AT, &v, head_of_keys, step, arrivals.values(step));
         }
     }
     if constexpr (FLAT) {

@@ -4,6 +4,16 @@ struct alignas(64) TensorMap {
     uint64_t words[16];
 };
 
+// Each lane's own value, computed here and once: compilers compute values again, or late, where they are used, which is
+// behind a wait or in a loop. For whole warps.
+inline int settled(int x) {
+    int own;
+    asm volatile("{ .reg .u32 lane; mov.u32 lane, %%laneid; shfl.sync.idx.b32 %0, %1, lane, 0x1f, 0xffffffff; }"
+                 : "=r"(own)
+                 : "r"(x));
+    return own;
+}
+
 inline void barrier_arrive(uint32_t barrier) {
     asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
@@ -48,6 +58,24 @@ inline void copy_window(uint32_t target, const TensorMap *map, int channel, Corn
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes "
                  "[%0], [%1, {%2, %3, %4, %5}], [%6], {%7, %8};" ::"r"(target),
                  "l"(map), "r"(channel), "r"(at.x), "r"(at.y), "r"(at.image), "r"(barrier), "h"(dx), "h"(dy)
+                 : "memory");
+}
+
+// The same to the CTAs of a cluster whose bits are set, as bulk copies are.
+
+inline void copy_tile_to_all(uint32_t target, const TensorMap *map, int column, int row, uint32_t barrier,
+                             uint16_t ranks) {
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
+                 "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(target),
+                 "l"(map), "r"(column), "r"(row), "r"(barrier), "h"(ranks)
+                 : "memory");
+}
+
+inline void copy_window_to_all(uint32_t target, const TensorMap *map, int channel, Corner at, uint16_t dx, uint16_t dy,
+                               uint32_t barrier, uint16_t ranks) {
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes"
+                 ".multicast::cluster [%0], [%1, {%2, %3, %4, %5}], [%6], {%7, %8}, %9;" ::"r"(target),
+                 "l"(map), "r"(channel), "r"(at.x), "r"(at.y), "r"(at.image), "r"(barrier), "h"(dx), "h"(dy), "h"(ranks)
                  : "memory");
 }
 

@@ -1,13 +1,14 @@
 // Products of many tokens: y[t][n] = sum over k of x[t][k] w[n][k], finished by the problem's epilogue. Batches of
 // weights share the tokens; the output has the tokens of one batch after the other's.
 //
-// A CTA walks over tiles of BM tokens and BN channels. One of its threads copies chunks of 64 elements of k into a ring
-// of STAGES stages, rows of x by tensor copies and packed weights by bulk copies; GROUPS warpgroups multiply them, each
-// BLOCKS times 64 tokens. While they store a tile, the chunks of the next one are under way.
+// A CTA walks over tiles of BM tokens and BN channels. Two of its threads copy chunks of 64 elements of k into a ring of
+// STAGES stages, one rows of x by tensor copies and one packed weights by bulk copies; GROUPS warpgroups multiply them,
+// each BLOCKS times 64 tokens. While they store a tile, the chunks of the next one are under way.
 //
-// The CTAs of a cluster compute the tiles of DOWN neighbouring runs of tokens, each copies a part of the weights to all
-// of these, and SPLIT such groups share the sum: each adds up a part of k, and finishes a part of its tile. With
-// SPLIT > 1 a CTA computes one tile alone.
+// The CTAs of a cluster compute the tiles of DOWN neighbouring runs of tokens by ACROSS neighbouring runs of channels:
+// those with the same channels copy a part of the weights each to all of them, those with the same tokens a part of the
+// rows of x. SPLIT such groups share the sum: each adds up a part of k, and finishes a part of its tile. With SPLIT > 1
+// a CTA computes one tile alone.
 //
 // Row 8 j + 2 q + e of 32 rows of packed weights is channel 8 q + 2 j + e: so what a thread holds of a product, two
 // neighbours in every eight columns, are eight neighbouring channels.
@@ -17,8 +18,11 @@
 constexpr int CHUNK = 64;               // elements of k in a row of 128 bytes
 constexpr int BM = 64 * BLOCKS * GROUPS;
 constexpr int STAGE = (BM + BN) * 128;  // bytes: rows of x, then of weights
-constexpr int CLUSTER = SPLIT * DOWN;
-constexpr int THREADS = 128 * GROUPS + (TAKE > 0 ? 128 : 32);  // with TAKE, a copying warpgroup gives registers away
+constexpr int PEERS = DOWN * ACROSS;  // CTAs that copy for each other
+constexpr int CLUSTER = SPLIT * PEERS;
+constexpr int SOURCES = DOWN + ACROSS - 1;  // those that copy to one of them
+constexpr int COPIED = BM / ACROSS;          // rows of x that a CTA copies
+constexpr int THREADS = 128 * GROUPS + (TAKE > 0 ? 128 : 64);  // with TAKE, a copying warpgroup gives registers away
 constexpr int PARTS = BLOCKS * BN / 32;  // 16 sums of a thread each: two tokens of eight channels
 constexpr int LINE = 128 * GROUPS * 16;  // bytes of four sums of every thread
 
@@ -39,35 +43,61 @@ struct Shape {
 
 @PRODUCT@
 
-// The tiles of a cluster, DOWN at once, in bands of BAND rows of such that go through all channels of all batches: they
-// share x and weights in L2. CTAs [peers, peers + DOWN) of the cluster add up the same part of k, this one is `row` of
-// them.
+// Where a tile begins.
+struct Start {
+    int token, batch, channel;
+};
+
+// The tiles of a cluster, PEERS at once, in bands of BAND rows of such that go through all channels of all batches: they
+// share x and weights in L2. CTAs [peers, peers + PEERS) of the cluster add up the same part of k, this one is at `row`
+// and `column` of them.
 struct Walk {
     int down, columns, across;  // steps: `columns` in each batch, `across` in all of them
-    int first, step, row, peers, rows_of_weights;
+    int first, step, row, column, peers, rows_of_weights;
 
     Walk(const Shape &shape)
-        : down((shape.tokens + BM * DOWN - 1) / (BM * DOWN)), columns((shape.channels + BN - 1) / BN),
+        : down((shape.tokens + BM * DOWN - 1) / (BM * DOWN)), columns((shape.channels + BN * ACROSS - 1) / (BN * ACROSS)),
           across(columns * shape.batches), first(blockIdx.x / CLUSTER), step(gridDim.x / CLUSTER),
-          row(DOWN > 1 ? blockIdx.x % DOWN : 0), peers(SPLIT > 1 ? blockIdx.x % CLUSTER / DOWN * DOWN : 0),
+          row(DOWN > 1 ? blockIdx.x % DOWN : 0), column(ACROSS > 1 ? blockIdx.x / DOWN % ACROSS : 0),
+          peers(SPLIT > 1 ? blockIdx.x % CLUSTER / PEERS * PEERS : 0),
           rows_of_weights((shape.channels + 63) / 64 * 64) {}
 
     int end() const { return down * across; }
 
     int count() const { return first < end() ? (end() - first - 1) / step + 1 : 0; }
 
-    int token(int tile) const {
-        return ((tile / (BAND * across) * BAND + tile % (BAND * across) % height(tile)) * DOWN + row) * BM;
+    // Where this CTA's tile of step `tile` begins.
+    Start at(int tile) const {
+        unsigned first_down = 0, rest = tile;
+        if (tile >= BAND * across) {
+            first_down = rest / (BAND * across) * BAND;
+            rest -= first_down * across;
+        }
+        const unsigned height = min(down - static_cast<int>(first_down), BAND), step_across = rest / height;
+        const unsigned batch = across > columns ? step_across / columns : 0;
+        return {static_cast<int>((first_down + rest - step_across * height) * DOWN + row) * BM, static_cast<int>(batch),
+                static_cast<int>((step_across - batch * columns) * ACROSS + column) * BN};
     }
 
-    int batch(int tile) const { return tile % (BAND * across) / height(tile) / columns; }
+    // The first row of its packed weights, whose batches are whole blocks.
+    int weight(const Start &start) const { return start.batch * rows_of_weights + start.channel; }
 
-    int channel(int tile) const { return tile % (BAND * across) / height(tile) % columns * BN; }
+    // The rank of a CTA in the cluster, and those of the ones with the same channels, and with the same tokens, as bits.
+    int rank(int row, int column) const { return peers + column * DOWN + row; }
 
-    // The row of the packed weights, whose batches are whole blocks.
-    int weight(int tile) const { return batch(tile) * rows_of_weights + channel(tile); }
+    uint16_t of_weights() const { return ((1 << DOWN) - 1) << rank(0, column); }
 
-    int height(int tile) const { return min(down - tile / (BAND * across) * BAND, BAND); }
+    uint16_t of_tokens() const {
+        int ranks = 0;
+        for (int c = 0; c < ACROSS; c++)
+            ranks |= 1 << rank(row, c);
+        return ranks;
+    }
+
+    // The CTAs that copy to this one, DOWN with the same channels and the others with the same tokens.
+    int source(int k) const {
+        return k < DOWN ? rank(k, column) : rank(row, k - DOWN + (k - DOWN >= column));
+    }
 };
 
 // The chunks of k that a CTA adds up.
@@ -80,48 +110,75 @@ struct Chunks {
     int count() const { return end - first; }
 };
 
-// Behind the last weights come the last ones again: their products are not stored.
-inline void copy_weights(uint32_t shared, const uint16_t *w, const Shape &shape, const Walk &walk, int stage,
-                         int first_row, int chunk) {
+// Waits until a stage has room for what the ring counts as `count`.
+inline void wait_for_room(uint32_t shared, int count) {
+    if (count >= STAGES)
+        barrier_wait(shared + EMPTY_AT + 8 * (count % STAGES), (count / STAGES - 1) % 2);
+}
+
+// What the thread does that copies weights. They do not depend on the kernels ahead, which it does not wait for. Behind
+// the last weights come the last ones again: their products are not stored.
+inline void copy_weights(uint32_t shared, const uint16_t *w, const Shape &shape, const Walk &walk, const Chunks &chunks,
+                         int first_row) {
+    constexpr int PIECES = (BN / PIECE + DOWN - 1) / DOWN, UNIT = 8 * CHUNK;  // elements of 8 rows of a chunk
     const int last = walk.rows_of_weights / 64 * shape.batches - 1;
-    const uint32_t barrier = shared + FULL_AT + 8 * stage, target = shared + stage * STAGE + BM * 128;
-    barrier_expect(barrier, STAGE);
+    const uint16_t ranks = walk.of_weights();
+    for (int tile = walk.first, count = 0; tile < walk.end();) {
+        int units[PIECES];
 #pragma unroll
-    for (int piece = 0; piece < (BN / PIECE + DOWN - 1) / DOWN; piece++) {
-        const int row = (piece * DOWN + walk.row) * PIECE;
-        if (BN / PIECE % DOWN != 0 && row >= BN)
-            break;
-        const int64_t block = static_cast<int64_t>(min((first_row + row) / 64, last)) * shape.chunks + chunk;
-        const uint16_t *source = w + block * 64 * CHUNK + (first_row + row) % 64 * CHUNK;
-        if constexpr (DOWN > 1)
-            copy_bulk_to_all(target + row * 128, source, PIECE * 128, barrier, ((1 << DOWN) - 1) << walk.peers);
-        else
-            copy_bulk(target + row * 128, source, PIECE * 128, barrier);
+        for (int p = 0; p < PIECES; p++) {
+            const int row = first_row + (p * DOWN + walk.row) * PIECE;
+            units[p] = (min(row / 64, last) * shape.chunks + chunks.first) * 8 + row % 64 / 8;
+        }
+        count += MORE;
+#pragma unroll 1
+        for (int chunk = chunks.first; chunk < chunks.end; chunk++, count++) {
+            const int stage = count % STAGES;
+            const uint32_t barrier = shared + FULL_AT + 8 * stage, target = shared + stage * STAGE + BM * 128;
+            wait_for_room(shared, count);
+            barrier_expect(barrier, STAGE);
+#pragma unroll
+            for (int p = 0; p < PIECES; p++) {
+                const int row = (p * DOWN + walk.row) * PIECE;
+                if (BN / PIECE % DOWN != 0 && row >= BN)
+                    break;
+                const uint16_t *source = w + static_cast<int64_t>(units[p]) * UNIT;
+                if constexpr (DOWN > 1)
+                    copy_bulk_to_all(target + row * 128, source, PIECE * 128, barrier, ranks);
+                else
+                    copy_bulk(target + row * 128, source, PIECE * 128, barrier);
+                units[p] += 8;
+            }
+        }
+        tile += walk.step;
+        first_row = walk.weight(walk.at(tile));
     }
 }
 
 @ROW_SUMS@
 
-// What the copying thread does. Weights that find room come before the kernels ahead are done.
-inline void copy(uint32_t shared, const TensorMap *x, const uint16_t *w@SUMS_PARAMETER@, const Shape &shape,
-                 const Walk &walk, const Chunks &chunks) {
-    const int early = min(chunks.count() + MORE, STAGES);
-    for (int c = MORE; c < early; c++)
-        copy_weights(shared, w, shape, walk, c, walk.weight(walk.first), chunks.first + c - MORE);
+// What the warp does of which a thread copies rows of x; the other one has made the barriers count them.
+inline void copy_rows(uint32_t shared, const TensorMap *x@SUMS_PARAMETER@, const Shape &shape, const Walk &walk,
+                      const Chunks &chunks, int token) {
+    const int own_row = walk.column * COPIED;
+    const uint16_t ranks = walk.of_tokens();
+    Rows rows(shape);
+    rows.start(token + own_row, chunks.first);
+    rows.settle();
     wait_for_inputs();
-    int count = 0;
-    for (int tile = walk.first; tile < walk.end(); tile += walk.step) {
-        const int weight = walk.weight(tile);
+    if (threadIdx.x % 32 != 0)
+        return;
+    for (int tile = walk.first, count = 0; tile < walk.end();) {
         @COPY_SUMS@
-        Rows rows(shape, walk.token(tile), chunks.first);
+#pragma unroll 1
         for (int chunk = chunks.first; chunk < chunks.end; chunk++, count++) {
             const int stage = count % STAGES;
-            if (count >= STAGES)
-                barrier_wait(shared + EMPTY_AT + 8 * stage, (count / STAGES - 1) % 2);
-            if (count >= early)
-                copy_weights(shared, w, shape, walk, stage, weight, chunk);
-            rows.copy_next(shared + stage * STAGE, x, shared + FULL_AT + 8 * stage);
+            wait_for_room(shared, count);
+            rows.copy_next(shared + stage * STAGE + own_row * 128, x, shared + FULL_AT + 8 * stage, ranks);
         }
+        tile += walk.step;
+        token = walk.at(tile).token;
+        rows.start(token + own_row, chunks.first);
     }
 }
 
@@ -130,15 +187,15 @@ inline void copy(uint32_t shared, const TensorMap *x, const uint16_t *w@SUMS_PAR
 inline void release(uint32_t shared, const Walk &walk, int count, int all) {
     const int lane = threadIdx.x % 32;
     const uint32_t barrier = shared + EMPTY_AT + 8 * (count % STAGES);
-    if (DOWN == 1 && lane == 0)
+    if (PEERS == 1 && lane == 0)
         barrier_arrive(barrier);
-    if (DOWN > 1 && lane < DOWN && count + STAGES < all)
-        barrier_arrive_at(address_in(barrier, walk.peers + lane));
+    if (PEERS > 1 && lane < SOURCES && count + STAGES < all)
+        barrier_arrive_at(address_in(barrier, walk.source(lane)));
 }
 
 // The sums of one tile, of which the warpgroup multiplies the rows from `first_row` on; `count` is the ring's, of `all`.
-inline void multiply(uint32_t shared, float (&sums)[BLOCKS * HALVES][BN / HALVES / 2], int first_row, const Walk &walk, int chunks,
-                     int &count, int all) {
+inline void multiply(uint32_t shared, float (&sums)[BLOCKS * HALVES][BN / HALVES / 2], int first_row, const Walk &walk,
+                     int chunks, int &count, int all) {
     for (int c = 0; c < chunks; c++, count++) {
         const int stage = count % STAGES;
         barrier_wait(shared + FULL_AT + 8 * stage, count / STAGES % 2);
@@ -172,6 +229,9 @@ struct Ahead {
 // Where a thread's sums are: the output's row of the batch's first token, and the token and channel of part 0.
 struct Place {
     int first_row, token, channel;
+
+    Place(const Start &start, const Shape &shape, int row)
+        : first_row(start.batch * shape.tokens), token(start.token + row), channel(start.channel + threadIdx.x % 4 * 8) {}
 
     int token_of(int part, int e) const { return token + part / (BN / 32) * 64 + 8 * e; }
 
@@ -233,15 +293,16 @@ inline void finish_own(const unsigned char *memory, float *sums, int rank, Ahead
 extern "C" __global__ void@CLUSTER@ __launch_bounds__(THREADS, RESIDENT)
 kernel(const __grid_constant__ TensorMap x, const uint16_t *w@SUMS_PARAMETER@, @SHAPE@@EPILOGUE_PARAMETERS@) {
     extern __shared__ __align__(1024) unsigned char memory[];
-    const uint32_t shared = shared_address(memory);
+    const uint32_t shared = settled(shared_address(memory));
     const Shape shape{@SHAPE_NAMES@};
     const Walk walk(shape);
-    const int rank = SPLIT > 1 ? blockIdx.x / DOWN % SPLIT : 0, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const Start begin = walk.at(walk.first), first = {settled(begin.token), settled(begin.batch), settled(begin.channel)};
+    const int rank = SPLIT > 1 ? blockIdx.x / PEERS % SPLIT : 0, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const Chunks own_chunks(shape, rank);
     if (threadIdx.x == 0) {
         for (int s = 0; s < STAGES; s++) {
             barrier_init(shared + FULL_AT + 8 * s, 1);
-            barrier_init(shared + EMPTY_AT + 8 * s, 4 * GROUPS * DOWN);
+            barrier_init(shared + EMPTY_AT + 8 * s, 4 * GROUPS * SOURCES);
         }
         if constexpr (SPLIT > 1) {
             barrier_init(shared + SUMS_AT, 1);
@@ -259,18 +320,20 @@ kernel(const __grid_constant__ TensorMap x, const uint16_t *w@SUMS_PARAMETER@, @
         if constexpr (CLUSTER > 1)
             cluster_wait();
         if (warp == 4 * GROUPS && lane == 0)
-            copy(shared, &x, w@SUMS_NAME@, shape, walk, own_chunks);
+            copy_weights(shared, w, shape, walk, own_chunks, walk.weight(first));
+        if (warp == 4 * GROUPS + 1)
+            copy_rows(shared, &x@SUMS_NAME@, shape, walk, own_chunks, first.token);
         return;
     }
     if constexpr (TAKE > 0)
         registers_take<TAKE>();
     const int first_row = warp / 4 * BLOCKS * 64, all = walk.count() * (own_chunks.count() + MORE);
     float sums[BLOCKS * HALVES][BN / HALVES / 2];
+    const int own_row = first_row + warp % 4 * 16 + lane / 4;
+    Place place(first, shape, own_row);
     int count = 0;
     wait_for_inputs();
-    for (int tile = walk.first; tile < walk.end(); tile += walk.step) {
-        const Place place{walk.batch(tile) * shape.tokens, walk.token(tile) + first_row + warp % 4 * 16 + lane / 4,
-                          walk.channel(tile) + lane % 4 * 8};
+    for (int tile = walk.first; tile < walk.end();) {
         Ahead ahead[DEPTH];
 #pragma unroll
         for (int i = 0; i < DEPTH; i++)
@@ -285,5 +348,7 @@ kernel(const __grid_constant__ TensorMap x, const uint16_t *w@SUMS_PARAMETER@, @
         finish_own(memory, sums[0], rank, ahead@ROWS@, place, shape@EPILOGUE_NAMES@);
         if constexpr (SPLIT > 1)
             return;
+        tile += walk.step;
+        place = Place(walk.at(tile), shape, own_row);
     }
 }

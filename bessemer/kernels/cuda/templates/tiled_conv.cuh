@@ -4,7 +4,9 @@ struct Rows {
     Corner corner;
     int chunk, tap_y, tap_x;
 
-    Rows(const Shape &shape, int token, int first) : shape(shape) {
+    Rows(const Shape &shape) : shape(shape) {}
+
+    void start(int token, int first) {
         const int pixels = shape.out_height * shape.out_width, pixel = token % pixels;
         const int tap = first / shape.chunks_of_tap;
         corner.image = token / pixels;
@@ -14,9 +16,17 @@ struct Rows {
         tap_y = tap / shape.kernel_x, tap_x = tap % shape.kernel_x;
     }
 
-    void copy_next(uint32_t target, const TensorMap *map, uint32_t barrier) {
+    void settle() {
+        corner = {settled(corner.x), settled(corner.y), settled(corner.image)};
+        chunk = settled(chunk), tap_y = settled(tap_y), tap_x = settled(tap_x);
+    }
+
+    void copy_next(uint32_t target, const TensorMap *map, uint32_t barrier, uint16_t ranks) {
         const int dx = tap_x * shape.dilation_x, dy = tap_y * shape.dilation_y;
-        copy_window(target, map, chunk * CHUNK, corner, dx, dy, barrier);
+        if constexpr (ACROSS > 1)
+            copy_window_to_all(target, map, chunk * CHUNK, corner, dx, dy, barrier, ranks);
+        else
+            copy_window(target, map, chunk * CHUNK, corner, dx, dy, barrier);
         if (++chunk < shape.chunks_of_tap)
             return;
         chunk = 0;

@@ -2,10 +2,17 @@
 struct Rows {
     int row, column;
 
-    Rows(const Shape &, int token, int chunk) : row(token), column(chunk * CHUNK) {}
+    Rows(const Shape &) {}
 
-    void copy_next(uint32_t target, const TensorMap *x, uint32_t barrier) {
-        copy_tile(target, x, column, row, barrier);
+    void start(int token, int chunk) { row = token, column = chunk * CHUNK; }
+
+    void settle() {}
+
+    void copy_next(uint32_t target, const TensorMap *x, uint32_t barrier, uint16_t ranks) {
+        if constexpr (ACROSS > 1)
+            copy_tile_to_all(target, x, column, row, barrier, ranks);
+        else
+            copy_tile(target, x, column, row, barrier);
         column += CHUNK;
     }
 };

@@ -2,8 +2,7 @@
 
 inline void copy_sums(uint32_t shared, const float *sums, const Shape &shape, int token, int count) {
     const int stage = count % STAGES, nbytes = max(0, min(BM, shape.tokens - token)) * RUNS * 8;
-    if (count >= STAGES)
-        barrier_wait(shared + EMPTY_AT + 8 * stage, (count / STAGES - 1) % 2);
+    wait_for_room(shared, count);
     barrier_expect(shared + FULL_AT + 8 * stage, nbytes);
     if (nbytes > 0)
         copy_bulk(shared + stage * STAGE, sums + static_cast<int64_t>(token) * RUNS * 2, nbytes,
