@@ -10,11 +10,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bessemer import __version__
 from bessemer.core import canon
 from bessemer.core.dim import symbols
 from bessemer.core.errors import BuildError, NoTacticError
@@ -28,7 +27,7 @@ from bessemer.frontend.profile import Profile
 from bessemer.ir import text
 from bessemer.ir.graph import Graph
 from bessemer.kernels.base import TACTICS, Problem, of_language
-from bessemer.lower.items import HostItem, Lowered
+from bessemer.lower.items import Lowered
 from bessemer.lower.text import lowered_text
 from bessemer.lower.ways import ways
 from bessemer.options import STAGES, BuildOptions, Progress
@@ -37,6 +36,7 @@ from bessemer.passes.base import PassOptions
 from bessemer.passes.precision import kept_wide, scaled_wide
 from bessemer.passes.probe_inputs import generated, sizes_at
 from bessemer.plan.equalities import equalities
+from bessemer.plan.manifest import manifest
 from bessemer.plan.plan import plan
 from bessemer.plan.unbounded import unbounded_notes
 from bessemer.targets.base import Target, resolve
@@ -293,19 +293,5 @@ class _Build:
         weights = Weights(program.weights_bytes, parts=parts)
         verify_program(program, len(compiled.blobs), weights.nbytes)
         notes = [*self.notes, *unbounded_notes(program)]
-        return Engine(self._manifest(graph, lowered, notes), program, compiled.blobs, weights)
-
-    def _manifest(self, graph: Graph, lowered: Lowered, notes: Sequence[str]) -> dict[str, Any]:
-        slow = [f"{i.node.name or i.node.op}: {i.why}" for i in lowered.items if isinstance(i, HostItem) and i.why]
-        return {
-            "bessemer": __version__,
-            "target": {
-                "name": self.target.name, "arch": self.target.arch, "fingerprint": dict(self.target.fingerprint()),
-                "threads": self.target.limits.get("threads", 1), "isa": list(getattr(self.target, "isa", ())),
-            },
-            "model": {"name": graph.name, "nodes": graph.source_nodes, "metadata": dict(graph.metadata)},
-            "precision": self.options.precision,
-            "slow_paths": slow,
-            "kept_in_fp32": self.kept,
-            "notes": list(notes),
-        }  # fmt: skip
+        told = manifest(graph, lowered, self.target, self.options.precision, self.kept, notes)
+        return Engine(told, program, compiled.blobs, weights)

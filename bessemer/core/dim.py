@@ -3,16 +3,16 @@
 A `Dim` is an int or a `DimExpr`: a polynomial over atoms in normal form, where an atom is a symbol or one of
 floordiv, mod, min and max of two dims. Two expressions with the same normal form are equal; what else holds over the
 ranges of the symbols is asked of core.interval. Floor division and modulo round toward minus infinity, as Python's do.
-The text form (`str`) is read by core.dimtext.
+The arithmetic of the terms is core.polynomial's; the text form (`str`) is read by core.dimtext.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Union, overload
 
+from bessemer.core import polynomial
 from bessemer.core.errors import ShapeError
 
 Dim = Union[int, "DimExpr"]
@@ -36,7 +36,7 @@ class Atom:
         return self.name if self.kind == "sym" else f"{self.kind}({','.join(str(a) for a in self.args)})"
 
 
-Monomial = tuple[Atom, ...]  # sorted, with repetition; () is the constant term
+Monomial = polynomial.Monomial[Atom]
 
 
 class DimExpr:
@@ -66,10 +66,10 @@ class DimExpr:
         return _combine(self, other, -1)
 
     def __rsub__(self, other: int) -> Dim:
-        return _combine(_scale(self, -1), other, 1)
+        return _combine(other, self, -1)
 
     def __neg__(self) -> Dim:
-        return _scale(self, -1)
+        return _combine(0, self, -1)
 
     def __mul__(self, other: Dim) -> Dim:
         return _multiply(self, other) if isinstance(other, (int, DimExpr)) else NotImplemented
@@ -115,17 +115,13 @@ def sym(name: str) -> DimExpr:
     return DimExpr((((Atom("sym", name),), 1),))
 
 
-def _key(monomial: Monomial) -> tuple[int, str]:
-    return (-len(monomial), "*".join(str(a) for a in monomial))
-
-
 def _normal(terms: Mapping[Monomial, int]) -> Dim:
     kept = {m: c for m, c in terms.items() if c}
     if not kept:
         return 0
     if len(kept) == 1 and () in kept:
         return kept[()]
-    return DimExpr(tuple(sorted(kept.items(), key=lambda t: _key(t[0]))))
+    return DimExpr(polynomial.in_order(kept))
 
 
 def _terms(d: Dim) -> dict[Monomial, int]:
@@ -133,14 +129,7 @@ def _terms(d: Dim) -> dict[Monomial, int]:
 
 
 def _combine(a: Dim, b: Dim, sign: int) -> Dim:
-    out = _terms(a)
-    for monomial, coefficient in _terms(b).items():
-        out[monomial] = out.get(monomial, 0) + sign * coefficient
-    return _normal(out)
-
-
-def _scale(a: Dim, factor: int) -> Dim:
-    return _normal({m: c * factor for m, c in _terms(a).items()})
+    return _normal(polynomial.added(_terms(a), _terms(b), sign))
 
 
 def _too_large() -> ShapeError:
@@ -151,14 +140,10 @@ def _too_large() -> ShapeError:
 
 
 def _multiply(a: Dim, b: Dim) -> Dim:
-    if len(_terms(a)) * len(_terms(b)) > SIZE_LIMIT:
+    left, right = _terms(a), _terms(b)
+    if len(left) * len(right) > SIZE_LIMIT:
         raise _too_large()
-    out: dict[Monomial, int] = {}
-    for ma, ca in _terms(a).items():
-        for mb, cb in _terms(b).items():
-            m = tuple(sorted(ma + mb, key=str))
-            out[m] = out.get(m, 0) + ca * cb
-    return _normal(out)
+    return _normal(polynomial.multiplied(left, right))
 
 
 def _atom(kind: str, a: Dim, b: Dim) -> Dim:
@@ -167,21 +152,8 @@ def _atom(kind: str, a: Dim, b: Dim) -> Dim:
 
 def _exact_quotient(a: Dim, b: Dim) -> Dim | None:
     """a / b where every term of a is divisible by the single term b, else None."""
-    divisor = list(_terms(b).items())
-    if len(divisor) != 1 or not divisor[0][1]:
-        return None
-    (dm, dc) = divisor[0]
-    out: dict[Monomial, int] = {}
-    for monomial, coefficient in _terms(a).items():
-        if coefficient % dc:
-            return None
-        rest = list(monomial)
-        for atom in dm:
-            if atom not in rest:
-                return None
-            rest.remove(atom)
-        out[tuple(rest)] = coefficient // dc
-    return _normal(out)
+    quotient = polynomial.exact_quotient(_terms(a), _terms(b))
+    return None if quotient is None else _normal(quotient)
 
 
 def floordiv(a: Dim, b: Dim) -> Dim:
@@ -207,13 +179,8 @@ def _without_common_factors(a: Dim, b: Dim) -> tuple[Dim, Dim]:
     """a and b divided by what divides every term of both, where b is one term: their quotient stays what it is."""
     if not isinstance(b, DimExpr) or len(b.terms) != 1 or b.terms[0][1] < 0:
         return a, b
-    ((monomial, coefficient),) = b.terms
-    factor = math.gcd(coefficient, *_terms(a).values())
-    common: list[Atom] = []
-    for atom in monomial:
-        if all(m.count(atom) > common.count(atom) for m in _terms(a)):
-            common.append(atom)
-    shared = _normal({tuple(common): factor})
+    common, factor = polynomial.common_factor(_terms(a), *b.terms[0])
+    shared = _normal({common: factor})
     fewer_a, fewer_b = _exact_quotient(a, shared), _exact_quotient(b, shared)
     return (a, b) if fewer_a is None or fewer_b is None else (fewer_a, fewer_b)
 
@@ -255,7 +222,7 @@ def _extreme(kind: str, a: Dim, b: Dim) -> Dim:
         kept.append(operand)
     first, *rest = sorted(kept, key=str)
     for operand in rest:
-        first = DimExpr((((Atom(kind, "", (first, operand)),), 1),))
+        first = _atom(kind, first, operand)
     return first
 
 

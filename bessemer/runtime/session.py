@@ -24,7 +24,8 @@ from bessemer.device.cpu import empty_array
 from bessemer.engine.engine import Engine, TensorInfo
 from bessemer.engine.program import Step, Tensor
 from bessemer.runtime.bindings import Signature, Span, as_array, check_apart, check_out, host_buffer
-from bessemer.runtime.cpu import CpuContext, CpuEngine
+from bessemer.runtime.cpu_context import CpuContext
+from bessemer.runtime.cpu_engine import CpuEngine
 from bessemer.runtime.machine import check_machine
 
 Feeds = Mapping[str, Any] | Sequence[Any]

@@ -6,9 +6,9 @@ two entries with one key the faster wins, a time beats a failure, and equal time
 
 A pruned cache keeps the times of each problem's winner and its close rivals; the others are named in one line, the
 start of their keys, so that nobody times them again. A further kind of line says which kernels won in their places in a
-sequence (`Placed`), and another how large the values of a graph became (`Seen`), which takes longer to find out than
-all else of a build that needs no timing. The package brings such caches for some devices (`shipped`): what
-they know counts where the user's own cache has nothing, and is not written into it.
+sequence (`Placed`): of two merged ones the faster wins, but a build's own outcome over what was known. Another says how
+large the values of a graph became (`Seen`), which takes longer to find out than all else of a build that needs no
+timing. The package brings such caches for some devices (`shipped`): they count where the user's has nothing.
 """
 
 from __future__ import annotations
@@ -130,6 +130,7 @@ class TimingCache:
         self.slower: dict[tuple[str, str], frozenset[str]] = {}  # by problem and device
         self._slower: set[str] = set()  # all of them
         self.placed: dict[tuple[str, str], Placed] = {}  # by sequence and device
+        self._unwritten: set[tuple[str, str]] = set()  # of those, the ones that the file never had
         self.seen: dict[str, Seen] = {}  # by graph
         self.shipped: TimingCache | None = None
         self._changed = False
@@ -141,6 +142,7 @@ class TimingCache:
                     "the timing cache does not exist", where=str(self.path), fix="build once with mode 'append'"
                 )
         self._changed = False
+        self._unwritten.clear()
 
     def get(self, key: str) -> Entry | None:
         """The entry of this cache, else of the one that the package brings."""
@@ -167,9 +169,9 @@ class TimingCache:
         return found.ranges if found is not None else None
 
     def put(self, line: Entry | Placed | Seen) -> None:
-        if isinstance(line, Placed):  # made after the entries it names: an older one compared other candidates
-            self.placed.pop((line.sequence, line.device), None)
         if self.mode in ("append", "read"):
+            if isinstance(line, Placed):  # made after the entries it names: an older one compared other candidates
+                self.placed.pop((line.sequence, line.device), None)
             self.merge([line])
 
     def merge(self, lines: Iterable[Line]) -> None:
@@ -179,22 +181,19 @@ class TimingCache:
                 at = (line.sequence, line.device)
                 if at not in self.placed or line.order() < self.placed[at].order():
                     self.placed[at] = line
+                    self._unwritten.add(at)
                     self._changed = True
-                continue
-            if isinstance(line, Seen):
+            elif isinstance(line, Seen):
                 if line.graph not in self.seen or line.to_line() < self.seen[line.graph].to_line():
                     self.seen[line.graph] = line
                     self._changed = True
-                continue
-            if isinstance(line, Slower):
+            elif isinstance(line, Slower):
                 place = (line.problem, line.device)
                 keys = self.slower.get(place, frozenset()) | line.keys
                 self._changed |= keys != self.slower.get(place)
                 self.slower[place] = keys
                 self._slower |= line.keys
-                continue
-            known = self.entries.get(line.key)
-            if known is None or line.order() < known.order():
+            elif line.key not in self.entries or line.order() < self.entries[line.key].order():
                 self.entries[line.key] = line
                 self._changed = True
 
@@ -212,7 +211,7 @@ class TimingCache:
         try:
             with alone_in(self.path.parent):  # from reading to replacing: of two builds none overwrites the other's
                 if self.path.exists():
-                    self.merge(read_lines(self.path))
+                    self._catch_up(read_lines(self.path))
                 with replacing(self.path) as file:
                     file.writelines(line.to_line().encode() + b"\n" for line in self.lines())
         except OSError as error:
@@ -221,6 +220,16 @@ class TimingCache:
                 fix="free space, or name a file in a folder that can be written",
             ) from error  # fmt: skip
         self._changed = False
+        self._unwritten.clear()
+
+    def _catch_up(self, lines: Iterable[Line]) -> None:
+        """Merge what the file has by now. Of what was chosen in its place the newer outcome stays: this cache's where
+        the file never had it, else the file's, which another build may have put there since it was read."""
+        file = TimingCache()
+        file.merge(lines)
+        file.placed |= {at: self.placed[at] for at in self._unwritten}
+        self.placed |= file.placed
+        self.merge(file.lines())
 
     def pruned(self, within: float = WITHIN) -> list[Line]:
         """The lines of a small cache that chooses the same kernels: of every problem the fastest, the candidates within

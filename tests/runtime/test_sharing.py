@@ -12,7 +12,7 @@ import pytest
 
 from bessemer.core.errors import InputError, ShapeError
 from bessemer.frontend.profile import Profile
-from bessemer.runtime import cpu
+from bessemer.runtime import cpu_context
 from bessemer.runtime.session import CpuSession, load
 from tests.runtime.networks import WIDTH, as_model, built, expected, perceptron
 
@@ -65,7 +65,7 @@ def test_threads_get_their_own_results(session: CpuSession) -> None:
 def test_weights_and_code_are_loaded_once(session: CpuSession) -> None:
     """Every context's pointers go into the one mapped weight section."""
     in_threads(4, lambda number: [session.run([np.ones((64, WIDTH), np.float32)]) for _ in range(20)] and None)
-    contexts = session._free + [cpu.CpuContext(session._shared, 1) for _ in range(2)]
+    contexts = session._free + [cpu_context.CpuContext(session._shared, 1) for _ in range(2)]
     weights = session._shared.weights
     assert weights.base is not None, "mapped, not copied"
     assert len({id(c.table.library) for c in contexts}) == 1
@@ -76,7 +76,7 @@ def test_weights_and_code_are_loaded_once(session: CpuSession) -> None:
 
 
 def test_a_context_remembers_a_bounded_number_of_shapes(session: CpuSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "MAX_SHAPES", 5)
+    monkeypatch.setattr(cpu_context, "MAX_SHAPES", 5)
     rng = np.random.default_rng(0)
     for n in (*range(1, 30), 3, 29, 28, 3, 27, 26, 25, 24, 3, 1):
         x = rng.standard_normal((n, WIDTH), np.float32)

@@ -19,7 +19,7 @@ from bessemer.core.errors import TimingCacheError
 from bessemer.core.interval import Range
 from bessemer.kernels.base import Into
 from bessemer.passes.ranges import Measured
-from bessemer.tune.cache import Entry, Seen, TimingCache, entry_key, read_lines
+from bessemer.tune.cache import Entry, Placed, Seen, TimingCache, entry_key, read_lines
 from tests.tune.fakes import FakeTactic, entry, problem
 
 TIMES = st.floats(0, 1e9, allow_nan=False)
@@ -236,3 +236,63 @@ def test_ranges_are_kept_with_the_times(tmp_path: Path) -> None:
     first.merge([seen, other])
     second.merge([other, seen])
     assert first.seen == second.seen
+
+
+def outcome(us: float, here: str, sequence: str = "s") -> Placed:
+    return Placed(sequence, "dev", us, {"p": ("alone", here)})
+
+
+def in_file(path: Path) -> list[tuple[str, float, str]]:
+    return [(p.sequence, p.us, p.chosen["p"][1]) for p in read_lines(path) if isinstance(p, Placed)]
+
+
+def test_the_newer_outcome_in_place_is_kept_though_the_file_has_a_faster_one(tmp_path: Path) -> None:
+    """The older one compared other candidates, so its time is none to compare with."""
+    path = tmp_path / "cache.jsonl"
+    first = TimingCache(path)
+    first.put(outcome(5.0, "old"))
+    first.save()
+    second = TimingCache(path)
+    second.put(outcome(7.0, "new"))
+    second.save()
+    assert in_file(path) == [("s", 7.0, "new")]
+    assert TimingCache(path).placed_in("s", "dev") == outcome(7.0, "new")
+    first.put(entry("a"))
+    first.save()
+    assert in_file(path) == [("s", 7.0, "new")], "what was read or written before is no newer than the file"
+    assert first.placed_in("s", "dev") == outcome(7.0, "new")
+
+
+def test_of_builds_that_chose_in_place_at_once_the_last_to_save_wins(tmp_path: Path) -> None:
+    path = tmp_path / "cache.jsonl"
+    first, second = TimingCache(path), TimingCache(path)
+    first.put(outcome(5.0, "first"))
+    first.put(outcome(3.0, "untouched", "t"))
+    second.put(outcome(7.0, "second"))
+    first.save()
+    second.save()
+    assert in_file(path) == [("s", 7.0, "second"), ("t", 3.0, "untouched")], "what only the file has is kept"
+    first.put(outcome(9.0, "again"))
+    first.save()
+    assert in_file(path) == [("s", 9.0, "again"), ("t", 3.0, "untouched")]
+
+
+def test_merged_outcomes_in_place_are_the_faster_ones_in_any_order(tmp_path: Path) -> None:
+    path = tmp_path / "cache.jsonl"
+    path.write_text("".join(f"{outcome(us, h).to_line()}\n" for us, h in ((6.0, "slow"), (5.0, "fast"))))
+    cache = TimingCache(path)
+    cache.merge([outcome(4.0, "other")])
+    cache.merge([outcome(8.0, "slower")])
+    cache.save()
+    assert in_file(path) == [("s", 4.0, "other")]
+    cache.merge([outcome(6.0, "slow")])
+    cache.put(entry("a"))
+    cache.save()
+    assert in_file(path) == [("s", 4.0, "other")]
+
+
+def test_a_required_cache_keeps_its_outcome_in_place() -> None:
+    cache = TimingCache(mode="require")
+    cache.merge([outcome(5.0, "old")])
+    cache.put(outcome(7.0, "new"))
+    assert cache.placed_in("s", "dev") == outcome(5.0, "old")

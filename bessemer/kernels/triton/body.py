@@ -8,8 +8,7 @@ holds in the same order are addressed by one coordinate without any division.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from bessemer.core import dtype as dt
@@ -21,12 +20,13 @@ from bessemer.kernels.base import Problem
 from bessemer.kernels.bounds import I32_MAX, Intervals
 from bessemer.kernels.triton import scalar
 from bessemer.kernels.triton.params import Group, Params, Value
+from bessemer.kernels.triton.statements import Statements
 
 DIVISIONS = ("div", "floordiv", "fmod", "floormod")
 OVERHANG = 1 << 16  # how far the last tile may reach beyond the end: its coordinates must not wrap either
 
 
-class Body:
+class Body(Statements):
     """Writes the statements of one kernel.
 
     Coordinates of the groups named in `masked` may lie beyond their end; `mask` is a test for all groups at once."""
@@ -34,6 +34,7 @@ class Body:
     def __init__(
         self, problem: Problem, params: Params, groups: Sequence[Group], masked: Collection[str], mask: str = ""
     ) -> None:
+        super().__init__()
         self.problem, self.params, self.masked, self.mask = problem, params, frozenset(masked), mask
         self.groups: dict[str, Group] = {}
         self.wide: set[str] = set()  # groups whose coordinate is an i64 tensor
@@ -42,12 +43,8 @@ class Body:
         for group in groups:
             self.add_group(group)
         self.helpers: dict[str, None] = {}
-        self.lines: list[str] = []
         self.results: dict[int, tuple[ex.Expr, Value]] = {}  # reductions and the accumulator, given by the caller
-        self.indent = 1
-        self._scopes: list[dict[object, Value]] = [{}]
         self._safe: dict[int, tuple[ex.Expr, bool]] = {}
-        self._count = 0
 
     def add_group(self, group: Group) -> None:
         """Make the axes of `group` known."""
@@ -58,46 +55,6 @@ class Body:
         if not self.intervals.fits32((0, kept.numel + OVERHANG)):
             self.wide.add(group.var)
 
-    # statements
-
-    def line(self, text: str) -> None:
-        """One statement at the current indentation."""
-        self.lines.append("    " * self.indent + text)
-
-    def number(self) -> int:
-        """A number for a new name."""
-        self._count += 1
-        return self._count - 1
-
-    @contextmanager
-    def block(self, head: str) -> Iterator[None]:
-        """A nested block: what it computes is forgotten afterwards."""
-        self.line(head)
-        self.indent += 1
-        self._scopes.append({})
-        yield
-        self._scopes.pop()
-        self.indent -= 1
-
-    def let(self, text: str, kind: str, deps: frozenset[str] = frozenset()) -> Value:
-        """`text` as a variable; equal texts are computed once."""
-        for scope in self._scopes:
-            if text in scope:
-                return scope[text]
-        name = f"v{self.number()}"
-        self.line(f"{name} = {text}")
-        value = Value(name, kind, deps)
-        self._scopes[-1][text] = value
-        return value
-
-    def as_kind(self, value: Value, kind: str) -> Value:
-        """`value` converted; integer literals only change their kind."""
-        if value.kind == kind:
-            return value
-        if value.text.lstrip("-").isdigit():
-            return Value(value.text if kind == "i32" else scalar.literal(int(value.text), kind), kind)
-        return self.let(scalar.converted(value.text, value.kind, kind), kind, value.deps)
-
     # expressions
 
     def value(self, e: ex.Expr, guards: tuple[Value, ...] = ()) -> Value:
@@ -105,12 +62,8 @@ class Body:
         if guards and self.safe(e):
             guards = ()
         key = (id(e), guards)
-        for scope in self._scopes:
-            if key in scope:
-                return scope[key]
-        out = self._value(e, guards)
-        self._scopes[-1][key] = out
-        return out
+        found = self.known(key)
+        return found if found is not None else self.remember(key, self._value(e, guards))
 
     def _value(self, e: ex.Expr, guards: tuple[Value, ...]) -> Value:
         match e:
@@ -157,11 +110,6 @@ class Body:
     def reduced(self, e: ex.Expr, guards: tuple[Value, ...]) -> Value:
         """A reduction that was not computed before; writers of reductions override this."""
         raise ValueError(f"a value that the kernel does not have: {exprtree.text(e)}")
-
-    def typed(self, value: Value) -> Value:
-        """A bare integer as a typed constant."""
-        bare = value.text.lstrip("-").isdigit()
-        return Value(scalar.literal(int(value.text), value.kind), value.kind) if bare else value
 
     def _call(self, e: ex.Call, guards: tuple[Value, ...]) -> Value:
         args = [self.value(a, guards) for a in e.args]

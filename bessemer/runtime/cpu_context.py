@@ -8,48 +8,15 @@ from weakref import proxy
 
 import numpy as np
 
-from bessemer.core.dim import evaluate, product, substitute
+from bessemer.core.dim import evaluate, substitute
 from bessemer.core.errors import BessemerError, DeviceError
-from bessemer.device.cpu import (
-    BRANCH,
-    COPY,
-    HOST,
-    JUMP,
-    KERNEL,
-    Library,
-    NativeStep,
-    StepTable,
-    aligned_block,
-    empty_array,
-)
-from bessemer.engine.engine import Engine
+from bessemer.device.cpu import StepTable, aligned_block, empty_array
 from bessemer.engine.equalities import check_equalities
-from bessemer.engine.program import Step
-from bessemer.runtime.host import HostStep
+from bessemer.runtime.cpu_engine import CpuEngine
+from bessemer.runtime.cpu_steps import NativeSteps
 from bessemer.runtime.shapes import Bound, Integers, bind, learn, shape_of
 
-SERIAL_BYTES = 48 << 10  # a step that moves less and computes less than this is not worth waking a thread for
-SERIAL_FLOPS = 400_000
 MAX_SHAPES = 64  # sets of input shapes that a context remembers; the least recently used goes first
-
-
-class CpuEngine:
-    """What all contexts share: the loaded code and the weights, once."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.program = engine.program
-        self.library = Library(engine.blobs[0])
-        weights = engine.weights
-        if weights.buffer is not None and _address(weights.buffer) % 64 == 0:
-            self.weights = np.frombuffer(weights.buffer, np.uint8)
-        else:
-            self.weights = aligned_block(weights.nbytes)
-            weights.fill(self.weights)
-        self.hosts = {k: HostStep(s) for k, s in enumerate(self.program.steps) if s.kind == "host"}
-
-
-def _address(buffer: memoryview) -> int:
-    return int(np.frombuffer(buffer, np.uint8).ctypes.data) if len(buffer) else 0
 
 
 class CpuContext:
@@ -59,24 +26,20 @@ class CpuContext:
         self.shared, self.program = shared, shared.program
         self.arena = aligned_block(max(1, self.program.arena_bytes))
         self.integers = Integers()
-        self._pointers: list[int] = []  # fixed addresses, 0 where patched
-        self._patches: dict[tuple[str, int], list[int]] = {}  # (space, offset) -> pointer slots
-        self._shifts: dict[int, int] = {}  # pointer slot -> integer slot that holds the bytes to add
-        self.integers.add(0)  # those of the others
-        steps = [self._step(s) for s in self.program.steps]
+        native = NativeSteps(self.program, shared.weights, self.arena, self.integers)
         kernels = [k.entry for k in self.program.kernels]
         own = proxy(self)  # that the table must not keep: no collection of garbage sees a cycle through ctypes
         self.table = StepTable(
-            shared.library, steps, kernels, len(self._pointers), len(self.integers.values), threads,
+            shared.library, native.steps, kernels, len(native.pointers), len(self.integers.values), threads,
             lambda k: own._host(k),
         )  # fmt: skip
-        self.table.pointers[: len(self._pointers)] = self._pointers
+        self.table.pointers[: len(native.pointers)] = native.pointers
         self.table.integers[: len(self.integers.values)] = self.integers.values
-        self._slots = {place: np.array(slots, np.int64) for place, slots in self._patches.items()}
-        self._shift_slots = np.zeros(len(self._pointers), np.int64)
-        self._shift_slots[list(self._shifts)] = list(self._shifts.values())
-        self._moving = np.array([slot for slot in self._shifts if self._pointers[slot]], np.int64)
-        self._origins = np.array(self._pointers, np.int64)[self._moving]
+        self._slots = {place: np.array(slots, np.int64) for place, slots in native.patches.items()}
+        self._shift_slots = np.zeros(len(native.pointers), np.int64)
+        self._shift_slots[list(native.shifts)] = list(native.shifts.values())
+        self._moving = np.array([slot for slot in native.shifts if native.pointers[slot]], np.int64)
+        self._origins = np.array(native.pointers, np.int64)[self._moving]
         none = np.zeros(0, np.int64)
         self._input_slots = [self._slots.get(("input", k), none) for k in range(len(self.program.inputs))]
         self._output_slots = [self._slots.get(("output", k), none) for k in range(len(self.program.outputs))]
@@ -89,54 +52,6 @@ class CpuContext:
         self._blocks: dict[int, np.ndarray] = {}  # what this context allocated for them, by offset: kept for later runs
         self._data_dependent = any(symbol.input < 0 for symbol in self.program.symbols.values())
         self._failure: BaseException | None = None
-
-    # -- building the table ---------------------------------------------------------------------------------------
-
-    def _step(self, s: Step) -> NativeStep:
-        pointer = len(self._pointers)
-        match s.kind:
-            case "kernel":
-                for arg in s.args:
-                    if arg.kind == "tensor":
-                        self._point(int(arg.value))  # type: ignore[arg-type]
-                    elif arg.kind == "workspace":
-                        self._pointers.append(self.arena.ctypes.data + s.workspace[0])
-                    elif arg.kind != "int":
-                        raise DeviceError(f"the cpu runtime passes no arguments of kind {arg.kind!r}")
-                integer = len(self.integers.values)
-                for arg in s.args:
-                    if arg.kind == "int":
-                        self.integers.add(arg.value)
-                items = self.integers.add(product(s.grid))
-                return NativeStep(KERNEL, s.kernel, pointer, integer, items, serial=self._small(s))
-            case "copy":
-                self._point(s.writes[0])
-                self._point(s.reads[0])
-                t = self.program.tensors[s.reads[0]]
-                return NativeStep(COPY, pointer=pointer, integer=self.integers.add(product(t.shape) * t.dtype.itemsize))
-            case "branch":
-                self._point(s.reads[0])
-                return NativeStep(BRANCH, pointer=pointer, target=s.target)
-            case "jump":
-                return NativeStep(JUMP, target=s.target)
-            case "host":
-                return NativeStep(HOST)
-        raise DeviceError(f"the cpu runtime has no step of kind {s.kind!r}")
-
-    def _point(self, number: int) -> None:
-        t = self.program.tensors[number]
-        if t.shift != 0:
-            self._shifts[len(self._pointers)] = self.integers.add(t.shift)
-        base = {"weights": self.shared.weights, "arena": self.arena}.get(t.space)
-        if base is None:
-            self._patches.setdefault((t.space, t.offset), []).append(len(self._pointers))
-            self._pointers.append(0)
-        else:
-            self._pointers.append(base.ctypes.data + t.offset)
-
-    def _small(self, s: Step) -> bool:
-        nbytes, flops = (substitute(d, self.program.typical) for d in (s.nbytes, s.flops))
-        return isinstance(nbytes, int) and nbytes < SERIAL_BYTES and isinstance(flops, int) and flops < SERIAL_FLOPS
 
     # -- running --------------------------------------------------------------------------------------------------
 
