@@ -24,7 +24,7 @@ class GemmTma:
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        rows = _rows(problem)
+        rows = rows_of(problem)
         return rows if isinstance(rows, Reason) else tiled.reason(problem, target, rows)
 
     def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
@@ -39,12 +39,13 @@ class GemmTma:
 
 
 def _known(problem: Problem) -> Rows:
-    rows = _rows(problem)
+    rows = rows_of(problem)
     assert isinstance(rows, Rows)
     return rows
 
 
-def _rows(problem: Problem) -> Rows | Reason:
+def rows_of(problem: Problem) -> Rows | Reason:
+    """The tokens and weights of a product, or why it is none that kernels with tensor copies take."""
     other = other_op(problem, ("matmul",), into=RUN, sums=True)
     if other is not None:
         return other

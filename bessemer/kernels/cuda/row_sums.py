@@ -9,7 +9,11 @@ and `stored_sums(problem, params)` defines
 
     store_run(const float (&run)[2], bool inside, int row, int col, ...)
 
-which adds up what four neighbouring lanes have of the run of column `col` and stores it.
+which adds up what four neighbouring lanes have of the run of column `col` and stores it, and
+
+    store_added(float2 added, int row, int col, ...)
+
+for a run that is added up.
 """
 
 from __future__ import annotations
@@ -75,4 +79,6 @@ def stored_sums(problem: Problem, params: Params) -> Functions:
         "if (inside && threadIdx.x % 4 == 0)",
         f"    reinterpret_cast<float2 *>({target})[{place}] = make_float2(sum, squares);",
     ]
-    return [("store_run(const float (&run)[2], bool inside, int row, int col", lines)]
+    store = [f"reinterpret_cast<float2 *>({target})[{place}] = added;"]
+    run = "store_run(const float (&run)[2], bool inside, int row, int col"
+    return [(run, lines), ("store_added(float2 added, int row, int col", store)]

@@ -79,6 +79,13 @@ inline void copy_window_to_all(uint32_t target, const TensorMap *map, int channe
                  : "memory");
 }
 
+// 16 bytes that are read once.
+inline void load_streamed(uint32_t *target, const uint16_t *source) {
+    asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(target[0]), "=r"(target[1]), "=r"(target[2]), "=r"(target[3])
+                 : "l"(source));
+}
+
 // Waits for all products but those that were committed last.
 inline void products_wait_for_others() { asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory"); }
 
