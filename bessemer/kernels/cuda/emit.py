@@ -76,7 +76,8 @@ def warpgroup_product_that_starts(columns: int, dtype: DType, name: str = "produ
 
 
 def warpgroup_product_of_registers_that_starts(columns: int, dtype: DType, name: str = "product") -> str:
-    """The function `name(sums, a, b, keep)`: like `warpgroup_product_that_starts`, with a's fragment in four registers."""
+    """The function `name(sums, a, b, keep)`: like `warpgroup_product_that_starts`, with a's fragment in four
+    registers."""
     count = columns // 2
     places = ", ".join(f"%{k}" for k in range(count))
     left = ", ".join(f"%{count + k}" for k in range(4))

@@ -24,9 +24,10 @@ DEPTHS = (6, 5, 4, 3, 2)  # chunks of weights that are under way to a thread
 MOST_STAGES, MOST_CLUSTER, MOST_CONFIGS = 10, 8, 16
 REGISTERS, FEW = {1: 255, 2: 168}, 56  # of a thread by blocks; those it needs besides sums and weights
 FRAGMENT = 16  # registers of a chunk of weights
-# Microseconds of a launch with its first copies and stores; of a chunk, beside what it copies or multiplies; bytes of a
-# multiprocessor's shared memory; bytes from L2 in all; partial sums that are handed on
-START_US, CHUNK_US, SHARED_BYTES_PER_US, COPY_BYTES_PER_US, SUM_BYTES_PER_US = 2.9, 0.04, 235_000.0, 10_550_000.0, 23_200.0
+# Microseconds of a launch with its first copies and stores, and of a chunk beside what it copies or multiplies; bytes of
+# a multiprocessor's shared memory, from L2 in all, and of partial sums that are handed on
+START_US, CHUNK_US, SHARED_BYTES_PER_US = 1.9, 0.16, 235_000.0
+COPY_BYTES_PER_US, SUM_BYTES_PER_US = 10_550_000.0, 23_200.0
 PRODUCT_US = 64 * BLOCK * 2 / 7_500_000.0  # of a chunk of 64 channels by a token
 
 
@@ -143,7 +144,7 @@ def _microseconds(problem: Problem, target: Limits, t: Tile) -> float:
     shared = (t.blocks + 1) * t.tokens * ROW / SHARED_BYTES_PER_US
     copied = (t.tokens * ROW / t.across + t.blocks * BLOCK * ROW) * min(ctas, at_once) / COPY_BYTES_PER_US
     bounds = (shared, copied, t.blocks * t.tokens * PRODUCT_US)
-    summed = chunks * (sum(b**4 for b in bounds) ** 0.25 + CHUNK_US)
+    summed = chunks * (float(sum(b**4 for b in bounds)) ** 0.25 + CHUNK_US)
     exchanged = t.tokens * t.blocks * BLOCK * 4 * (t.split - 1) / t.split / SUM_BYTES_PER_US
     heavy = scalar.operations(problem.epilogue) if problem.epilogue is not None else 0
     finished_us = t.tokens * t.blocks * BLOCK / t.split * (heavy + 8) / (tiled.OPERATIONS_PER_US * t.blocks)
@@ -157,7 +158,6 @@ def _code(problem: Problem, rows: Rows, t: Tile) -> KernelCode:
     names = ("tokens", "channels", "chunks", "batches")
     parts = {
         "INSTRUCTIONS": scalar.template("tensor.cuh") + "\n" + scalar.template("warp.cuh"),
-        "ROWS_OF_X": scalar.template(rows.template),
         "SHARED_SUMS": scalar.template("tiled_sums.cuh"),
         "PRODUCT": emit.warpgroup_product_of_registers_that_starts(t.tokens, dtype),
         "CLUSTER": f" __cluster_dims__({t.cluster}, 1, 1)" if t.cluster > 1 else "",
@@ -182,7 +182,8 @@ def _code(problem: Problem, rows: Rows, t: Tile) -> KernelCode:
     launch = Launch("kernel", (_ctas(t, rows),), (*read, *numbers, *module.args), options)
     blocks = ceildiv(rows.channels, BLOCK)
     packed = TensorType(problem.operands[1].type.dtype, (rows.batches * blocks, rows.chunks, BLOCK, BLOCK))
-    return KernelCode("cuda", module.text, (launch,), (Pack(1, "fragments", (rows.order, blocks, rows.chunks), packed),))
+    pack = Pack(1, "fragments", (rows.order, blocks, rows.chunks), packed)
+    return KernelCode("cuda", module.text, (launch,), (pack,))
 
 
 def _sums_read(problem: Problem, store: Epilogue) -> dict[str, str]:
@@ -190,12 +191,13 @@ def _sums_read(problem: Problem, store: Epilogue) -> dict[str, str]:
     parameters, names = ("".join(f", {n}" for n in found) for found in (store.parameters, store.names))
     functions = scalar.template("streamed_rows.cuh").replace("@EPILOGUE_PARAMETERS@", parameters)
     values = "reinterpret_cast<const float *>(memory + ROWS_AT)[(part * 32 + own_token()) * OF_ROW + k]"
+    load = f"for (int k = 0; k < OF_ROW; k++)\n            of_row[k] = {values};"
     found = {
         "ROW_SUMS": functions.replace("@EPILOGUE_NAMES@", names),
         "SUMS_PARAMETER": ", const float *row_sums",
         "FINISH_ROWS": f"if (warp == 4 * BLOCKS + 1)\n            finish_rows(memory, row_sums, shape, tile{names});",
         "WAIT_FOR_ROWS": "barrier_among(1, 128 * BLOCKS + 32);",
-        "OF_ROW_VALUES": f"float of_row[OF_ROW];\n        for (int k = 0; k < OF_ROW; k++)\n            of_row[k] = {values};",
+        "OF_ROW_VALUES": f"float of_row[OF_ROW];\n        {load}",
         "OF_ROW_NAME": ", of_row",
     }
     return found if finished(problem) is not None else dict.fromkeys(found, "")

@@ -20,10 +20,7 @@ WIDTHS = {  # channels of a tile, by blocks and groups
     (1, 1): (64, 96, 128, 160, 192), (2, 1): (64, 96, 128), (1, 2): (64, 96, 128, 160, 192, 256),
     (2, 2): (96, 128, 160), (1, 3): (96, 128, 160, 192, 256), (1, 4): (96, 128),
 }  # fmt: skip
-CLUSTERS = (  # split, down and across
-    (1, 1, 1), (1, 2, 1), (1, 3, 1), (1, 4, 1), (1, 1, 2), (1, 2, 2), (1, 3, 2), (1, 4, 2),
-    (2, 1, 1), (3, 1, 1), (4, 1, 1), (2, 2, 1), (2, 3, 1), (4, 2, 1), (2, 1, 2), (3, 1, 2), (4, 1, 2), (2, 2, 2),
-)  # fmt: skip
+CLUSTERS = ((1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (3, 1), (4, 1), (2, 2), (2, 3), (4, 2))  # split and down
 MOST_STAGES = 8
 
 
@@ -31,8 +28,7 @@ MOST_STAGES = 8
 class Tile:
     """One way to cut a product: `groups` warpgroups, each with `blocks` times 64 tokens, and `columns` channels.
 
-    `resident` CTAs share a multiprocessor; see the head of templates/tiled.cu for `stages`, `split`, `down` and
-    `across`."""
+    `resident` CTAs share a multiprocessor; see the head of templates/tiled.cu for `stages`, `split` and `down`."""
 
     blocks: int
     groups: int
@@ -41,7 +37,6 @@ class Tile:
     resident: int
     split: int = 1
     down: int = 1
-    across: int = 1
 
     @property
     def tokens(self) -> int:
@@ -49,7 +44,7 @@ class Tile:
 
     @property
     def cluster(self) -> int:
-        return self.split * self.down * self.across
+        return self.split * self.down
 
     @property
     def take(self) -> int:
@@ -112,10 +107,10 @@ def every_tile(target: Limits) -> Iterator[Tile]:
                 sums = blocks * columns * groups * resident
                 if resident > 1 and (groups > 2 or sums > 384 or blocks * columns > 192):
                     continue
-                for split, down, across in CLUSTERS:
+                for split, down in CLUSTERS:
                     if split > 1 and (resident > 1 or blocks * columns // 32 < split):
                         continue
-                    t = Tile(blocks, groups, columns, 0, resident, split, down, across)
+                    t = Tile(blocks, groups, columns, 0, resident, split, down)
                     room = (shared_bytes(target) + RESERVED) // resident - RESERVED - t.received
                     stages = min(MOST_STAGES, room // t.stage)
                     if stages >= 2:

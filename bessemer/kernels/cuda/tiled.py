@@ -71,7 +71,7 @@ def reason(problem: Problem, target: Limits, rows: Rows) -> Reason | None:
 def _tiles(t: Tile, rows: Rows) -> Dim:
     """Tiles of a product."""
     down = ceildiv(rows.tokens, t.tokens * t.down) * t.down
-    return down * ceildiv(rows.channels, t.columns * t.across) * t.across * rows.batches
+    return down * ceildiv(rows.channels, t.columns) * rows.batches
 
 
 def rooms(cluster: int, count: int) -> int:
@@ -81,12 +81,7 @@ def rooms(cluster: int, count: int) -> int:
 
 def tile(config: Config) -> Tile:
     """The tile of a configuration."""
-    return Tile(**{f.name: int(config[f.name]) for f in fields(Tile) if f.name in config})
-
-
-def config_of(t: Tile) -> Config:
-    """The configuration of a tile. Without `across` where it is 1: older timing caches know tiles without it."""
-    return {f.name: getattr(t, f.name) for f in fields(Tile) if f.name != "across" or t.across > 1}
+    return Tile(**{f.name: int(config[f.name]) for f in fields(Tile)})
 
 
 def _fits(problem: Problem, target: Limits, rows: Rows, t: Tile) -> bool:
@@ -94,10 +89,10 @@ def _fits(problem: Problem, target: Limits, rows: Rows, t: Tile) -> bool:
     m, n = problem.typical(rows.tokens), rows.channels
     if problem.sums and not t.adds_up_runs:
         return False
-    padded = ceildiv(n, t.columns * t.across) * t.columns * t.across
+    padded = ceildiv(n, t.columns) * t.columns
     if (t.tokens * t.down > 64 and t.tokens * t.down >= 2 * m) or padded * 8 > ceildiv(n, BLOCK) * BLOCK * 9:
         return False
-    few = problem.typical(_tiles(t, rows)) <= rooms(t.cluster, sms(target)) * t.down * t.across
+    few = problem.typical(_tiles(t, rows)) <= rooms(t.cluster, sms(target)) * t.down
     return t.split == 1 or (rows.chunks >= 4 * t.split and few)
 
 
@@ -121,7 +116,7 @@ def _summed(t: Tile, programs: int, chunks: int, heavy: int, count: int) -> floa
     """Microseconds of the sums and epilogues of so many CTAs' tiles, of so many operations an element."""
     at_once = rooms(t.cluster, count) * t.cluster
     multiply = t.tokens * t.columns * 2 * BLOCK / FLOP_PER_US
-    copied = (t.tokens / t.across + t.columns / t.down) * ROW / COPY_BYTES_PER_US
+    copied = (t.tokens + t.columns / t.down) * ROW / COPY_BYTES_PER_US
     rate = OPERATIONS_PER_US * min(t.groups * t.resident, MOST_FINISHING)
     finish = t.tokens * t.columns / t.split * (2 / STORE_BYTES_PER_US + heavy / rate)
 
@@ -154,9 +149,8 @@ def code(problem: Problem, target: Limits, rows: Rows, config: Config) -> Kernel
     }  # fmt: skip
     constants = {
         "BLOCKS": t.blocks, "GROUPS": t.groups, "BN": t.columns, "STAGES": t.stages, "RESIDENT": t.resident,
-        "SPLIT": t.split, "DOWN": t.down, "ACROSS": t.across, "HALVES": t.halves, "TAKE": t.take, "KEEP": KEEP,
-        "DEPTH": t.depth, "PIECE": t.piece, "BAND": BAND, "TOGETHER": int(problem.sums or summed is not None),
-        **_row_constants(problem),
+        "SPLIT": t.split, "DOWN": t.down, "HALVES": t.halves, "TAKE": t.take, "KEEP": KEEP, "DEPTH": t.depth,
+        "PIECE": t.piece, "BAND": BAND, "TOGETHER": int(problem.sums or summed is not None), **_row_constants(problem),
     }  # fmt: skip
     module = emit.module("tiled.cu", problem, constants, parts, store)
     count = _tiles(t, rows)
@@ -164,7 +158,7 @@ def code(problem: Problem, target: Limits, rows: Rows, config: Config) -> Kernel
     walkers = count if t.split > 1 else minimum(count, most)
     numbers = [Int(d, 32) for d in (rows.tokens, rows.channels, rows.chunks, rows.batches, *rows.sizes.values())]
     options = (("warps", t.warps), ("shared", t.shared), ("cluster", t.cluster), ("pdl", True))
-    read = (Map(0, rows.boxed(t.tokens // t.across)), Ptr(1), *(() if summed is None else (Ptr(summed),)))
+    read = (Map(0, rows.boxed(t.tokens)), Ptr(1), *(() if summed is None else (Ptr(summed),)))
     launch = Launch("kernel", (t.split * walkers,), (*read, *numbers, *module.args), options)
     blocks = ceildiv(rows.channels, BLOCK)
     packed = TensorType(problem.operands[1].type.dtype, (rows.batches * blocks, rows.chunks, BLOCK, BLOCK))
@@ -211,7 +205,7 @@ def _row_sums(problem: Problem, store: Epilogue) -> dict[str, str]:
 def ordered(problem: Problem, target: Limits, rows: Rows) -> Sequence[Config]:
     """The best configurations by their estimates, the best first."""
     fitting = [t for t in every_tile(target) if _fits(problem, target, rows, t)] or [SMALLEST]
-    configs = [config_of(t) for t in fitting]
+    configs: list[Config] = [{f.name: getattr(t, f.name) for f in fields(Tile)} for t in fitting]
 
     def cost(config: Config) -> tuple[float, float]:
         bounds = _bounds(problem, target, rows, config)

@@ -31,8 +31,8 @@ def swizzled_blocks(w: np.ndarray, order: str, rows: int, chunks: int) -> np.nda
 
 @transform("fragments")
 def fragments(w: np.ndarray, order: str, rows: int, chunks: int) -> np.ndarray:
-    """Weights in the blocks of `swizzled_blocks`, each as the threads of a warpgroup hold it as the left side of products:
-    [4 steps of 16 elements, 128 threads, 8]. Thread 32 w + 4 g + q has elements 2 q, 2 q + 1, 2 q + 8 and 2 q + 9 of
+    """Weights in the blocks of `swizzled_blocks`, each as the threads of a warpgroup hold it as the left side of
+    products: [4 steps of 16 elements, 128 threads, 8]. Thread 32 w + 4 g + q has elements 2 q, 2 q + 1, 2 q + 8 and 2 q + 9 of
     channels 16 w + g and 16 w + g + 8: two neighbours, those of the other channel, and both of the upper eight."""
     blocks = _blocks(w, order, rows, chunks).reshape(-1, chunks, 4, 2, 8, 4, 2, 4, 2)
     held = blocks.transpose(0, 1, 5, 2, 4, 7, 6, 3, 8)  # step, warp, g, q, upper, other channel, neighbour

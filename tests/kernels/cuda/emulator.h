@@ -146,6 +146,8 @@ void copy_box(uint32_t target, const TensorMap *map, int column, int row, int ba
 
 inline int settled(int x) { return x; }
 
+inline void fetch(const uint16_t *, uint32_t) {}
+
 inline void load_streamed(uint32_t *target, const uint16_t *source) { memcpy(target, source, 16); }
 
 struct Corner {
@@ -156,9 +158,6 @@ void copy_window(uint32_t target, const TensorMap *map, int channel, Corner at, 
                  uint32_t barrier);
 
 void copy_tile_to_all(uint32_t target, const TensorMap *map, int column, int row, uint32_t barrier, uint16_t ranks);
-
-void copy_window_to_all(uint32_t target, const TensorMap *map, int channel, Corner at, uint16_t dx, uint16_t dy,
-                        uint32_t barrier, uint16_t ranks);
 
 void copy_bulk_to_all(uint32_t target, const void *source, uint32_t nbytes, uint32_t barrier, uint16_t ranks);
 

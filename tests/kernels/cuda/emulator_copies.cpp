@@ -79,12 +79,6 @@ void copy_tile_to_all(uint32_t target, const TensorMap *map, int column, int row
     to_all(target, barrier, ranks, [&](uint32_t there, uint32_t counted) { copy_tile(there, map, column, row, counted); });
 }
 
-void copy_window_to_all(uint32_t target, const TensorMap *map, int channel, Corner at, uint16_t dx, uint16_t dy,
-                        uint32_t barrier, uint16_t ranks) {
-    to_all(target, barrier, ranks,
-           [&](uint32_t there, uint32_t counted) { copy_window(there, map, channel, at, dx, dy, counted); });
-}
-
 void copy_bulk_to_all(uint32_t target, const void *source, uint32_t nbytes, uint32_t barrier, uint16_t ranks) {
     to_all(target, barrier, ranks,
            [&](uint32_t there, uint32_t counted) { copy_bulk(there, source, nbytes, counted); });

@@ -94,8 +94,8 @@ def test_only_few_tokens_of_a_fixed_number() -> None:
 
 @pytest.mark.skipif(version() is None, reason="needs NVRTC")
 def test_configurations_compile() -> None:
-    problems = [with_bias_relu(matmul((384, 1024), (1024, 4096), dt.bf16), -1), matmul((197, 3072), (3072, 768), dt.f16)]
-    for problem in (p.problem for p in problems):
+    cases = with_bias_relu(matmul((384, 1024), (1024, 4096), dt.bf16), -1), matmul((197, 3072), (3072, 768), dt.f16)
+    for problem in (c.problem for c in cases):
         configs = STREAMED.configs(problem, H200)
         assert len(configs) > 8
         for chosen in configs:

@@ -5,6 +5,7 @@
 // A CTA computes BT tokens and 64 BLOCKS channels, each warpgroup 64 channels of all tokens. A thread copies chunks of 64
 // elements of the rows of x into a ring of STAGES stages; weights are packed as the left side of products, DEPTH chunks
 // of them under way into each thread's registers: shared memory, which bounds small tiles, holds and hands out x alone.
+// All of the CTA's weights are fetched into L2 first, for what registers hold is too little to bridge device memory.
 //
 // The CTAs of a cluster compute ACROSS neighbouring runs of channels of the same tokens, and copy a part of the rows each
 // to all of these. SPLIT such groups share the sum: each adds up a part of k, and finishes a part of its tile.
@@ -37,8 +38,6 @@ constexpr int SUMS_AT = EMPTY_AT + 8 * STAGES;  // a barrier that counts the sum
 struct Shape {
     @SHAPE_FIELDS@
 };
-
-@ROWS_OF_X@
 
 @PRODUCT@
 
@@ -73,11 +72,8 @@ inline void wait_for_room(uint32_t shared, int count) {
 }
 
 // What the warp does of which a thread copies rows of x.
-inline void copy_rows(uint32_t shared, const TensorMap *x, const Shape &shape, const Tile &tile) {
+inline void copy_rows(uint32_t shared, const TensorMap *x, const Tile &tile) {
     const int own_row = tile.column * COPIED;
-    Rows rows(shape);
-    rows.start(tile.token + own_row, tile.first);
-    rows.settle();
     wait_for_inputs();
     if (threadIdx.x % 32 != 0)
         return;
@@ -85,9 +81,14 @@ inline void copy_rows(uint32_t shared, const TensorMap *x, const Shape &shape, c
     for (int count = 0; count < tile.chunks; count++) {
         const int stage = count % STAGES;
         const uint32_t barrier = shared + FULL_AT + 8 * stage;
+        const uint32_t target = shared + stage * STAGE + own_row * 128;
+        const int column = (tile.first + count) * CHUNK, row = tile.token + own_row;
         wait_for_room(shared, count);
         barrier_expect(barrier, STAGE);
-        rows.copy_next(shared + stage * STAGE + own_row * 128, x, barrier, ((1 << ACROSS) - 1) << tile.peers);
+        if constexpr (ACROSS > 1)
+            copy_tile_to_all(target, x, column, row, barrier, ((1 << ACROSS) - 1) << tile.peers);
+        else
+            copy_tile(target, x, column, row, barrier);
     }
 }
 
@@ -227,6 +228,8 @@ kernel(const __grid_constant__ TensorMap x, const uint16_t *w@SUMS_PARAMETER@, @
     const Shape shape{@SHAPE_NAMES@};
     const Tile tile(shape);
     const int warp = threadIdx.x / 32;
+    if (threadIdx.x % 128 == 0 && warp <= 4 * (BLOCKS - 1))
+        fetch(w + (tile.block + tile.first) * (64 * CHUNK), tile.chunks * 64 * CHUNK * 2);
     if (threadIdx.x == 128 * BLOCKS) {
         for (int s = 0; s < STAGES; s++) {
             barrier_init(shared + FULL_AT + 8 * s, 1);
@@ -252,7 +255,7 @@ kernel(const __grid_constant__ TensorMap x, const uint16_t *w@SUMS_PARAMETER@, @
         if constexpr (ACROSS > 1)
             cluster_wait();
         if (warp == 4 * BLOCKS)
-            copy_rows(shared, &x, shape, tile);
+            copy_rows(shared, &x, tile);
         @FINISH_ROWS@
         return;
     }

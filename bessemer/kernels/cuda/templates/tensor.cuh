@@ -61,7 +61,7 @@ inline void copy_window(uint32_t target, const TensorMap *map, int channel, Corn
                  : "memory");
 }
 
-// The same to the CTAs of a cluster whose bits are set, as bulk copies are.
+// A box to the CTAs of a cluster whose bits are set, as bulk copies are.
 
 inline void copy_tile_to_all(uint32_t target, const TensorMap *map, int column, int row, uint32_t barrier,
                              uint16_t ranks) {
@@ -71,19 +71,16 @@ inline void copy_tile_to_all(uint32_t target, const TensorMap *map, int column, 
                  : "memory");
 }
 
-inline void copy_window_to_all(uint32_t target, const TensorMap *map, int channel, Corner at, uint16_t dx, uint16_t dy,
-                               uint32_t barrier, uint16_t ranks) {
-    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes"
-                 ".multicast::cluster [%0], [%1, {%2, %3, %4, %5}], [%6], {%7, %8}, %9;" ::"r"(target),
-                 "l"(map), "r"(channel), "r"(at.x), "r"(at.y), "r"(at.image), "r"(barrier), "h"(dx), "h"(dy), "h"(ranks)
-                 : "memory");
-}
-
 // 16 bytes that are read once.
 inline void load_streamed(uint32_t *target, const uint16_t *source) {
     asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
                  : "=r"(target[0]), "=r"(target[1]), "=r"(target[2]), "=r"(target[3])
                  : "l"(source));
+}
+
+// Has L2 fetch so many bytes, a multiple of 16, from device memory.
+inline void fetch(const uint16_t *source, uint32_t nbytes) {
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(source), "r"(nbytes) : "memory");
 }
 
 // Waits for all products but those that were committed last.

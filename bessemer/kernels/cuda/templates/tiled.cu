@@ -5,10 +5,9 @@
 // STAGES stages, one rows of x by tensor copies and one packed weights by bulk copies; GROUPS warpgroups multiply them,
 // each BLOCKS times 64 tokens. While they store a tile, the chunks of the next one are under way.
 //
-// The CTAs of a cluster compute the tiles of DOWN neighbouring runs of tokens by ACROSS neighbouring runs of channels:
-// those with the same channels copy a part of the weights each to all of them, those with the same tokens a part of the
-// rows of x. SPLIT such groups share the sum: each adds up a part of k, and finishes a part of its tile. With SPLIT > 1
-// a CTA computes one tile alone.
+// The CTAs of a cluster compute the tiles of DOWN neighbouring runs of tokens, each copies a part of the weights to all
+// of these, and SPLIT such groups share the sum: each adds up a part of k, and finishes a part of its tile. With
+// SPLIT > 1 a CTA computes one tile alone.
 //
 // Row 8 j + 2 q + e of 32 rows of packed weights is channel 8 q + 2 j + e: so what a thread holds of a product, two
 // neighbours in every eight columns, are eight neighbouring channels.
@@ -18,10 +17,7 @@
 constexpr int CHUNK = 64;               // elements of k in a row of 128 bytes
 constexpr int BM = 64 * BLOCKS * GROUPS;
 constexpr int STAGE = (BM + BN) * 128;  // bytes: rows of x, then of weights
-constexpr int PEERS = DOWN * ACROSS;  // CTAs that copy for each other
-constexpr int CLUSTER = SPLIT * PEERS;
-constexpr int SOURCES = DOWN + ACROSS - 1;  // those that copy to one of them
-constexpr int COPIED = BM / ACROSS;          // rows of x that a CTA copies
+constexpr int PEERS = DOWN, CLUSTER = SPLIT * PEERS;  // CTAs that copy for each other
 constexpr int THREADS = 128 * GROUPS + (TAKE > 0 ? 128 : 64);  // with TAKE, a copying warpgroup gives registers away
 constexpr int PARTS = BLOCKS * BN / 32;  // 16 sums of a thread each: two tokens of eight channels
 constexpr int LINE = 128 * GROUPS * 16;  // bytes of four sums of every thread
@@ -48,56 +44,38 @@ struct Start {
     int token, batch, channel;
 };
 
-// The tiles of a cluster, PEERS at once, in bands of BAND rows of such that go through all channels of all batches: they
-// share x and weights in L2. CTAs [peers, peers + PEERS) of the cluster add up the same part of k, this one is at `row`
-// and `column` of them.
+// The tiles of a cluster, DOWN at once, in bands of BAND rows of such that go through all channels of all batches: they
+// share x and weights in L2. CTAs [peers, peers + DOWN) of the cluster add up the same part of k, this one is `row` of
+// them.
 struct Walk {
     int down, columns, across;  // steps: `columns` in each batch, `across` in all of them
-    int first, step, row, column, peers, rows_of_weights;
+    int first, step, row, peers, rows_of_weights;
 
     Walk(const Shape &shape)
-        : down((shape.tokens + BM * DOWN - 1) / (BM * DOWN)), columns((shape.channels + BN * ACROSS - 1) / (BN * ACROSS)),
+        : down((shape.tokens + BM * DOWN - 1) / (BM * DOWN)), columns((shape.channels + BN - 1) / BN),
           across(columns * shape.batches), first(blockIdx.x / CLUSTER), step(gridDim.x / CLUSTER),
-          row(DOWN > 1 ? blockIdx.x % DOWN : 0), column(ACROSS > 1 ? blockIdx.x / DOWN % ACROSS : 0),
-          peers(SPLIT > 1 ? blockIdx.x % CLUSTER / PEERS * PEERS : 0),
+          row(DOWN > 1 ? blockIdx.x % DOWN : 0), peers(SPLIT > 1 ? blockIdx.x % CLUSTER / DOWN * DOWN : 0),
           rows_of_weights((shape.channels + 63) / 64 * 64) {}
 
     int end() const { return down * across; }
 
     int count() const { return first < end() ? (end() - first - 1) / step + 1 : 0; }
 
-    // Where this CTA's tile of step `tile` begins.
+    // Where this CTA's tile of step `tile` begins; of a step behind the last one, anywhere.
     Start at(int tile) const {
         unsigned first_down = 0, rest = tile;
         if (tile >= BAND * across) {
             first_down = rest / (BAND * across) * BAND;
             rest -= first_down * across;
         }
-        const unsigned height = min(down - static_cast<int>(first_down), BAND), step_across = rest / height;
+        const unsigned height = max(min(down - static_cast<int>(first_down), BAND), 1), step_across = rest / height;
         const unsigned batch = across > columns ? step_across / columns : 0;
         return {static_cast<int>((first_down + rest - step_across * height) * DOWN + row) * BM, static_cast<int>(batch),
-                static_cast<int>((step_across - batch * columns) * ACROSS + column) * BN};
+                static_cast<int>(step_across - batch * columns) * BN};
     }
 
     // The first row of its packed weights, whose batches are whole blocks.
     int weight(const Start &start) const { return start.batch * rows_of_weights + start.channel; }
-
-    // The rank of a CTA in the cluster, and those of the ones with the same channels, and with the same tokens, as bits.
-    int rank(int row, int column) const { return peers + column * DOWN + row; }
-
-    uint16_t of_weights() const { return ((1 << DOWN) - 1) << rank(0, column); }
-
-    uint16_t of_tokens() const {
-        int ranks = 0;
-        for (int c = 0; c < ACROSS; c++)
-            ranks |= 1 << rank(row, c);
-        return ranks;
-    }
-
-    // The CTAs that copy to this one, DOWN with the same channels and the others with the same tokens.
-    int source(int k) const {
-        return k < DOWN ? rank(k, column) : rank(row, k - DOWN + (k - DOWN >= column));
-    }
 };
 
 // The chunks of k that a CTA adds up.
@@ -122,7 +100,6 @@ inline void copy_weights(uint32_t shared, const uint16_t *w, const Shape &shape,
                          int first_row) {
     constexpr int PIECES = (BN / PIECE + DOWN - 1) / DOWN, UNIT = 8 * CHUNK;  // elements of 8 rows of a chunk
     const int last = walk.rows_of_weights / 64 * shape.batches - 1;
-    const uint16_t ranks = walk.of_weights();
     for (int tile = walk.first, count = 0; tile < walk.end();) {
         int units[PIECES];
 #pragma unroll
@@ -144,7 +121,7 @@ inline void copy_weights(uint32_t shared, const uint16_t *w, const Shape &shape,
                     break;
                 const uint16_t *source = w + static_cast<int64_t>(units[p]) * UNIT;
                 if constexpr (DOWN > 1)
-                    copy_bulk_to_all(target + row * 128, source, PIECE * 128, barrier, ranks);
+                    copy_bulk_to_all(target + row * 128, source, PIECE * 128, barrier, ((1 << DOWN) - 1) << walk.peers);
                 else
                     copy_bulk(target + row * 128, source, PIECE * 128, barrier);
                 units[p] += 8;
@@ -160,10 +137,8 @@ inline void copy_weights(uint32_t shared, const uint16_t *w, const Shape &shape,
 // What the warp does of which a thread copies rows of x; the other one has made the barriers count them.
 inline void copy_rows(uint32_t shared, const TensorMap *x@SUMS_PARAMETER@, const Shape &shape, const Walk &walk,
                       const Chunks &chunks, int token) {
-    const int own_row = walk.column * COPIED;
-    const uint16_t ranks = walk.of_tokens();
     Rows rows(shape);
-    rows.start(token + own_row, chunks.first);
+    rows.start(token, chunks.first);
     rows.settle();
     wait_for_inputs();
     if (threadIdx.x % 32 != 0)
@@ -174,11 +149,11 @@ inline void copy_rows(uint32_t shared, const TensorMap *x@SUMS_PARAMETER@, const
         for (int chunk = chunks.first; chunk < chunks.end; chunk++, count++) {
             const int stage = count % STAGES;
             wait_for_room(shared, count);
-            rows.copy_next(shared + stage * STAGE + own_row * 128, x, shared + FULL_AT + 8 * stage, ranks);
+            rows.copy_next(shared + stage * STAGE, x, shared + FULL_AT + 8 * stage);
         }
         tile += walk.step;
         token = walk.at(tile).token;
-        rows.start(token + own_row, chunks.first);
+        rows.start(token, chunks.first);
     }
 }
 
@@ -187,10 +162,10 @@ inline void copy_rows(uint32_t shared, const TensorMap *x@SUMS_PARAMETER@, const
 inline void release(uint32_t shared, const Walk &walk, int count, int all) {
     const int lane = threadIdx.x % 32;
     const uint32_t barrier = shared + EMPTY_AT + 8 * (count % STAGES);
-    if (PEERS == 1 && lane == 0)
+    if (DOWN == 1 && lane == 0)
         barrier_arrive(barrier);
-    if (PEERS > 1 && lane < SOURCES && count + STAGES < all)
-        barrier_arrive_at(address_in(barrier, walk.source(lane)));
+    if (DOWN > 1 && lane < DOWN && count + STAGES < all)
+        barrier_arrive_at(address_in(barrier, walk.peers + lane));
 }
 
 // The sums of one tile, of which the warpgroup multiplies the rows from `first_row` on; `count` is the ring's, of `all`.
@@ -297,12 +272,12 @@ kernel(const __grid_constant__ TensorMap x, const uint16_t *w@SUMS_PARAMETER@, @
     const Shape shape{@SHAPE_NAMES@};
     const Walk walk(shape);
     const Start begin = walk.at(walk.first), first = {settled(begin.token), settled(begin.batch), settled(begin.channel)};
-    const int rank = SPLIT > 1 ? blockIdx.x / PEERS % SPLIT : 0, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int rank = SPLIT > 1 ? blockIdx.x / DOWN % SPLIT : 0, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const Chunks own_chunks(shape, rank);
     if (threadIdx.x == 0) {
         for (int s = 0; s < STAGES; s++) {
             barrier_init(shared + FULL_AT + 8 * s, 1);
-            barrier_init(shared + EMPTY_AT + 8 * s, 4 * GROUPS * SOURCES);
+            barrier_init(shared + EMPTY_AT + 8 * s, 4 * GROUPS * DOWN);
         }
         if constexpr (SPLIT > 1) {
             barrier_init(shared + SUMS_AT, 1);

@@ -21,12 +21,9 @@ struct Rows {
         chunk = settled(chunk), tap_y = settled(tap_y), tap_x = settled(tap_x);
     }
 
-    void copy_next(uint32_t target, const TensorMap *map, uint32_t barrier, uint16_t ranks) {
+    void copy_next(uint32_t target, const TensorMap *map, uint32_t barrier) {
         const int dx = tap_x * shape.dilation_x, dy = tap_y * shape.dilation_y;
-        if constexpr (ACROSS > 1)
-            copy_window_to_all(target, map, chunk * CHUNK, corner, dx, dy, barrier, ranks);
-        else
-            copy_window(target, map, chunk * CHUNK, corner, dx, dy, barrier);
+        copy_window(target, map, chunk * CHUNK, corner, dx, dy, barrier);
         if (++chunk < shape.chunks_of_tap)
             return;
         chunk = 0;

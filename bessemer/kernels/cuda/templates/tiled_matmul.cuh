@@ -8,11 +8,8 @@ struct Rows {
 
     void settle() {}
 
-    void copy_next(uint32_t target, const TensorMap *x, uint32_t barrier, uint16_t ranks) {
-        if constexpr (ACROSS > 1)
-            copy_tile_to_all(target, x, column, row, barrier, ranks);
-        else
-            copy_tile(target, x, column, row, barrier);
+    void copy_next(uint32_t target, const TensorMap *x, uint32_t barrier) {
+        copy_tile(target, x, column, row, barrier);
         column += CHUNK;
     }
 };
