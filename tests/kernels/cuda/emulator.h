@@ -55,6 +55,8 @@ void barrier_among(int number, int threads);
 
 float __shfl_xor_sync(uint32_t mask, float value, int distance);
 
+uint32_t __shfl_sync(uint32_t mask, uint32_t value, int lane);
+
 inline float __uint_as_float(uint32_t u) {
     float x;
     memcpy(&x, &u, 4);
@@ -120,6 +122,8 @@ inline void launch_dependents() {}
 
 inline void wait_for_inputs() { inputs_are_there = true; }
 
+inline void wait_for_inputs_after(uint32_t) { inputs_are_there = true; }
+
 void barrier_init(uint32_t address, uint32_t arrivals);
 
 inline void fence_barrier_init() {}
@@ -144,7 +148,7 @@ void copy_tile(uint32_t target, const TensorMap *map, int column, int row, uint3
 
 void copy_box(uint32_t target, const TensorMap *map, int column, int row, int batch, uint32_t barrier);
 
-inline int settled(int x) { return x; }
+template <class T> inline T settled(T x) { return x; }
 
 inline void fetch(const uint16_t *, uint32_t) {}
 
@@ -169,9 +173,7 @@ void copies_wait(unsigned pending);
 
 template <int PENDING> inline void copy_wait() { copies_wait(PENDING); }
 
-void cluster_arrive();
-
-inline void cluster_arrive_relaxed() { cluster_arrive(); }
+void cluster_arrive_relaxed();
 
 void cluster_wait();
 

@@ -106,7 +106,7 @@ void copies_wait(unsigned pending) {
     }
 }
 
-void cluster_arrive() { running->arrival = cluster.arrive(); }
+void cluster_arrive_relaxed() { running->arrival = cluster.arrive(); }
 
 void cluster_wait() { wait(cluster.phase, running->arrival); }
 

@@ -148,12 +148,18 @@ void barrier_among(int number, int threads) {
     meet(shared().named.try_emplace(number, Meeting{threads}).first->second);
 }
 
-float __shfl_xor_sync(uint32_t, float value, int distance) {
+static float from_thread(uint32_t thread, float value) {
     own->lanes[threadIdx.x].value = value;
     __syncwarp();
-    const float other = own->lanes[threadIdx.x ^ distance].value;
+    const float other = own->lanes[thread].value;
     __syncwarp();
     return other;
+}
+
+float __shfl_xor_sync(uint32_t, float value, int distance) { return from_thread(threadIdx.x ^ distance, value); }
+
+uint32_t __shfl_sync(uint32_t, uint32_t value, int lane) {
+    return __float_as_uint(from_thread(threadIdx.x / 32 * 32 + lane, __uint_as_float(value)));
 }
 
 static Barrier &barrier_at(uint32_t address) { return *reinterpret_cast<Barrier **>(memory_of(address))[0]; }

@@ -74,9 +74,18 @@ def test_windows(channels: int, kernel: tuple[int, ...], step: int, gap: int, tm
     check(ConvSkinny(), with_bias_relu(c, -1), config(32, 1, 1, 2), tmp_path)
 
 
+@pytest.mark.parametrize("kernel,pads", [((3, 1), (2, 0)), ((1, 33), (0, 4))], ids=str)
+@pytest.mark.parametrize("chosen", [config(64), config(32, 3), config(64, 1, 1, 2)])
+def test_windows_of_many_small_images(
+    kernel: tuple[int, int], pads: tuple[int, int], chosen: Config, tmp_path: Path
+) -> None:
+    c = conv((9, 8, 1, 29), (72, 8, *kernel), dt.f16, strides=(1, 13), pads=pads * 2)
+    check(ConvSkinny(), with_bias_relu(c, -1), chosen, tmp_path)
+
+
 def test_pointwise_convolutions_read_rows(tmp_path: Path) -> None:
     c = with_bias_relu(conv((2, 64, 5, 3), (24, 64, 1, 1), dt.bf16), -1)
-    assert "image[i]" not in ConvSkinny().emit(c.problem, H200, config(16)).text
+    assert "corner[i]" not in ConvSkinny().emit(c.problem, H200, config(16)).text
     check(ConvSkinny(), c, config(16), tmp_path)
 
 

@@ -29,7 +29,7 @@ kernel(int rows@EPILOGUE_PARAMETERS@) {
             fence_barrier_init();
             barrier_expect(barrier, rank == 0 ? (CL - 1) * PART : 0);
         }
-        cluster_arrive();
+        cluster_arrive_relaxed();
     }
     launch_dependents();
     TermColumns term_columns;

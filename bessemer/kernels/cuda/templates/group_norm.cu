@@ -38,7 +38,7 @@ kernel(const ELEMENT *x, const SCALE *scale, const BIAS *bias, int rows@EPILOGUE
             fence_barrier_init();
             barrier_expect(barrier, CL * W * 8);
         }
-        cluster_arrive();
+        cluster_arrive_relaxed();
     }
     launch_dependents();
     Columns columns;

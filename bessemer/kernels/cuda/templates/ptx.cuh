@@ -2,11 +2,33 @@
 
 inline uint32_t shared_address(const void *p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
 
+// Each lane's own value, computed here and once: compilers compute values again, or late, where they are used, which is
+// behind a wait or in a loop. For whole warps.
+inline int settled(int x) {
+    int own;
+    asm volatile("{ .reg .u32 lane; mov.u32 lane, %%laneid; shfl.sync.idx.b32 %0, %1, lane, 0x1f, 0xffffffff; }"
+                 : "=r"(own)
+                 : "r"(x));
+    return own;
+}
+
+template <class T> inline T *settled(T *p) {
+    const uint64_t bits = reinterpret_cast<uint64_t>(p);
+    const uint32_t low = settled(static_cast<int>(bits)), high = settled(static_cast<int>(bits >> 32));
+    return reinterpret_cast<T *>(static_cast<uint64_t>(high) << 32 | low);
+}
+
 // Programmatic dependent launch: the kernel behind this one may start; what the kernels ahead wrote may be read.
 
 inline void launch_dependents() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 
 inline void wait_for_inputs() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+
+// The same once `ready`, which is settled and never ~0, is there: compilers move what reads no memory behind the wait.
+inline void wait_for_inputs_after(uint32_t ready) {
+    asm volatile("{ .reg .pred there; setp.ne.u32 there, %0, 0xffffffff; @there griddepcontrol.wait; }" ::"r"(ready)
+                 : "memory");
+}
 
 // Barriers in shared memory that count the bytes of bulk copies.
 
@@ -44,9 +66,10 @@ inline void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory");
 
 template <int PENDING> inline void copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory"); }
 
-// Clusters: CTAs that run together and reach each other's shared memory.
+// Clusters: CTAs that run together and reach each other's shared memory. An arrival orders no memory but barriers that
+// were initialised before `fence_barrier_init`: to release more of it to other CTAs takes a fence of the whole GPU.
 
-inline void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
+inline void cluster_arrive_relaxed() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
 
 inline void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
 

@@ -30,7 +30,7 @@ constexpr int ITEM_STEP = THREADS / RUNS;                     // tokens between 
 constexpr int ITEMS = (OWN + ITEM_STEP - 1) / ITEM_STEP;      // tokens that a thread finishes
 constexpr int W_AT = 0, X_AT = W_AT + NB * CHUNKS * W_BLOCK, PARTS_AT = X_AT + CHUNKS * X_BLOCK;
 constexpr int BARRIERS_AT = PARTS_AT + PARTS * PART * 4, RECEIVED_AT = BARRIERS_AT + 8 * STEPS;
-constexpr int RECEIVED = (CL - 1) * SLICES * BN * OWN * 4;  // bytes of partial sums from other CTAs
+constexpr int RECEIVED = PARTS * BN * OWN * 4;  // bytes of partial sums that the CTAs of a cluster send
 
 struct Shape {
     @SHAPE_FIELDS@
@@ -41,8 +41,8 @@ struct Shape {
 @PRODUCT@
 
 // The row of a slab that holds token t of the tile: products give a thread columns 2 q and 2 q + 1 of every eight.
-inline constexpr int place_of(int t) {
-    const int j = t % NEIGHBOURS / 2, q = t % PERMUTED / NEIGHBOURS;
+inline constexpr unsigned place_of(unsigned t) {
+    const unsigned j = t % NEIGHBOURS / 2, q = t % PERMUTED / NEIGHBOURS;
     return t - t % PERMUTED + 8 * j + 2 * q + t % 2;
 }
 
@@ -67,36 +67,51 @@ template <int S = 0> inline void wait_for_step(int s) {
 }
 
 inline void copy_weights(uint32_t shared, const uint16_t *w, int block, int rank) {
+#pragma unroll
     for (int s = 0; s < STEPS; s++)
         barrier_init(shared + BARRIERS_AT + 8 * s, 1);
     if constexpr (CL > 1)
         barrier_init(shared + RECEIVED_AT, 1);
     fence_barrier_init();
-    if constexpr (CL > 1)
-        barrier_expect(shared + RECEIVED_AT, RECEIVED);
+    w += static_cast<int64_t>(block * CL + rank) * (CHUNKS * W_BLOCK / 2);
+#pragma unroll(STEPS <= 4 ? STEPS : 1)
     for (int s = 0; s < STEPS; s++) {
         const uint32_t barrier = shared + BARRIERS_AT + 8 * s, nbytes = chunks_of(s) * W_BLOCK;
         barrier_expect(barrier, NB * nbytes);
-        for (int b = 0; b < NB; b++) {
-            const int64_t first = (static_cast<int64_t>(block + b) * CL + rank) * CHUNKS + s * STEP;
-            copy_bulk(shared + W_AT + (b * CHUNKS + s * STEP) * W_BLOCK, w + first * (W_BLOCK / 2), nbytes, barrier);
-        }
+#pragma unroll
+        for (int b = 0; b < NB; b++)
+            copy_bulk(shared + W_AT + (b * CHUNKS + s * STEP) * W_BLOCK, w + (b * CL * CHUNKS + s * STEP) * (W_BLOCK / 2),
+                      nbytes, barrier);
     }
+    if constexpr (CL > 1)
+        barrier_expect(shared + RECEIVED_AT, RECEIVED);
 }
 
-inline void copy_tokens(uint32_t shared, const Rows &rows, int rank) {
-    const int unit = threadIdx.x % UNITS, first = threadIdx.x / UNITS;
-#pragma unroll
-    for (int c = 0; c < CHUNKS; c++) {
+// Where in chunk 0 the 16 bytes of row i that a thread copies lie. Settled, as every chunk needs it.
+struct Targets {
+    uint32_t at[ROWS];
+
+    explicit Targets(uint32_t shared) {
+        const int unit = threadIdx.x % UNITS, first = threadIdx.x / UNITS;
 #pragma unroll
         for (int i = 0; i < ROWS; i++) {
-            const int r = place_of(first + i * ROW_STEP);
-            if (BT % ROW_STEP == 0 || r < BT) {
-                int nbytes;
-                const uint16_t *source = rows.at(i, rank * KS + c * CHUNK, unit * 8, nbytes);
-                copy_16(shared + X_AT + c * X_BLOCK + r * 128 + ((unit ^ r % UNITS) << 4), source, nbytes);
-            }
+            const unsigned r = place_of(first + i * ROW_STEP);
+            at[i] = settled(shared + X_AT + r * 128 + ((unit ^ r % UNITS) << 4));
         }
+    }
+};
+
+inline void copy_tokens(const Targets &targets, const Rows &rows) {
+#pragma unroll
+    for (int c = 0; c < CHUNKS; c++) {
+        const auto chunk = rows.chunk(c);
+#pragma unroll
+        for (int i = 0; i < ROWS; i++)
+            if (BT % ROW_STEP == 0 || threadIdx.x / UNITS + i * ROW_STEP < BT) {
+                int nbytes;
+                const uint16_t *source = rows.at(i, chunk, nbytes);
+                copy_16(targets.at[i] + c * X_BLOCK, source, nbytes);
+            }
         if (c % STEP == STEP - 1 || c == CHUNKS - 1)
             copy_commit();
     }
@@ -127,39 +142,41 @@ inline void send(uint32_t shared, const float (&sums)[BT / 2], int rank, int sli
 #pragma unroll
             for (int v = 0; v < WIDTH; v++)
                 values[v] = sums[(n + v) / 2 * 4 + half * 2 + v % 2];
-            if (CL == 1 || t / OWN == rank)
+            if constexpr (CL == 1)
                 store_shared<WIDTH>(at, values);
-            else
+            else  // to itself as well: a branch for each store takes longer
                 store_async<WIDTH>(address_in(at, t / OWN), values, address_in(shared + RECEIVED_AT, t / OWN));
         }
     }
 }
 
-// The sums of 8 channels of one token, parts in their order.
+// The sums of 8 channels of one token, parts in their order. The eight are a whole run.
 inline void gather(const float *parts, int token, int channel, float (&acc)[8]) {
 #pragma unroll
     for (int j = 0; j < 8; j++)
         acc[j] = 0.0f;
+    const int first = sum_at(channel, token);
 #pragma unroll
     for (int p = 0; p < PARTS; p++)
 #pragma unroll
         for (int j = 0; j < 8; j++)
-            acc[j] += parts[p * PART + sum_at(channel + j, token)];
+            acc[j] += parts[p * PART + first + j * OWN];
 }
 
 extern "C" __global__ void@CLUSTER@ __launch_bounds__(THREADS)
 kernel(const uint16_t *x, const uint16_t *w, @SHAPE@@EPILOGUE_PARAMETERS@) {
     extern __shared__ __align__(1024) unsigned char memory[];
     const uint32_t shared = shared_address(memory);
-    const int group = threadIdx.x / 128, block = group % NB, slice = group / NB;
+    const int group = threadIdx.x / 128, block = group % NB, slice = SLICES > 1 ? group / NB : 0;
     const int rank = blockIdx.x % CL, tile = blockIdx.x / CL, first_token = blockIdx.y * BT, batch = blockIdx.z;
     if (threadIdx.x == 0)
         copy_weights(shared, w, (batch * (gridDim.x / CL) + tile) * NB, rank);
     if constexpr (CL > 1)
-        cluster_arrive();  // the others may write here once all CTAs have come this far
+        cluster_arrive_relaxed();  // the others may write here once all CTAs have come this far
     launch_dependents();
     const Shape shape{@SHAPE_NAMES@};
-    const Rows rows(x, first_token + threadIdx.x / UNITS, shape, batch);
+    const Rows rows(x, first_token + threadIdx.x / UNITS, rank * KS, threadIdx.x % UNITS * 8, shape, batch);
+    const Targets targets(shared);
     const int line = threadIdx.x / RUNS, run = threadIdx.x % RUNS * 8;
     const int before = batch * shape.tokens;  // rows of the output
     const int column = tile * BN + run, token = before + first_token + rank * OWN + line;
@@ -168,8 +185,8 @@ kernel(const uint16_t *x, const uint16_t *w, @SHAPE@@EPILOGUE_PARAMETERS@) {
     Columns columns;
     if (token < end)
         load_constant_columns(columns, column@EPILOGUE_NAMES@);
-    wait_for_inputs();
-    copy_tokens(shared, rows, rank);
+    wait_for_inputs_after(targets.at[0]);
+    copy_tokens(targets, rows);
     if (token < end)
         load_columns(columns, column@EPILOGUE_NAMES@);
     Cells cells[ITEMS];
@@ -196,9 +213,10 @@ kernel(const uint16_t *x, const uint16_t *w, @SHAPE@@EPILOGUE_PARAMETERS@) {
     if constexpr (CL > 1)
         cluster_wait();
     send(shared, sums, rank, slice, block);
-    __syncthreads();
     if constexpr (CL > 1)
         barrier_wait(shared + RECEIVED_AT, 0);
+    else
+        __syncthreads();
     const float *parts = reinterpret_cast<const float *>(memory + PARTS_AT);
 #pragma unroll
     for (int i = 0; i < ITEMS; i++)

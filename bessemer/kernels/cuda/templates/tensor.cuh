@@ -4,24 +4,9 @@ struct alignas(64) TensorMap {
     uint64_t words[16];
 };
 
-// Each lane's own value, computed here and once: compilers compute values again, or late, where they are used, which is
-// behind a wait or in a loop. For whole warps.
-inline int settled(int x) {
-    int own;
-    asm volatile("{ .reg .u32 lane; mov.u32 lane, %%laneid; shfl.sync.idx.b32 %0, %1, lane, 0x1f, 0xffffffff; }"
-                 : "=r"(own)
-                 : "r"(x));
-    return own;
-}
-
 inline void barrier_arrive(uint32_t barrier) {
     asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
-
-// Orders no memory but barriers that were initialised before `fence_barrier_init`: to release more of it to other CTAs
-// takes a fence of the whole GPU.
-
-inline void cluster_arrive_relaxed() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
 
 // At a barrier of any CTA of the cluster; it releases memory to the own CTA alone.
 
