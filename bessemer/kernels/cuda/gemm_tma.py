@@ -24,7 +24,7 @@ class GemmTma:
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
-        rows = rows_of(problem)
+        rows = _rows(problem)
         return rows if isinstance(rows, Reason) else tiled.reason(problem, target, rows)
 
     def configs(self, problem: Problem, target: Limits) -> Sequence[Config]:
@@ -39,13 +39,12 @@ class GemmTma:
 
 
 def _known(problem: Problem) -> Rows:
-    rows = rows_of(problem)
+    rows = _rows(problem)
     assert isinstance(rows, Rows)
     return rows
 
 
-def rows_of(problem: Problem) -> Rows | Reason:
-    """The tokens and weights of a product, or why it is none that kernels with tensor copies take."""
+def _rows(problem: Problem) -> Rows | Reason:
     other = other_op(problem, ("matmul",), into=RUN, sums=True)
     if other is not None:
         return other

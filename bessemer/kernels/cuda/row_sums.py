@@ -9,11 +9,7 @@ and `stored_sums(problem, params)` defines
 
     store_run(const float (&run)[2], bool inside, int row, int col, ...)
 
-which adds up what four neighbouring lanes have of the run of column `col` and stores it, and
-
-    store_added(float2 added, int row, int col, ...)
-
-for a run that is added up.
+which adds up what four neighbouring lanes have of the run of column `col` and stores it.
 """
 
 from __future__ import annotations
@@ -79,6 +75,4 @@ def stored_sums(problem: Problem, params: Params) -> Functions:
         "if (inside && threadIdx.x % 4 == 0)",
         f"    reinterpret_cast<float2 *>({target})[{place}] = make_float2(sum, squares);",
     ]
-    store = [f"reinterpret_cast<float2 *>({target})[{place}] = added;"]
-    run = "store_run(const float (&run)[2], bool inside, int row, int col"
-    return [(run, lines), ("store_added(float2 added, int row, int col", store)]
+    return [("store_run(const float (&run)[2], bool inside, int row, int col", lines)]

@@ -22,25 +22,6 @@ def swizzled_blocks(w: np.ndarray, order: str, rows: int, chunks: int) -> np.nda
     channels, "whole_taps" where every tap's channels are padded to whole blocks, "whole_rows" where those of every row
     of taps are. Row 8 j + 2 q + e of every 32 is channel 8 q + 2 j + e: threads that hold columns 2 q and 2 q + 1 of
     every 8 then hold runs of 8. All kernels take it so: an engine whose kernels differ by the shape keeps it once."""
-    blocks = _blocks(w, order, rows, chunks)
-    row, unit = np.arange(BLOCK)[:, None], np.arange(BLOCK // UNIT)[None]
-    channel = row - row % RUNS + row // 2 % 4 * UNIT + row // UNIT % 4 * 2 + row % 2
-    units = blocks.reshape(-1, chunks, BLOCK, BLOCK // UNIT, UNIT)
-    return np.ascontiguousarray(units[:, :, channel, unit ^ row % UNIT]).reshape(-1, chunks, BLOCK, BLOCK)
-
-
-@transform("fragments")
-def fragments(w: np.ndarray, order: str, rows: int, chunks: int) -> np.ndarray:
-    """Weights in the blocks of `swizzled_blocks`, each as the threads of a warpgroup hold it as the left side of
-    products: [4 steps of 16 elements, 128 threads, 8]. Thread 32 w + 4 g + q has elements 2 q, 2 q + 1, 2 q + 8 and 2 q + 9 of
-    channels 16 w + g and 16 w + g + 8: two neighbours, those of the other channel, and both of the upper eight."""
-    blocks = _blocks(w, order, rows, chunks).reshape(-1, chunks, 4, 2, 8, 4, 2, 4, 2)
-    held = blocks.transpose(0, 1, 5, 2, 4, 7, 6, 3, 8)  # step, warp, g, q, upper, other channel, neighbour
-    return np.ascontiguousarray(held).reshape(-1, chunks, BLOCK, BLOCK)
-
-
-def _blocks(w: np.ndarray, order: str, rows: int, chunks: int) -> np.ndarray:
-    """[blocks, chunks, 64 channels, 64 elements of the sum]."""
     taps = order in ("taps", "whole_taps", "whole_rows")
     if taps:
         row_of_taps = w.shape[-1]
@@ -53,4 +34,7 @@ def _blocks(w: np.ndarray, order: str, rows: int, chunks: int) -> np.ndarray:
     matrices = matrices.swapaxes(1, 2) if order == "kn" else matrices
     batches, n, k = matrices.shape
     padded = np.pad(matrices, ((0, 0), (0, rows * BLOCK - n), (0, chunks * BLOCK - k)))
-    return padded.reshape(batches * rows, BLOCK, chunks, BLOCK).transpose(0, 2, 1, 3)
+    blocks = padded.reshape(batches * rows, BLOCK, chunks, BLOCK // UNIT, UNIT).transpose(0, 2, 1, 3, 4)
+    row, unit = np.arange(BLOCK)[:, None], np.arange(BLOCK // UNIT)[None]
+    channel = row - row % RUNS + row // 2 % 4 * UNIT + row // UNIT % 4 * 2 + row % 2
+    return np.ascontiguousarray(blocks[:, :, channel, unit ^ row % UNIT]).reshape(-1, chunks, BLOCK, BLOCK)

@@ -150,18 +150,12 @@ void copy_box(uint32_t target, const TensorMap *map, int column, int row, int ba
 
 template <class T> inline T settled(T x) { return x; }
 
-inline void fetch(const uint16_t *, uint32_t) {}
-
-inline void load_streamed(uint32_t *target, const uint16_t *source) { memcpy(target, source, 16); }
-
 struct Corner {
     int x, y, image;
 };
 
 void copy_window(uint32_t target, const TensorMap *map, int channel, Corner at, uint16_t dx, uint16_t dy,
                  uint32_t barrier);
-
-void copy_tile_to_all(uint32_t target, const TensorMap *map, int column, int row, uint32_t barrier, uint16_t ranks);
 
 void copy_bulk_to_all(uint32_t target, const void *source, uint32_t nbytes, uint32_t barrier, uint16_t ranks);
 
@@ -232,10 +226,6 @@ template <class T> inline void store_run(T *target, const Run<T> &run) {
         fail("a store that is early or not aligned");
     *reinterpret_cast<Run<T> *>(target) = run;
 }
-
-// The same with four registers of each thread as a.
-void product_of_fragments_by_thread(float *sums, int count, const uint32_t *a, uint64_t b, bool keep,
-                                    float (*read)(uint16_t));
 
 // The share of one thread, `count` sums, in a [64, 16] times b [2 count, 16] transposed; `read` knows the elements.
 void product_by_thread(float *sums, int count, uint64_t a, uint64_t b, bool keep, float (*read)(uint16_t));

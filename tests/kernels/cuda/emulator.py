@@ -22,7 +22,6 @@ Array = np.ndarray[Any, Any]
 MEMORY = "extern __shared__ __align__(1024) unsigned char memory[];"
 PRODUCT = r"inline void (\w+)\(float \(&sums\)\[(\d+)\], uint64_t a, uint64_t b(, bool keep)?\) \{.*?\n\}\n"
 OF_REGISTERS = r"inline void (\w+)\(float \(&sums\)\[(\d+)\], const uint32_t \*a, uint64_t b\) \{.*?\n\}\n"
-OF_FRAGMENTS = r"inline void (\w+)\(float \(&sums\)\[(\d+)\], const uint32_t \*a, uint64_t b, bool keep\) \{.*?\n\}\n"
 MAP_WORDS = 18  # of 8 bytes
 HERE = Path(__file__).parent
 GPU = ("threads", "copies", "products", "main")  # compiled as one text, in this order
@@ -90,9 +89,6 @@ def host_text(text: str) -> str:
                   rf"product_by_thread(sums, \2, a, b, keep, f32_of_{kind}); }}\n", text, flags=re.S)  # fmt: skip
     text = re.sub(OF_REGISTERS, rf"inline void \1(float (&sums)[\2], const uint32_t *a, uint64_t b) {{ "
                   rf"product_of_registers_by_thread(sums, \2, a, b, f32_of_{kind}); }}\n",
-                  text, flags=re.S)  # fmt: skip
-    text = re.sub(OF_FRAGMENTS, rf"inline void \1(float (&sums)[\2], const uint32_t *a, uint64_t b, bool keep) {{ "
-                  rf"product_of_fragments_by_thread(sums, \2, a, b, keep, f32_of_{kind}); }}\n",
                   text, flags=re.S)  # fmt: skip
     text = text.replace(MEMORY, "unsigned char *const memory = own->memory;")
     return scalar.device_words(c_scalar.called(f"{text} f32_of_{kind}(", known)) + text

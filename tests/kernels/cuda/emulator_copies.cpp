@@ -66,22 +66,12 @@ void copy_window(uint32_t target, const TensorMap *map, int channel, Corner at, 
     barrier_at(barrier).change(0, -map->box[1] * 128);
 }
 
-// Calls `copy(target, barrier)` for the CTAs whose bits are set.
-template <class F> static void to_all(uint32_t target, uint32_t barrier, uint16_t ranks, F copy) {
+void copy_bulk_to_all(uint32_t target, const void *source, uint32_t nbytes, uint32_t barrier, uint16_t ranks) {
     if (!(ranks >> own_rank & 1))
         fail("a copy to other CTAs alone");
     for (uint32_t rank = 0; rank < 16; rank++)
         if (ranks >> rank & 1)
-            copy(address_in(target, rank), address_in(barrier, rank));
-}
-
-void copy_tile_to_all(uint32_t target, const TensorMap *map, int column, int row, uint32_t barrier, uint16_t ranks) {
-    to_all(target, barrier, ranks, [&](uint32_t there, uint32_t counted) { copy_tile(there, map, column, row, counted); });
-}
-
-void copy_bulk_to_all(uint32_t target, const void *source, uint32_t nbytes, uint32_t barrier, uint16_t ranks) {
-    to_all(target, barrier, ranks,
-           [&](uint32_t there, uint32_t counted) { copy_bulk(there, source, nbytes, counted); });
+            copy_bulk(address_in(target, rank), source, nbytes, address_in(barrier, rank));
 }
 
 void copy_16(uint32_t target, const void *source, uint32_t nbytes) {

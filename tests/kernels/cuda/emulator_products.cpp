@@ -32,9 +32,7 @@ void product_by_thread(float *sums, int count, uint64_t a, uint64_t b, bool keep
     }
 }
 
-// Adds a's row times a column of b, `of_b(k, column)`; a's elements are in the fragments of four lanes.
-template <class F>
-static void product_of_fragments(float *sums, int count, const uint32_t *a, float (*read)(uint16_t), F of_b) {
+void product_of_registers_by_thread(float *sums, int count, const uint32_t *a, uint64_t b, float (*read)(uint16_t)) {
     memcpy(own->lanes[threadIdx.x].fragment, a, 16);
     sync_warpgroup();
     for (int e = 0; e < count; e++) {
@@ -42,19 +40,8 @@ static void product_of_fragments(float *sums, int count, const uint32_t *a, floa
         for (int k = 0; k < 16; k++) {
             const Lane &lane = own->lanes[threadIdx.x / 4 * 4 + k / 2 % 4];
             const uint32_t both = lane.fragment[(e / 2 % 2) + k / 8 * 2];
-            sums[e] += read(static_cast<uint16_t>(k % 2 ? both >> 16 : both)) * read(of_b(k, column));
+            sums[e] += read(static_cast<uint16_t>(k % 2 ? both >> 16 : both)) * read(element(b, k, column));
         }
     }
     sync_warpgroup();
-}
-
-void product_of_registers_by_thread(float *sums, int count, const uint32_t *a, uint64_t b, float (*read)(uint16_t)) {
-    product_of_fragments(sums, count, a, read, [b](int k, int column) { return element(b, k, column); });
-}
-
-void product_of_fragments_by_thread(float *sums, int count, const uint32_t *a, uint64_t b, bool keep,
-                                    float (*read)(uint16_t)) {
-    for (int e = 0; e < count && !keep; e++)
-        sums[e] = 0.0f;
-    product_of_fragments(sums, count, a, read, [b](int k, int column) { return element(b, column, k); });
 }

@@ -46,28 +46,6 @@ inline void copy_window(uint32_t target, const TensorMap *map, int channel, Corn
                  : "memory");
 }
 
-// A box to the CTAs of a cluster whose bits are set, as bulk copies are.
-
-inline void copy_tile_to_all(uint32_t target, const TensorMap *map, int column, int row, uint32_t barrier,
-                             uint16_t ranks) {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
-                 "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(target),
-                 "l"(map), "r"(column), "r"(row), "r"(barrier), "h"(ranks)
-                 : "memory");
-}
-
-// 16 bytes that are read once.
-inline void load_streamed(uint32_t *target, const uint16_t *source) {
-    asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(target[0]), "=r"(target[1]), "=r"(target[2]), "=r"(target[3])
-                 : "l"(source));
-}
-
-// Has L2 fetch so many bytes, a multiple of 16, from device memory.
-inline void fetch(const uint16_t *source, uint32_t nbytes) {
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(source), "r"(nbytes) : "memory");
-}
-
 // Waits for all products but those that were committed last.
 inline void products_wait_for_others() { asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory"); }
 

@@ -17,7 +17,7 @@
 constexpr int CHUNK = 64;               // elements of k in a row of 128 bytes
 constexpr int BM = 64 * BLOCKS * GROUPS;
 constexpr int STAGE = (BM + BN) * 128;  // bytes: rows of x, then of weights
-constexpr int PEERS = DOWN, CLUSTER = SPLIT * PEERS;  // CTAs that copy for each other
+constexpr int CLUSTER = SPLIT * DOWN;
 constexpr int THREADS = 128 * GROUPS + (TAKE > 0 ? 128 : 64);  // with TAKE, a copying warpgroup gives registers away
 constexpr int PARTS = BLOCKS * BN / 32;  // 16 sums of a thread each: two tokens of eight channels
 constexpr int LINE = 128 * GROUPS * 16;  // bytes of four sums of every thread

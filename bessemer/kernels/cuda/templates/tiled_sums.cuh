@@ -2,7 +2,7 @@
 
 // Sends the parts that other CTAs of the cluster finish to them.
 template <int TO = 0> inline void send(uint32_t shared, const float *sums, int rank) {
-    const int cta = TO * PEERS + blockIdx.x % PEERS;
+    const int cta = TO * DOWN + blockIdx.x % DOWN;
     if constexpr (TO < SPLIT) {
         if (TO != rank) {
             constexpr int FIRST = first_part(TO) * 4, END = first_part(TO + 1) * 4;
