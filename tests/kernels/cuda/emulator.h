@@ -122,7 +122,7 @@ inline void launch_dependents() {}
 
 inline void wait_for_inputs() { inputs_are_there = true; }
 
-inline void wait_for_inputs_after(uint32_t) { inputs_are_there = true; }
+template <class T> inline void wait_for_inputs_after(T) { inputs_are_there = true; }
 
 void barrier_init(uint32_t address, uint32_t arrivals);
 

@@ -26,24 +26,25 @@ struct Head {
     int row, row_step;  // of the result: row + s * row_step
 };
 
-inline Head head_of(const uint16_t *q, const uint16_t *k, const uint16_t *v, int number, int queries, int keys,
+// Head `h` of a batch. Settled, as copies need it.
+inline Head head_of(const uint16_t *q, const uint16_t *k, const uint16_t *v, int64_t batch, int h, int queries, int keys,
                     int heads) {
-    const int64_t batch = number / heads;
-    const int h = number % heads, shared_heads = heads / REPEAT, g = h / REPEAT;
+    const int shared_heads = heads / REPEAT, g = h / REPEAT;
     if constexpr (INSIDE) {
         const int64_t first_q = (batch * queries * heads + h) * D, first_k = (batch * keys * shared_heads + g) * D;
-        return {q + first_q, k + first_k, v + first_k, heads * D, shared_heads * D,
+        return {settled(q + first_q), settled(k + first_k), settled(v + first_k), heads * D, shared_heads * D,
                 static_cast<int>(batch) * queries * heads + h, heads};
     } else {
         const int64_t first_q = (batch * heads + h) * queries * D, first_k = (batch * shared_heads + g) * keys * D;
-        return {q + first_q, k + first_k, v + first_k, D, D, static_cast<int>(batch * heads + h) * queries, 1};
+        return {settled(q + first_q), settled(k + first_k), settled(v + first_k), D, D,
+                static_cast<int>(batch * heads + h) * queries, 1};
     }
 }
 
 // Where 16-byte unit `unit` of row `row` lies among `rows` rows.
-inline uint32_t place(int row, int unit, int rows) {
-    const int block = unit / (WIDTH / 8), u = unit % (WIDTH / 8);
-    const int turn = LINE == 128 ? row % 8 : row / 2 % 4;
+inline uint32_t place(unsigned row, unsigned unit, int rows) {
+    const unsigned block = unit / (WIDTH / 8), u = unit % (WIDTH / 8);
+    const unsigned turn = LINE == 128 ? row % 8 : row / 2 % 4;
     return block * rows * LINE + row * LINE + ((u ^ turn) << 4);
 }
 
@@ -51,12 +52,11 @@ inline uint32_t place(int row, int unit, int rows) {
 template <int COUNT> inline void copy_rows(uint32_t target, const uint16_t *source, int first, int end, int step) {
 #pragma unroll
     for (int i = 0; i < (COUNT * UNITS + THREADS - 1) / THREADS; i++) {
-        const int at = threadIdx.x + i * THREADS, row = at / UNITS, unit = at % UNITS;
+        const unsigned at = threadIdx.x + i * THREADS, row = at / UNITS, unit = at % UNITS;
         if (COUNT * UNITS % THREADS && at >= COUNT * UNITS)
             break;
-        const bool inside = first + row < end;
-        copy_16(target + place(row, unit, COUNT),
-                source + (inside ? static_cast<int64_t>(first + row) * step : 0) + unit * 8, inside ? 16 : 0);
+        const int r = first + row;
+        copy_16(target + place(row, unit, COUNT), source + static_cast<int64_t>(r) * step + unit * 8, r < end ? 16 : 0);
     }
 }
 
@@ -75,15 +75,16 @@ kernel(const uint16_t *q, const uint16_t *k, const uint16_t *v, const MASK_TYPE 
     extern __shared__ __align__(1024) unsigned char memory[];
     const uint32_t shared = shared_address(memory);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, group = threadIdx.x / 128;
-    const int tiles = (queries + QUERIES - 1) / QUERIES, first_query = blockIdx.x % tiles * QUERIES;
+    const unsigned tiles = (queries + QUERIES - 1) / QUERIES, number = blockIdx.x / tiles;
+    const unsigned batch = number / heads, h = number - batch * heads;
+    const int first_query = settled((blockIdx.x - number * tiles) * QUERIES);
     const int own = first_query + group * 64 + warp * 16;  // the warp's first query
-    const int number = blockIdx.x / tiles;
-    const Head head = head_of(q, k, v, number, queries, keys, heads);
+    const Head head = head_of(q, k, v, batch, h, queries, keys, heads);
     if constexpr (MASK != 0)
-        mask += number / heads * mask_batch + number % heads * mask_head;
+        mask += batch * mask_batch + h * mask_head;
     const int end = CAUSAL ? min(keys, first_query + QUERIES + keys - queries) : keys, steps = (end + KEYS - 1) / KEYS;
     launch_dependents();
-    wait_for_inputs();
+    wait_for_inputs_after(head.v);
     copy_rows<QUERIES>(shared, head.q, first_query, queries, head.q_step);
 #pragma unroll
     for (int s = 0; s < STAGES; s++) {

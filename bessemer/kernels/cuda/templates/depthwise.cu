@@ -103,23 +103,46 @@ inline void add_row(float (&acc)[TH][TW][8], const Filter &filter, const Run<uin
     }
 }
 
-// Adds all rows, the next one under way while one is added.
-inline void add_window(float (&acc)[TH][TW][8], const Filter &filter, const uint16_t *x, const Shape &shape, int top,
-                       int left) {
-    constexpr int STEP = TH == 1 ? DILATION_H : 1;  // between rows that are read
-    uint32_t inside = 0;
+// Where a tile is: its image, its first output, and the corner of its input, with a bit for every column of that which
+// is inside the image.
+struct Tile {
+    int image, oy, ox;
+    uint32_t inside;
+    const uint16_t *corner;
+
+    Tile(const uint16_t *x, unsigned number, const Shape &shape, int column) {
+        const unsigned across = (shape.out_width + TW - 1) / TW, down = (shape.out_height + TH - 1) / TH;
+        const unsigned line = number / across;
+        image = line < down ? 0 : line / down;  // a branch is shorter than a division
+        ox = (number - line * across) * TW, oy = (line - image * down) * TH;
+        const int left = ox * STRIDE_W - shape.pad_w;
+        inside = 0;
 #pragma unroll
-    for (int p = 0; p < REACH_W; p++)
-        inside |= (static_cast<unsigned>(left + p) < shape.width ? 1u : 0u) << p;
+        for (int p = 0; p < REACH_W; p++)
+            inside |= (static_cast<unsigned>(left + p) < shape.width ? 1u : 0u) << p;
+        const int64_t row = static_cast<int64_t>(image) * shape.height + top(shape);
+        corner = x + (row * shape.width + left) * C + column;
+    }
+
+    void settle() {
+        image = settled(image), oy = settled(oy), ox = settled(ox), inside = settled(inside), corner = settled(corner);
+    }
+
+    int top(const Shape &shape) const { return oy * STRIDE_H - shape.pad_h; }
+};
+
+// Adds all rows, the next one under way while one is added.
+inline void add_window(float (&acc)[TH][TW][8], const Filter &filter, const Shape &shape, const Tile &tile) {
+    constexpr int STEP = TH == 1 ? DILATION_H : 1;  // between rows that are read
     const int64_t line = static_cast<int64_t>(shape.width) * C;
-    const uint16_t *const corner = x + top * line + left * C;
-    const auto inside_of = [&](int r) { return static_cast<unsigned>(top + r) < shape.height ? inside : 0; };
+    const int top = tile.top(shape);
+    const auto inside_of = [&](int r) { return static_cast<unsigned>(top + r) < shape.height ? tile.inside : 0; };
     Run<uint16_t> pixels[REACH_W], next[REACH_W];
-    load_row(pixels, corner, inside_of(0));
+    load_row(pixels, tile.corner, inside_of(0));
 #pragma unroll(UNROLLED ? REACH_H : 1)
     for (int r = 0; r < REACH_H; r += STEP) {
         if (r + STEP < REACH_H && any_row(r + STEP))
-            load_row(next, corner + (r + STEP) * line, inside_of(r + STEP));
+            load_row(next, tile.corner + (r + STEP) * line, inside_of(r + STEP));
         add_row(acc, filter, pixels, r);
 #pragma unroll
         for (int p = 0; p < REACH_W; p++)
@@ -139,18 +162,18 @@ kernel(const uint16_t *x, const uint16_t *w, int tiles, int step, int height, in
     Columns columns;
     if (live)
         load_constant_columns(columns, column@EPILOGUE_NAMES@);
-    wait_for_inputs();
+    int number = blockIdx.x / BLOCKS * PLACES + place;
+    Tile tile(x, number, shape, column);
+    tile.settle();
+    wait_for_inputs_after(tile.corner);
     if (!live)
         return;
     load_columns(columns, column@EPILOGUE_NAMES@);
-    const int across = (out_width + TW - 1) / TW, down = (out_height + TH - 1) / TH;
-    int tile = blockIdx.x / BLOCKS * PLACES + place;
 #pragma unroll 1
-    for (int n = 0; n < REPEAT && tile < tiles; n++, tile += step) {
-        const int line = tile / across, ox = (tile - line * across) * TW;
-        const int image = line / down, oy = (line - image * down) * TH;
-        const int64_t pixels = static_cast<int64_t>(image) * height * width;
-        const int first = (image * out_height + oy) * out_width + ox;
+    for (int n = 0; n < REPEAT && number < tiles; n++, number += step) {
+        if (n > 0)
+            tile = Tile(x, number, shape, column);
+        const int oy = tile.oy, ox = tile.ox, first = (tile.image * out_height + oy) * out_width + ox;
         Cells cells[TH][TW];
 #pragma unroll
         for (int i = 0; i < TH; i++)
@@ -159,7 +182,7 @@ kernel(const uint16_t *x, const uint16_t *w, int tiles, int step, int height, in
                 if (oy + i < out_height && ox + j < out_width)
                     load_cells(cells[i][j], first + i * out_width + j, column@EPILOGUE_NAMES@);
         float acc[TH][TW][8] = {};
-        add_window(acc, filter, x + pixels * C + column, shape, oy * STRIDE_H - pad_h, ox * STRIDE_W - pad_w);
+        add_window(acc, filter, shape, tile);
 #pragma unroll
         for (int i = 0; i < TH; i++)
 #pragma unroll

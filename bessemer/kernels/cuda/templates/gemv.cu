@@ -43,7 +43,16 @@ kernel(const uint16_t *x, const uint16_t *w, int rows@EPILOGUE_PARAMETERS@) {
     Columns columns;
     if (threadIdx.x == 0)
         load_constant_columns(columns, column@EPILOGUE_NAMES@);
-    wait_for_inputs();
+    const uint16_t *const own_x = settled(x + threadIdx.x * 8);
+    Run<uint16_t> units[TURNS];  // of the row that comes next
+    const auto load = [&](int m) {
+#pragma unroll
+        for (int t = 0; t < TURNS; t++)
+            if (threadIdx.x + t * THREADS < UNITS)
+                units[t] = load_run(own_x + static_cast<int64_t>(m) * K + t * THREADS * 8);
+    };
+    wait_for_inputs_after(own_x);
+    load(0);
     if (threadIdx.x == 0)
         load_columns(columns, column@EPILOGUE_NAMES@);
     for (int m = 0; m < rows; m++) {
@@ -54,13 +63,14 @@ kernel(const uint16_t *x, const uint16_t *w, int rows@EPILOGUE_PARAMETERS@) {
 #pragma unroll
         for (int t = 0; t < TURNS; t++)
             if (threadIdx.x + t * THREADS < UNITS) {
-                const Run<uint16_t> run = load_run(x + static_cast<int64_t>(m) * K + (threadIdx.x + t * THREADS) * 8);
 #pragma unroll
                 for (int c = 0; c < 8; c++)
 #pragma unroll
                     for (int n = 0; n < 8; n++)
-                        acc[n] += f32_of_@KIND@(run.v[c]) * f32_of_@KIND@(weights[t][n].v[c]);
+                        acc[n] += f32_of_@KIND@(units[t].v[c]) * f32_of_@KIND@(weights[t][n].v[c]);
             }
+        if (m + 1 < rows)
+            load(m + 1);
         store_shared<4>(own, acc);
         store_shared<4>(own + 16, acc + 4);
         const float *const sums = add_up<THREADS>(reinterpret_cast<float *>(memory));

@@ -16,16 +16,17 @@ constexpr int GROUPS_AT = CHANNELS_AT + W * 8, BARRIER_AT = GROUPS_AT + W * 8;
 // Where a thread's four pieces of four sums lie: neighbours write and read different banks.
 inline uint32_t sums_at(int thread, int piece) { return thread * 64 + ((piece ^ (thread >> 1 & 3)) * 16); }
 
+inline int share_of(int rows) { return static_cast<unsigned>(rows + CL - 1) / CL; }
+
 inline int rows_of(int rank, int rows) {
-    const int share = (rows + CL - 1) / CL;
-    const int left = rows - rank * share;
-    return left < 0 ? 0 : min(share, left);
+    const int left = rows - rank * share_of(rows);
+    return left < 0 ? 0 : min(share_of(rows), left);
 }
 
 extern "C" __global__ void@CLUSTER@ __launch_bounds__(THREADS)
 kernel(const ELEMENT *x, const SCALE *scale, const BIAS *bias, int rows@EPILOGUE_PARAMETERS@) {
     extern __shared__ __align__(1024) unsigned char memory[];
-    const uint32_t shared = shared_address(memory), barrier = shared + BARRIER_AT;
+    const uint32_t shared = settled(shared_address(memory)), barrier = shared + BARRIER_AT;
     auto *const pivots = reinterpret_cast<float *>(memory + PIVOT_AT);
     auto *const parts = reinterpret_cast<float *>(memory + PARTS_AT);  // [CL][W] of mean, from the pivot, and squared deviations
     auto *const channels = reinterpret_cast<float *>(memory + CHANNELS_AT);  // the same of channels
@@ -47,18 +48,21 @@ kernel(const ELEMENT *x, const SCALE *scale, const BIAS *bias, int rows@EPILOGUE
     Run<BIAS> biases;
     if constexpr (CONSTANT)
         scales = load_run(scale + column), biases = load_run(bias + column);
-    wait_for_inputs();
-    if constexpr (!CONSTANT)
-        scales = load_run(scale + column), biases = load_run(bias + column);
-
+    const int own = rows_of(rank, rows), before = image * rows + rank * share_of(rows);
+    const int left = settled(own - lane);  // rows from the thread's first one on
+    const ELEMENT *const own_x = settled(x + static_cast<int64_t>(before + lane) * C + column);
+    const ELEMENT *const pivot_x =
+        settled(x + static_cast<int64_t>(image) * rows * C + first + threadIdx.x / CG * CG);
+    wait_for_inputs_after(own_x);
     if (threadIdx.x < W)
-        pivots[threadIdx.x] = element_value(x[static_cast<int64_t>(image) * rows * C + first + threadIdx.x / CG * CG]);
-    const int own = rows_of(rank, rows), before = image * rows + rank * ((rows + CL - 1) / CL);
+        pivots[threadIdx.x] = element_value(*pivot_x);
     Run<ELEMENT> held[HOLD];
 #pragma unroll
     for (int i = 0; i < HOLD; i++)
-        if (lane + i * LANES < own)
-            held[i] = load_run(x + static_cast<int64_t>(before + lane + i * LANES) * C + column);
+        if (i * LANES < left)
+            held[i] = load_run(own_x + static_cast<int64_t>(i) * LANES * C);
+    if constexpr (!CONSTANT)
+        scales = load_run(scale + column), biases = load_run(bias + column);
     load_columns(columns, column@EPILOGUE_NAMES@);
     __syncthreads();
     float pivot[8], sum[8] = {}, square[8] = {};

@@ -30,6 +30,10 @@ inline void wait_for_inputs_after(uint32_t ready) {
                  : "memory");
 }
 
+inline void wait_for_inputs_after(const void *ready) {
+    wait_for_inputs_after(static_cast<uint32_t>(reinterpret_cast<uint64_t>(ready)));
+}
+
 // Barriers in shared memory that count the bytes of bulk copies.
 
 inline void barrier_init(uint32_t barrier, uint32_t arrivals) {

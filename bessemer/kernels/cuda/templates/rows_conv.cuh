@@ -37,8 +37,8 @@ struct Rows {
             for (; i > 0 && y >= out_height; image++)
                 y -= out_height;
             const int top = y * STRIDE_H - shape.pad_h, left = (t - line * out_width) * STRIDE_W - shape.pad_w;
-            const int64_t pixel = static_cast<int64_t>(static_cast<int>(image * shape.height + top)) * shape.width + left;
-            corner[i] = settled(x + pixel * C + (C % CHUNK ? 0 : element));
+            const int64_t line_in = static_cast<int>(image * shape.height + top);
+            corner[i] = settled(x + (line_in * shape.width + left) * C + (C % CHUNK ? 0 : element));
             uint32_t found[WORDS] = {};
             put(found, BITS - 1, true);
 #pragma unroll

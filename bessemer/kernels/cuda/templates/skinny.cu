@@ -80,8 +80,8 @@ inline void copy_weights(uint32_t shared, const uint16_t *w, int block, int rank
         barrier_expect(barrier, NB * nbytes);
 #pragma unroll
         for (int b = 0; b < NB; b++)
-            copy_bulk(shared + W_AT + (b * CHUNKS + s * STEP) * W_BLOCK, w + (b * CL * CHUNKS + s * STEP) * (W_BLOCK / 2),
-                      nbytes, barrier);
+            copy_bulk(shared + W_AT + (b * CHUNKS + s * STEP) * W_BLOCK,
+                      w + (b * CL * CHUNKS + s * STEP) * (W_BLOCK / 2), nbytes, barrier);
     }
     if constexpr (CL > 1)
         barrier_expect(shared + RECEIVED_AT, RECEIVED);

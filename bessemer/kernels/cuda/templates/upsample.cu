@@ -12,17 +12,17 @@ struct Place {
 };
 
 // What item number `item` computes: outputs that are neighbours in memory have neighbours as items.
-inline Place place_of(int item, int height, int across) {
+inline Place place_of(unsigned item, unsigned height, unsigned across) {
     Place at;
     at.run = ALONG_WIDTH ? 0 : item % (OC / 8);
-    int rest = ALONG_WIDTH ? item : item / (OC / 8);
+    unsigned rest = ALONG_WIDTH ? item : item / (OC / 8);
     at.kw = ALONG_WIDTH ? 0 : rest % STRIDE_W;
     rest = ALONG_WIDTH ? rest : rest / STRIDE_W;
-    const int line = rest / across;
+    const unsigned line = rest / across;
     at.x = (rest - line * across) * PIXELS;
     at.kh = ALONG_WIDTH ? 0 : line % STRIDE_H;
     rest = ALONG_WIDTH ? line : line / STRIDE_H;
-    at.image = rest / height;
+    at.image = rest < height ? 0 : rest / height;  // a branch is shorter than a division
     at.y = rest - at.image * height;
     return at;
 }
@@ -78,21 +78,22 @@ kernel(const uint16_t *x, const uint16_t *w, int items, int height, int width@EP
     Columns columns;
     if (live)
         load_constant_columns(columns, column@EPILOGUE_NAMES@);
-    wait_for_inputs();
+    // Output o of the thread is at row first + o * next of the epilogue's.
+    const int line = (at.image * height + at.y) * STRIDE_H + at.kh, next = ALONG_WIDTH ? 1 : STRIDE_W;
+    const int first = settled(ALONG_WIDTH ? line : (line * width + at.x) * STRIDE_W + at.kw);
+    const int64_t line_in = at.image * height + at.y;
+    const uint16_t *const corner = settled(x + (line_in * width + at.x) * IC);
+    wait_for_inputs_after(corner);
     if (!live)
         return;
     load_columns(columns, column@EPILOGUE_NAMES@);
 
-    // Output o of the thread is at row first + o * next of the epilogue's.
-    const int line = (at.image * height + at.y) * STRIDE_H + at.kh;
-    const int first = ALONG_WIDTH ? line : (line * width + at.x) * STRIDE_W + at.kw, next = ALONG_WIDTH ? 1 : STRIDE_W;
     const int last = ALONG_WIDTH ? OUTPUTS : min(PIXELS, width - at.x);
     Cells cells[OUTPUTS];
 #pragma unroll
     for (int o = 0; o < OUTPUTS; o++)
         if (o < last)
             load_cells(cells[o], first + o * next, column@EPILOGUE_NAMES@);
-    const uint16_t *corner = x + ((static_cast<int64_t>(at.image) * height + at.y) * width + at.x) * IC;
     const uint32_t weights =
         shared_address(memory) + (ALONG_WIDTH ? 0 : (at.kh * STRIDE_W + at.kw) * IC * OC * 2 + at.run * 16);
     float acc[OUTPUTS][8] = {};
