@@ -54,8 +54,9 @@ def settled(
         return choices
     end = now() + min(SECONDS, SECONDS if seconds is None else seconds)
     choices, us, tried = _exchanged(choices, rivals, order, clock, lambda: clock.lost or now() > end)
-    if tried:
-        rivals.place(sequence, us, {p: (alone[p], at_opt(p, choices[p]).choice) for p in tried})
+    if tried:  # what was known of the others, which there was no time to try again, still holds
+        kept = [p for p in order if p in recalled or p in tried]
+        rivals.place(sequence, us, {p: (alone[p], at_opt(p, choices[p]).choice) for p in kept})
     return choices
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from bessemer.core.dim import evaluate, sym
 from bessemer.core.errors import InputError
 from bessemer.core.interval import Range
 from bessemer.kernels.base import Problem
-from bessemer.tune.cache import TimingCache
+from bessemer.tune.cache import TimingCache, problem_key
 from bessemer.tune.choice import Variant
 from bessemer.tune.engine_clock import GpuEngineClock
 from bessemer.tune.in_place import Choices, settled
@@ -133,6 +134,19 @@ def test_a_device_that_fails_ends_it_and_what_was_tried_before_counts() -> None:
     assert {p: labels({p: v}) for p, v in found.items()} == {small: [A16], large: [B]} and clock.ended == 1
     (placed,) = cache.placed.values()
     assert len(placed.chosen) == 1, "the second problem was not tried to the end"
+
+
+def test_what_was_known_stays_where_it_was_not_tried_again() -> None:
+    cache, small, large = TimingCache(), problem(8), problem(16)
+    sequence, us = [small, large, large], {A8: 5.0, A16: 4.0, B: 3.0}
+    rivals, alone = tuned(cache, sequence)
+    settled(alone, rivals, sequence, Clock(us))
+    ((at, whole),) = cache.placed.items()
+    cache.placed[at] = replace(whole, chosen={problem_key(small): whole.chosen[problem_key(small)]})
+    rivals, alone = tuned(cache, sequence)
+    clock = Clock(us, lost_after=3)  # both rivals of the large problem, and one of the small one
+    assert labels(settled(alone, rivals, sequence, clock)) == [B, B] and len(clock.tried) == 3
+    assert cache.placed[at].chosen == whole.chosen
 
 
 def test_only_the_kernel_of_the_opt_shape_is_exchanged() -> None:

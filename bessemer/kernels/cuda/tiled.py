@@ -139,6 +139,7 @@ def code(problem: Problem, target: Limits, rows: Rows, config: Config) -> Kernel
     parts = {
         "INSTRUCTIONS": scalar.template("tensor.cuh"),
         "ROWS_OF_X": scalar.template(rows.template),
+        "WALK": scalar.template("tiled_walk.cuh"),
         "SHARED_SUMS": scalar.template("tiled_sums.cuh"),
         **_row_sums(problem, store),
         "PRODUCT": emit.warpgroup_product_that_starts(t.columns // t.halves, dtype),
