@@ -77,6 +77,11 @@ def test_compare_passes_and_fails(model: Path, engine: Path) -> None:
     assert built["ok"] and built["tensors"][0]["shape"] == [3, 4]
 
 
+def test_compare_says_that_an_engine_is_built_already(model: Path, engine: Path) -> None:
+    result = call("compare", model, "--engine", engine, "--fp16", "--tune", "off")
+    assert "--fp16, --tune would say how to build, and --engine is built" in str(result.exception)
+
+
 def test_compare_refuses_another_models_engine(tmp_path: Path, model: Path, engine: Path) -> None:
     other = onnx.load(model)
     other.graph.output[0].name = other.graph.node[-1].output[0] = "z"

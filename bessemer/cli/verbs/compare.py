@@ -57,6 +57,13 @@ def command(
         raise BuildError(f"--mark is {mark!r}", fix="use --mark all, or leave it out")
     if fp16 and bf16:
         raise BuildError("--fp16 and --bf16 exclude each other", fix="give one of them")
+    to_build = {"--target": target != "cpu", "--fp16": fp16, "--bf16": bf16, "--tune": tune != "device",
+                "--timing-cache": timing_cache is not None}  # fmt: skip
+    if engine is not None and any(to_build.values()):
+        raise BuildError(
+            f"{', '.join(n for n, given in to_build.items() if given)} would say how to build, and --engine is built",
+            where=str(engine), fix="leave out either",
+        )  # fmt: skip
     asked = parse_shapes(shapes)
     with build_progress(as_json) as progress:
         built = engine if engine is not None else build(
