@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 NAME = "compare"
+TO_BUILD = ("target", "fp16", "bf16", "tune", "timing_cache")  # options of a build alone
 TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-1}  # of relative errors, by the engine's precision
 Row = dict[str, Any]
 
 
 def command(
+    context: typer.Context,
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX model.")],
     against: Annotated[str, typer.Option(help="onnxruntime, or reference (this package's numpy interpreter).")] = (
         "onnxruntime"
@@ -57,13 +59,8 @@ def command(
         raise BuildError(f"--mark is {mark!r}", fix="use --mark all, or leave it out")
     if fp16 and bf16:
         raise BuildError("--fp16 and --bf16 exclude each other", fix="give one of them")
-    to_build = {"--target": target != "cpu", "--fp16": fp16, "--bf16": bf16, "--tune": tune != "device",
-                "--timing-cache": timing_cache is not None}  # fmt: skip
-    if engine is not None and any(to_build.values()):
-        raise BuildError(
-            f"{', '.join(n for n, given in to_build.items() if given)} would say how to build, and --engine is built",
-            where=str(engine), fix="leave out either",
-        )  # fmt: skip
+    if engine is not None:
+        _check_nothing_to_build(context, engine)
     asked = parse_shapes(shapes)
     with build_progress(as_json) as progress:
         built = engine if engine is not None else build(
@@ -88,6 +85,17 @@ def command(
     else:
         _print(f"{model.name} in {precision} against {against}, tolerance {limit:g}", rows, left, bool(mark))
     raise typer.Exit(1 if bad else 0)
+
+
+def _check_nothing_to_build(context: typer.Context, engine: Path) -> None:
+    """BuildError where options were given that say how to build."""
+    sources = {n: context.get_parameter_source(n) for n in TO_BUILD}
+    given = [n for n, source in sources.items() if source is not None and source.name != "DEFAULT"]
+    if given:
+        options = ", ".join(f"--{n.replace('_', '-')}" for n in given)
+        raise BuildError(
+            f"{options} would say how to build, and --engine is built", where=str(engine), fix="leave out either"
+        )
 
 
 def _load(model: Path) -> ModelProto:

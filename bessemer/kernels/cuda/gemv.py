@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import ceildiv
+from bessemer.core.dim import ceildiv, minimum
 from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Problem, Ptr, Reason, register
 from bessemer.kernels.c.scalar import supported
 from bessemer.kernels.cuda import emit
@@ -68,7 +68,8 @@ class Gemv:
         module = emit.module("gemv.cu", problem, constants, {"KIND": problem.operands[0].type.dtype.name})
         args = (Ptr(0), Ptr(1), Int(view.m, 32), *module.args)
         options = (("warps", threads // 32), ("shared", _shared(threads)), ("cluster", 1), ("pdl", True))
-        return KernelCode("cuda", module.text, (Launch("kernel", (ceildiv(view.n, RUN),), args, options),), packs)
+        grid = ceildiv(view.n, RUN) * minimum(view.m, 1)  # none without rows: the first one is loaded in any case
+        return KernelCode("cuda", module.text, (Launch("kernel", (grid,), args, options),), packs)
 
 
 def _shared(count: int) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, sym
+from bessemer.core.dim import Dim, evaluate, sym
 from bessemer.core.dtype import DType
 from bessemer.core.interval import Range
 from bessemer.kernels.cuda.gemv import Gemv
@@ -67,6 +67,14 @@ def test_every_configuration_compiles_without_spills(k: int) -> None:
         _, log = compile_text(Gemv().emit(problem, H200, chosen).text, "sm_90")
         assert re.findall(r"(\d+) bytes spill", log) == ["0", "0"], f"{chosen}: {log}"
         assert "warning" not in log, log
+
+
+def test_nothing_is_launched_without_rows() -> None:
+    """The kernel loads its first row before it looks how many there are."""
+    n = sym("n")
+    c = symbolic(matmul((2, 128), (128, 64), dt.f16), {0: (n, 128)}, (n, 64), {"n": Range(0, 4, 1)})
+    (grid,) = Gemv().emit(c.problem, H200, Gemv().configs(c.problem, H200)[0]).launches[0].grid
+    assert [evaluate(grid, {"n": rows}) for rows in (0, 1, 4)] == [0, 8, 8]
 
 
 def test_reasons() -> None:

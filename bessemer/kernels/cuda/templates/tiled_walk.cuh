@@ -1,3 +1,5 @@
+// Which tiles a CTA of tiled.cu computes, and which chunks of their sums.
+
 // Where a tile begins.
 struct Start {
     int token, batch, channel;
