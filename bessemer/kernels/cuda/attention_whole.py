@@ -25,7 +25,7 @@ class CudaAttentionWhole:
     """attention as cuda_attention computes it, of so few keys that those of a head fit into shared memory."""
 
     name = "cuda_attention_whole"
-    version = 1
+    version = 2
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
@@ -116,7 +116,7 @@ def _shared(d: int, config: Config, flat: bool) -> int:
     groups, split, keys, steps = (int(config[n]) for n in NAMES[:4])
     rows, staged = split * keys * steps, d if split > 1 else 32
     stages = groups * split * 64 * ((staged + 8) * 4 + (8 if split > 1 else 0))
-    return (groups * 64 + 2 * rows) * d * 2 + (rows * 4 if flat else 0) + stages + 8 * (2 * steps + groups)
+    return (groups * 64 + 2 * rows) * d * 2 + (rows * 4 if flat else 0) + stages + 8 * (2 * steps * split + groups)
 
 
 def _resident(d: int, config: Config, shared: int, target: Limits) -> int:

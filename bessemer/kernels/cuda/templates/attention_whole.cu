@@ -29,15 +29,15 @@ struct Place {
     int group, part, thread, lane, warp;
 };
 
-// The barriers of what arrives: keys and values of each step, and q of each team.
+// The barriers of what arrives: keys and values of each step of each part, and q of each team.
 struct Arrivals {
     uint32_t first;
 
-    uint32_t keys(int step) const { return first + 16 * step; }
+    uint32_t keys(int step, int part) const { return first + 16 * (step * SPLIT + part); }
 
-    uint32_t values(int step) const { return first + 16 * step + 8; }
+    uint32_t values(int step, int part) const { return keys(step, part) + 8; }
 
-    uint32_t q(int group) const { return first + 16 * STEPS + 8 * group; }
+    uint32_t q(int group) const { return first + 16 * STEPS * SPLIT + 8 * group; }
 };
 
 // Which head a CTA has, as tensor maps count: rows of heads that lie inside rows of all heads begin at `column`.
@@ -54,7 +54,7 @@ inline Head head_of(int number, int heads, int repeat) {
 inline int steps_of(int end, int queries, int keys, int first_key) {
     const int seen = CAUSAL ? min(keys, end + keys - queries) : keys;
     const int own = min(CAUSAL && SPLIT == 1 ? max(seen, 1) : seen - first_key, PART);
-    return FIXED_KEYS && SPLIT == 1 && !CAUSAL ? STEPS : min((own + KEYS - 1) / KEYS, STEPS);
+    return FIXED_KEYS > ROWS - KEYS && !CAUSAL ? STEPS : min((own + KEYS - 1) / KEYS, STEPS);
 }
 
 // Copies as many rows as the map's box has to blocks of `all` rows.
@@ -64,13 +64,9 @@ inline void copy_blocks(uint32_t target, int all, const TensorMap *map, Head hea
         copy_box(target + b * all * LINE, map, head.column + b * WIDTH, row, head.batch, barrier);
 }
 
-inline void copy_step(uint32_t target, const TensorMap *map, Head head, int step, uint32_t barrier) {
-    barrier_expect(barrier, SPLIT * KEYS * D * 2);
-#pragma unroll
-    for (int p = 0; p < SPLIT; p++) {
-        const int row = p * PART + step * KEYS;
-        copy_blocks(target + row * LINE, ROWS, map, head, row, barrier);
-    }
+inline void copy_step(uint32_t target, const TensorMap *map, Head head, int row, uint32_t barrier) {
+    barrier_expect(barrier, KEYS * D * 2);
+    copy_blocks(target + row * LINE, ROWS, map, head, row, barrier);
 }
 
 inline void copy_q(uint32_t target, const TensorMap *map, Head head, int row, uint32_t barrier) {
@@ -184,7 +180,7 @@ kernel(const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k,
         mask += number / heads * mask_batch + number % heads * mask_head;
     if (thread == 0) {
 #pragma unroll
-        for (int i = 0; i < 2 * STEPS + GROUPS; i++)
+        for (int i = 0; i < 2 * STEPS * SPLIT + GROUPS; i++)
             barrier_init(arrivals.first + 8 * i, 1);
         fence_barrier_init();
     }
@@ -195,14 +191,17 @@ kernel(const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k,
 #pragma unroll
         for (int g = 0; g < GROUPS; g++)
             copy_q(shared + g * Q_BYTES, &q, head_of_q, first_of_all + g * 64, arrivals.q(g));
-        // Nothing may arrive after the CTA is gone: what none of it waits for is not copied.
-        const int needed = FIXED_KEYS && !CAUSAL ? STEPS : steps_of(first_of_all + QUERIES, queries, keys, 0);
+        // A part's keys have a barrier of their own: they are multiplied while those of the next part arrive. Nothing may
+        // arrive after the CTA is gone: what none of it waits for is not copied.
 #pragma unroll
-        for (int step = 0; step < STEPS; step++) {
-            if (step >= needed)
-                break;
-            copy_step(shared + K_AT, &k, head_of_keys, step, arrivals.keys(step));
-            copy_step(shared + V_AT, &v, head_of_keys, step, arrivals.values(step));
+        for (int i = 0; i < 2 * STEPS * SPLIT; i++) {
+            const int step = i / (2 * SPLIT), part = i % SPLIT, row = part * PART + step * KEYS;
+            if (step >= steps_of(first_of_all + QUERIES, queries, keys, part * PART))
+                continue;
+            if (i / SPLIT % 2 == 0)
+                copy_step(shared + K_AT, &k, head_of_keys, row, arrivals.keys(step, part));
+            else
+                copy_step(shared + V_AT, &v, head_of_keys, row, arrivals.values(step, part));
         }
     }
     if constexpr (FLAT) {
@@ -220,7 +219,7 @@ kernel(const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k,
         for (int step = 0; step < steps; step++) {
             const int first = at.part * PART + step * KEYS;
             float scores[KEYS / 2], factors[2] = {1.0f, 1.0f};
-            barrier_wait(arrivals.keys(step), 0);
+            barrier_wait(arrivals.keys(step, at.part), 0);
             multiply_keys(scores, own_q, shared + K_AT + first * LINE);
             if (ROUNDS > 1 && step == steps - 1) {
                 barrier_among(1 + at.group, TEAM);
@@ -238,7 +237,7 @@ kernel(const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k,
                 for (int i = 0; i < D / 2; i++)
                     sums[i / (WIDTH / 2)][i % (WIDTH / 2)] *= factors[i / 2 % 2];
             }
-            barrier_wait(arrivals.values(step), 0);
+            barrier_wait(arrivals.values(step, at.part), 0);
             multiply_values(sums, scores, shared + V_AT + first * LINE);
         }
         const int batch = number / heads, first_row = SPLIT > 1 ? 0 : at.warp * 16;
