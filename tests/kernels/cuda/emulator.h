@@ -187,7 +187,7 @@ template <int COUNT> inline void store_async(uint32_t address, const float *valu
 
 inline uint64_t operand(uint32_t address) { return (address & OFFSET) >> 4; }
 
-inline void fence_copies_before_products() {}
+inline void fence_async_proxy() {}
 
 inline void products_begin() {}
 

@@ -57,6 +57,20 @@ def test_batches_of_weights() -> None:
     check(normalised(matmul((1, 384, 1024), (3, 1024, 1024), dt.f16), 1024))
 
 
+@pytest.fixture(scope="module")
+def many() -> Case:
+    return normalised(matmul((4096, 512), (512, 3072), dt.f16), 768)
+
+
+@pytest.mark.parametrize(
+    "tile", [t for t in every_tile(H200) if t.split == t.resident == 1 and t.groups > 1 and t.down < 3][::2], ids=str
+)
+def test_walking_ctas_read_all_sums_before_the_next_copies(tile: Tile, many: Case) -> None:
+    """Copies that came before all warps had read made some of several runs wrong."""
+    for _ in range(4):
+        check_one(many, {f.name: getattr(tile, f.name) for f in fields(tile)})
+
+
 @pytest.mark.parametrize("tile", [*every_tile(H200)][::5], ids=str)
 def test_every_tile(tile: Tile) -> None:
     chosen: Config = {f.name: getattr(tile, f.name) for f in fields(tile)}

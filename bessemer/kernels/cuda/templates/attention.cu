@@ -96,7 +96,7 @@ kernel(const uint16_t *q, const uint16_t *k, const uint16_t *v, const MASK_TYPE 
     float sums[BLOCKS][WIDTH / 2] = {}, top[2] = {none(), none()}, total[2] = {};
     for (int step = 0; step < steps; step++) {
         copy_wait<STAGES - 1>();
-        fence_copies_before_products();
+        fence_async_proxy();
         __syncthreads();
         float scores[KEYS / 2], factors[2];
         const uint32_t stage = step % STAGES * K_BYTES;

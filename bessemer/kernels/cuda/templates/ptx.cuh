@@ -113,7 +113,9 @@ inline uint64_t operand(uint32_t address) {
     return (address & 0x3ffff) >> 4 | leading << 16 | eight_rows << 32 | swizzle_128 << 62;
 }
 
-inline void fence_copies_before_products() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+// What this thread wrote to or read from shared memory comes before products that read it, and before bulk and tensor
+// copies that write there, of whoever is told after this: a barrier's arrival alone does not order these.
+inline void fence_async_proxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 inline void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 

@@ -199,7 +199,7 @@ kernel(const uint16_t *x, const uint16_t *w, @SHAPE@@EPILOGUE_PARAMETERS@) {
 #pragma unroll
     for (int s = 0; s < STEPS; s++) {
         wait_for_step(s);
-        fence_copies_before_products();
+        fence_async_proxy();
         __syncthreads();
         barrier_wait(shared + BARRIERS_AT + 8 * s, 0);
         products_begin();

@@ -43,6 +43,8 @@ inline void read_sums(RowValues &rows, const unsigned char *memory, uint32_t sha
 #pragma unroll
             for (int v = 0; v < 4; v++)
                 sums[b][v / 2][v % 2] += __shfl_xor_sync(~0u, sums[b][v / 2][v % 2], distance);
+    fence_async_proxy();
+    __syncwarp();
     release(shared, walk, count++, all);
 #pragma unroll
     for (int b = 0; b < BLOCKS; b++)
