@@ -21,7 +21,7 @@ class Choice:
     config: Config
     code: KernelCode
     time_us: float | None
-    chosen_by: str  # "measured", "cache", "model"
+    chosen_by: str  # "measured", now or for the timing cache; "in place"; "model"
     rejected: tuple[tuple[str, str], ...] = ()
 
 

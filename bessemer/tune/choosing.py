@@ -96,7 +96,7 @@ def _chosen(task: Task, written: Written) -> Choice | None:
 
 
 def _choice(task: Task, best: Candidate, us: float | None) -> Choice:
-    chosen_by = "model" if us is None else "measured" if task.measured else "cache"
+    chosen_by = "model" if us is None else "measured"
     return Choice(best.tactic.name, best.config, best.code, us, chosen_by, tuple(_rejected(task, best, us)))
 
 

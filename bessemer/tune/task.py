@@ -72,7 +72,6 @@ class Task:
     keys: dict[str, str] = field(default_factory=dict)  # of each candidate's entry in the timing cache
     known: dict[str, Measured] = field(default_factory=dict)
     slower: set[str] = field(default_factory=set)  # those that the timing cache only knows to have lost
-    measured: bool = False  # in this build
     most: int | None = None  # candidates that are timed at most, where that is fewer than elsewhere
     kept: str = ""  # the candidate that is timed whatever its estimate
     untimed: str = ""  # why none can be timed

@@ -272,7 +272,7 @@ class Tuner:
     def _keep(self, task: Task, candidate: Candidate, result: Measured) -> None:
         """Take note of a time or a failure, in the task and in the cache."""
         us = None if result.us is None else round(result.us, 4)
-        task.known[candidate.label], task.measured = Measured(us, result.error), True
+        task.known[candidate.label] = Measured(us, result.error)
         device, op = canon.digest(dict(self.fingerprint))[:16], task.problem.op
         name, config, problem = candidate.tactic.name, candidate.config, problem_key(task.problem)
         self.cache.put(Entry(task.keys[candidate.label], us, result.error, name, config, op, device, problem))

@@ -89,11 +89,12 @@ def test_from_a_merged_cache_and_from_a_shipped_one(tmp_path: Path, monkeypatch:
     h200 = DeviceInfo(0, "NVIDIA H200", "sm_90", 132, 232448, 60 << 20, 141 << 30, "13.0")
     pretender = Pretender()
     _here(monkeypatch, h200, pretender)
-    built("first", tmp_path / "times.jsonl")
+    first = built("first", tmp_path / "times.jsonl")
     assert pretender.asked > 4 and exchanger.tried > 1
     asked, tried = pretender.asked, exchanger.tried
     there = built("there", tmp_path / "times.jsonl")
     assert pretender.asked == asked, "all is known"
+    assert there == first
     _here(monkeypatch, None, None)
     assert built("here", tmp_path / "times.jsonl", "cache") == there == built("again", tmp_path / "times.jsonl")
     assert built("model", tmp_path / "times.jsonl", "off") != there

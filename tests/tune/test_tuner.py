@@ -90,7 +90,7 @@ def test_modes() -> None:
     assert (empty.chosen_by, measurer.asked) == ("model", [])
     tuner(cache=cache, measurer=measurer).choices([problem()])
     cached = tuner(cache=cache, mode="cache").choices([problem()])[problem()]
-    assert (cached.tactic, cached.time_us, cached.chosen_by) == ("b", 1.0, "cache")
+    assert (cached.tactic, cached.time_us, cached.chosen_by) == ("b", 1.0, "measured")
     ignored = tuner(cache=cache, mode="off").choices([problem()])[problem()]
     assert ignored.tactic == "a", "off does not look at the cache"
 
