@@ -20,6 +20,7 @@ from pathlib import Path
 from threading import Lock
 
 from bessemer.core.errors import BuildError, CompilerError
+from bessemer.core.process import processors
 from bessemer.targets.base import cache_folder, no_room
 
 TIMEOUT = 120.0  # seconds for one file
@@ -110,7 +111,7 @@ def compile_objects(
         return None if isinstance(found, str) and time.monotonic() >= end else found
 
     try:
-        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        with ThreadPoolExecutor(max_workers=processors()) as pool:
             return list(pool.map(compiled, sources))
     except OSError as error:
         raise no_room(cache_folder("objects"), error.strerror) from error

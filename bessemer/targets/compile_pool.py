@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
-import os
 import queue
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from typing import Any
 
 from bessemer.core import canon
 from bessemer.core.errors import CompilerError
-from bessemer.core.process import environment
+from bessemer.core.process import environment, processors
 from bessemer.targets import nvrtc_compile, triton_compile
 from bessemer.targets.base import cache_folder, no_room
 
@@ -191,7 +190,7 @@ def compile_all(
         elif process is not None:
             _idle.append(process)
 
-    count = min(workers or min(WORKERS, os.cpu_count() or 1), len(missing))
+    count = min(workers or min(WORKERS, processors()), len(missing))
     threads = [threading.Thread(target=run, daemon=True) for _ in range(count)]
     for thread in threads:
         thread.start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bessemer.core.errors import BuildError, CompilerError
+from bessemer.core.process import processors
 from bessemer.kernels.base import KernelCode, Launch, Problem
 from bessemer.targets.base import Placement
 from bessemer.targets.c_compiler import Source, compile_objects, find_compiler, link_objects
@@ -49,11 +49,6 @@ def cpu_model() -> str:
 def detect_level() -> str:
     """The best ISA level that this machine runs."""
     return next(level for level in LEVELS if cpu_flags() >= NEEDS[level])
-
-
-def available_threads() -> int:
-    """Processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cache_bytes(index: int, default: int) -> int:
@@ -133,4 +128,4 @@ def cpu_target(arch: str | None = None, threads: int | None = None) -> CpuTarget
     """This machine's level, or the one that was named; BuildError for an unknown name."""
     if arch is not None and arch not in LEVELS:
         raise BuildError(f"unknown ISA level {arch!r}", fix=f"use one of {', '.join(LEVELS)}")
-    return CpuTarget(arch or detect_level(), threads or available_threads())
+    return CpuTarget(arch or detect_level(), threads or processors())

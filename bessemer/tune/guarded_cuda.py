@@ -3,14 +3,16 @@
 A process of its own (`python -m bessemer.tune.guarded_cuda`), which measure_cuda starts and asks: a kernel that faults
 ends the context of its process, and one that hangs never gives it back.
 
-A candidate is captured many times over into one CUDA graph, so that launch gaps do not hide what it costs. Candidates
-are timed in turns, and the least mean of the rounds counts. In a network constants come from memory, as all others were
-read since the last run, while what a kernel ahead wrote is still in the L2 cache. So every launch of a graph has its
-own copy of the constants, or one that was not read for long, and the cache is emptied ahead of the graph.
+A candidate is captured many times over into one CUDA graph, so that launch gaps do not hide what it costs, and gives
+the same bits at its end as when it ran alone. Candidates are timed in turns, and the least mean of the rounds counts. In
+a network constants come from memory, as all others were read since the last run, while what a kernel ahead wrote is
+still in the L2 cache. So every launch of a graph has its own copy of the constants, or one that was not read for long,
+and the cache is emptied ahead of the graph.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -57,6 +59,7 @@ class _Candidate:
 
     launches: list[tuple[Kernel, tuple[int, ...], list[Arguments]]]
     graph: Capture | None = None
+    digests: list[int] = field(default_factory=list)  # of its outputs when it was run first
     best: float = field(default=float("inf"))  # microseconds
 
     def queue(self, turn: int, stream: Any) -> None:
@@ -111,9 +114,7 @@ class Rig:
         if harm := self._harm(trial):
             self._restore()
             return harm
-        for block, piece in zip(self.blocks, self.problem.outputs):
-            shown = self.shared.bytes(piece)
-            self.device.download(shown.ctypes.data, block + GUARD, piece.nbytes)
+        candidate.digests = self._shown()
         self.ready[trial.number] = candidate
         return None
 
@@ -203,6 +204,15 @@ class Rig:
             return self.device.tensor_map(dtypes[arg.operand], places[arg.operand], arg.map)
         return places[arg.operand]
 
+    def _shown(self) -> list[int]:
+        """Show the outputs; their digests."""
+        digests = []
+        for block, piece in zip(self.blocks, self.problem.outputs):
+            shown = self.shared.bytes(piece)
+            self.device.download(shown.ctypes.data, block + GUARD, piece.nbytes)
+            digests.append(zlib.crc32(shown.data))
+        return digests
+
     def _harm(self, trial: Trial) -> str | None:
         """What a candidate left where it has no business."""
         for k, (block, piece) in enumerate(zip(self.blocks, self.problem.outputs)):
@@ -227,6 +237,8 @@ class Rig:
         candidate.graph = graph
         graph.launch(self.stream)
         self.stream.synchronize()
+        if self._shown() != candidate.digests:  # a race shows where launches follow each other, if anywhere
+            raise DeviceError("gave other results when it was run again")
 
     def _time(self, candidate: _Candidate) -> None:
         """One round; what is queued behind the sweep is waited for by nobody."""

@@ -95,7 +95,7 @@ def test_a_compiler_that_hangs_is_given_up(cache: Path, monkeypatch: pytest.Monk
 
 
 def test_after_its_seconds_the_compiler_is_stopped(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(c_compiler.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(c_compiler, "processors", lambda: 1)
     command = ("sh", "-c", 'case "$*" in *slow*) sleep 60;; esac; touch kernel.o', "cc")
     monkeypatch.setattr(c_compiler, "find_compiler", lambda: c_compiler.Compiler(command, "patient"))
     sources = [c_compiler.Source(name, (name,)) for name in ("quick", "slow", "later")]
