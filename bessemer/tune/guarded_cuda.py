@@ -4,8 +4,8 @@ A process of its own (`python -m bessemer.tune.guarded_cuda`), which measure_cud
 ends the context of its process, and one that hangs never gives it back.
 
 A candidate is captured many times over into one CUDA graph, so that launch gaps do not hide what it costs, and gives
-the same bits at its end as when it ran alone. Candidates are timed in turns, and the least mean of the rounds counts. In
-a network constants come from memory, as all others were read since the last run, while what a kernel ahead wrote is
+the same bits at its end as when it ran alone. Candidates are timed in turns, and the least mean of the rounds counts.
+In a network constants come from memory, as all others were read since the last run, while what a kernel ahead wrote is
 still in the L2 cache. So every launch of a graph has its own copy of the constants, or one that was not read for long,
 and the cache is emptied ahead of the graph.
 """
