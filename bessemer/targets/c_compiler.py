@@ -20,7 +20,7 @@ from pathlib import Path
 from threading import Lock
 
 from bessemer.core.errors import BuildError, CompilerError
-from bessemer.core.process import processors
+from bessemer.core.processors import processors
 from bessemer.targets.base import cache_folder, no_room
 
 TIMEOUT = 120.0  # seconds for one file

@@ -21,7 +21,8 @@ from typing import Any
 
 from bessemer.core import canon
 from bessemer.core.errors import CompilerError
-from bessemer.core.process import environment, processors
+from bessemer.core.process import environment
+from bessemer.core.processors import processors
 from bessemer.targets import nvrtc_compile, triton_compile
 from bessemer.targets.base import cache_folder, no_room
 

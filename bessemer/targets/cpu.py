@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bessemer.core.errors import BuildError, CompilerError
-from bessemer.core.process import processors
+from bessemer.core.processors import processors
 from bessemer.kernels.base import KernelCode, Launch, Problem
 from bessemer.targets.base import Placement
 from bessemer.targets.c_compiler import Source, compile_objects, find_compiler, link_objects

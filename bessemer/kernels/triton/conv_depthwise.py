@@ -20,7 +20,7 @@ TILES = (  # pixels, channels, warps
 MAX_TAPS = 64
 # of a program, one of its products, the loads of a tap, and a line of the filter for one warp
 PROGRAM_US, TERM_US, TAP_US, LINE_US = 0.32, 1.65e-5, 0.067, 0.00166
-# of programs of few pixels, of those with eight elements to a thread, and of others, where one load waits for another
+# Beside these, as measured and for no known cause: programs of few pixels, eight elements to a thread, and others
 FEW_US, EIGHT_US, OTHER_US = 0.75, 0.25, -0.35
 
 
