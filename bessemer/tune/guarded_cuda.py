@@ -105,8 +105,7 @@ class Rig:
         """Run a candidate once, on poison, and show its outputs; what it did wrong but for their values."""
         candidate = self._load(trial)
         self.device.synchronize()  # copies are not ordered with the stream
-        for block, piece in zip(self.blocks, self.problem.outputs):
-            self.device.fill(block, POISON, piece.nbytes + 2 * GUARD, self.stream)
+        self._poison_outputs()
         self.device.fill(self.workspace, POISON, self.problem.workspace + GUARD, self.stream)
         self.device.fill(self.counters, 0, 4 * self.problem.counters, self.stream)
         candidate.queue(0, self.stream)
@@ -204,6 +203,10 @@ class Rig:
             return self.device.tensor_map(dtypes[arg.operand], places[arg.operand], arg.map)
         return places[arg.operand]
 
+    def _poison_outputs(self) -> None:
+        for block, piece in zip(self.blocks, self.problem.outputs):
+            self.device.fill(block, POISON, piece.nbytes + 2 * GUARD, self.stream)
+
     def _shown(self) -> list[int]:
         """Show the outputs; their digests."""
         digests = []
@@ -235,6 +238,7 @@ class Rig:
                 candidate.queue(turn, self.stream)
         self.opened.append(graph)
         candidate.graph = graph
+        self._poison_outputs()  # another candidate may have left other bytes beside the columns of an output
         graph.launch(self.stream)
         self.stream.synchronize()
         if self._shown() != candidate.digests:  # a race shows where launches follow each other, if anywhere

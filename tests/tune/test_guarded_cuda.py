@@ -99,3 +99,22 @@ def test_what_gives_other_results_when_it_runs_again_is_dropped() -> None:
     assert answer.failed == {1: "gave other results when it was run again"} and set(answer.us) == {0, 2}
     assert [t.number for t in turns].count(1) == 1 and runs == 21
     shared.close()
+
+
+def test_what_another_candidate_left_beside_the_columns_that_one_writes_does_not_count() -> None:
+    def columns(x: int, y: int) -> None:
+        ctypes.memmove(y, x, 2 * COUNT)
+
+    def everything(x: int, y: int) -> None:
+        ctypes.memset(y, 7, 4 * COUNT)
+
+    shared, x = Shared(), np.arange(COUNT, dtype=np.float32)
+    operand, output = shared.put(x), shared.room(x.nbytes)
+    rig = Rig(Device(), shared)  # type: ignore[arg-type]
+    rig.setup(Setup((operand,), frozenset(), (output,), 0, 0))
+    for number, body in enumerate((columns, everything)):
+        shot = Shot(body, "k", {}, (1,), (Ptr(0), Ptr(1)))  # type: ignore[arg-type]
+        assert rig.trial(Trial(number, (shot,), {}, (dt.f32, dt.f32), 0)) is None
+    answer = rig.race(lambda turn: None)
+    assert answer.failed == {} and set(answer.us) == {0, 1}
+    shared.close()
