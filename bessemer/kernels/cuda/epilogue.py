@@ -6,7 +6,9 @@
     load_constant_columns(Columns &, int col, ...)   weights read by column alone: possible before the inputs are there
     load_columns(Columns &, int col, ...)            other operands read by column alone, and single elements
     load_cells(Cells &, int row, int col, ...)       operands read in runs at row and column
-    finish(const float (&acc)[8], const Columns &, const Cells &, int row, int col, ...)   computes and stores the run
+    finish_if(bool inside, const float (&acc)[8], const Columns &, const Cells &, int row, int col, ...)
+                                                     computes the run, and stores it if it is inside the output
+    finish(const float (&acc)[8], ...)               the same for runs that are inside
 
 so that a kernel can have these loads under way while it computes. What is read in other ways is read in `finish`.
 Where the output is columns of a wider tensor, these start at a multiple of 8 of a width that is one. Sums of rows are
@@ -39,6 +41,7 @@ from bessemer.kernels.row_sums import finished
 
 RUN = 8  # columns that are loaded and stored at once
 UNROLL = "#pragma unroll"
+NAMES = "@EPILOGUE_NAMES@"  # of the parameters, which are known once all functions are
 
 
 @dataclass(frozen=True)
@@ -119,11 +122,15 @@ def _planned(problem: Problem, params: Params, prefix: str = "") -> tuple[Device
 def _stored(problem: Problem, params: Params) -> Functions:
     body, expr, found = _planned(problem, params)
     _finish(problem, body, expr)
-    acc = "float (&acc)[8]" if problem.sums else "const float (&acc)[8]"
     count = count_of_row(problem)
     of_row = f", const float (&of_row)[{count}]" if count else ""
-    head = f"finish({acc}, const Columns &columns, const Cells &cells{of_row}, int row, int col"
-    return [*found, (head, body.blocks[0].lines)]
+    given = f"{'' if problem.sums else 'const '}float (&acc)[8], const Columns &columns, const Cells &cells{of_row}"
+    call = f"finish_if(true, acc, columns, cells{', of_row' if count else ''}, row, col{NAMES});"
+    return [
+        *found,
+        (f"finish_if(bool inside, {given}, int row, int col", body.blocks[0].lines),
+        (f"finish({given}, int row, int col", [call]),
+    ]
 
 
 def _written(problem: Problem, params: Params, functions: Functions) -> Epilogue:
@@ -133,7 +140,8 @@ def _written(problem: Problem, params: Params, functions: Functions) -> Epilogue
         _struct(head, lines) if head.startswith("struct ") else _function(f"{head}{own})", lines)
         for head, lines in functions
     )
-    return Epilogue(text, parameters, tuple(p.split()[-1].lstrip("*") for p in parameters), params.args)
+    names = tuple(p.split()[-1].lstrip("*") for p in parameters)
+    return Epilogue(text.replace(NAMES, "".join(f", {n}" for n in names)), parameters, names, params.args)
 
 
 def _body(problem: Problem, params: Params) -> tuple[DeviceBody, ex.Expr]:
@@ -189,7 +197,8 @@ def _finish(problem: Problem, body: DeviceBody, expr: ex.Expr) -> None:
     place = f"static_cast<int64_t>(row) * {body.params.size(problem.written[0].shape[-1])} + col"
     if problem.into is not None:
         place += f" + {body.params.size(problem.into.start)}"
-    body.line(f"store_run({target} + {place}, run);")
+    body.line("if (inside)")
+    body.line(f"    store_run({target} + {place}, run);")
 
 
 def _declared(problem: Problem, params: Params) -> list[str]:

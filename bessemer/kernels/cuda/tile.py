@@ -14,7 +14,8 @@ PART = 32  # channels that a thread finishes at once, with its neighbours
 ROW = 128  # bytes of a chunk of one token or channel
 RESERVED = 1024  # bytes of shared memory that a CTA takes by itself
 REGISTERS = 65536  # of a multiprocessor
-KEEP, FEW = 24, 48  # registers of a copying thread; those of a multiplying one besides sums and two loads ahead
+KEEP, MOST_REGISTERS = 24, 240  # of a copying thread, and of a multiplying one
+FEW, MANY = 48, 112  # of the latter besides its sums: to finish a token with two loads ahead, and to finish two at once
 ROOM = {1: 1.0, 2: 1.0, 3: 0.82, 4: 0.91, 6: 0.78, 8: 0.91}  # of an H200's multiprocessors, for clusters of so many
 WIDTHS = {  # channels of a tile, by blocks and groups
     (1, 1): (64, 96, 128, 160, 192), (2, 1): (64, 96, 128), (1, 2): (64, 96, 128, 160, 192, 256),
@@ -77,10 +78,15 @@ class Tile:
         return 2 if self.groups == 3 and self.columns > 192 else 1
 
     @property
-    def depth(self) -> int:
-        """Parts of a thread's sums for which the loads of the epilogue are under way at once."""
+    def spare(self) -> int:
+        """Registers of a multiplying thread that are free while it finishes two tokens at once; at 0 it does not."""
         available = self.take or REGISTERS // (ceildiv(self.warps * self.resident, 4) * 128) // 8 * 8
-        return 2 if self.blocks * self.columns // 2 + FEW <= available else 1
+        return min(available, MOST_REGISTERS) - self.blocks * self.columns // 2 - MANY
+
+    @property
+    def least_ahead(self) -> int:
+        """Parts of a thread's sums for which the loads of the epilogue are under way at once, at the least."""
+        return 2 if self.spare >= FEW - MANY else 1
 
     @property
     def stage(self) -> int:

@@ -150,8 +150,8 @@ def code(problem: Problem, target: Limits, rows: Rows, config: Config) -> Kernel
     }  # fmt: skip
     constants = {
         "BLOCKS": t.blocks, "GROUPS": t.groups, "BN": t.columns, "STAGES": t.stages, "RESIDENT": t.resident,
-        "SPLIT": t.split, "DOWN": t.down, "HALVES": t.halves, "TAKE": t.take, "KEEP": KEEP, "DEPTH": t.depth,
-        "PIECE": t.piece, "BAND": BAND, "TOGETHER": int(problem.sums or summed is not None), **_row_constants(problem),
+        "SPLIT": t.split, "DOWN": t.down, "HALVES": t.halves, "TAKE": t.take, "KEEP": KEEP, "SPARE": t.spare,
+        "LEAST_AHEAD": t.least_ahead, "PIECE": t.piece, "BAND": BAND, **_row_constants(problem),
     }  # fmt: skip
     module = emit.module("tiled.cu", problem, constants, parts, store)
     count = _tiles(t, rows)

@@ -148,11 +148,16 @@ inline void multiply(uint32_t shared, float (&sums)[BLOCKS * HALVES][BN / HALVES
 
 @SHARED_SUMS@
 
-// What the epilogue reads for a part.
+// What the epilogue reads for a part, and for how many parts it is under way at once.
 struct Ahead {
     Columns columns;
     Cells cells[2];
 };
+
+constexpr bool ROOMY = SPARE > 0;  // for two tokens at once, and loads ahead for more than two parts
+constexpr int WORDS = (sizeof(Columns) + 2 * sizeof(Cells) + 3) / 4;  // registers for one part
+constexpr int MOST_AHEAD = ROOMY ? 2 + SPARE / WORDS : LEAST_AHEAD;
+constexpr int DEPTH = MOST_AHEAD < MOST_PARTS ? MOST_AHEAD : MOST_PARTS;
 
 // Where a thread's sums are: the output's row of the batch's first token, and the token and channel of part 0.
 struct Place {
@@ -164,17 +169,21 @@ struct Place {
     int token_of(int part, int e) const { return token + part / (BN / 32) * 64 + 8 * e; }
 
     int channel_of(int part) const { return channel + part % (BN / 32) * 32; }
+
+    // The row and column of the output, or its last ones: what lies outside reads these too, and is not stored.
+    int row_of(int part, int e, const Shape &shape) const { return first_row + min(token_of(part, e), shape.tokens - 1); }
+
+    int column_of(int part, const Shape &shape) const { return min(channel_of(part), shape.channels - 8); }
 };
 
-// Loads what the epilogue reads for a part. Outside the output that is of the last row or channels: loads that depended
-// on it would take twice the registers.
+// Loads what the epilogue reads for a part. Loads that depended on what is outside would take twice the registers.
 inline void load(Ahead &ahead, int part, const Place &place, const Shape &shape@EPILOGUE_PARAMETERS@) {
-    const int col = min(place.channel_of(part), shape.channels - 8);
+    const int col = place.column_of(part, shape);
     load_constant_columns(ahead.columns, col@EPILOGUE_NAMES@);
     load_columns(ahead.columns, col@EPILOGUE_NAMES@);
 #pragma unroll
     for (int e = 0; e < 2; e++)
-        load_cells(ahead.cells[e], place.first_row + min(place.token_of(part, e), shape.tokens - 1), col@EPILOGUE_NAMES@);
+        load_cells(ahead.cells[e], place.row_of(part, e, shape), col@EPILOGUE_NAMES@);
 }
 
 // Finishes the parts from FIRST up to END, while what later ones read is under way.
@@ -188,15 +197,14 @@ inline void finish_parts(const float *sums, Ahead (&ahead)[DEPTH]@ROWS_PARAMETER
 #pragma unroll
         for (int e = 0; e < 2; e++) {
             const bool inside = place.token_of(part, e) < shape.tokens && place.channel_of(part) < shape.channels;
-            if (!TOGETHER && !inside)
-                continue;
-            const int row = place.first_row + place.token_of(part, e), col = place.channel_of(part);
+            const int row = ROOMY ? place.row_of(part, e, shape) : place.first_row + place.token_of(part, e);
+            const int col = ROOMY ? place.column_of(part, shape) : place.channel_of(part);
             float acc[8];
 #pragma unroll
             for (int j = 0; j < 8; j++)
                 acc[j] = sums[part * 16 + j / 2 * 4 + e * 2 + j % 2];
-            if (inside)
-                finish(acc, now.columns, now.cells[e]@OF_ROW@, row, col@EPILOGUE_NAMES@);
+            if (ROOMY || inside)
+                finish_if(inside, acc, now.columns, now.cells[e]@OF_ROW@, row, col@EPILOGUE_NAMES@);
             @STORE_SUMS@
         }
         if (part + DEPTH < END)
