@@ -110,11 +110,19 @@ class Device:
         """Set `nbytes` bytes."""
         if nbytes and stream is None:
             self.api.call("cuMemsetD8", target, byte, nbytes)
+            self._wait()
         elif nbytes and stream is not None:
             self.api.call("cuMemsetD8Async", target, byte, nbytes, stream.handle)
 
     def _copy(self, name: str, target: int, source: int, nbytes: int, stream: Stream | None) -> None:
         if nbytes and stream is None:
             self.api.call(name, target, source, nbytes)
+            if name != "cuMemcpyDtoH":  # which waits
+                self._wait()
         elif nbytes and stream is not None:
             self.api.call(f"{name}Async", target, source, nbytes, stream.handle)
+
+    def _wait(self) -> None:
+        """The driver's calls without a stream may return early: from memory that is not page-locked once it was read,
+        within the GPU at once."""
+        self.api.call("cuStreamSynchronize", 0)

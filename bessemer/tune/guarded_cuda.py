@@ -104,7 +104,6 @@ class Rig:
     def trial(self, trial: Trial) -> str | None:
         """Run a candidate once, on poison, and show its outputs; what it did wrong but for their values."""
         candidate = self._load(trial)
-        self.device.synchronize()  # copies are not ordered with the stream
         self._poison_outputs()
         self.device.fill(self.workspace, POISON, self.problem.workspace + GUARD, self.stream)
         self.device.fill(self.counters, 0, 4 * self.problem.counters, self.stream)

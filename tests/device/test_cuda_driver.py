@@ -159,9 +159,11 @@ def test_copies_wait_without_a_stream_and_queue_with_one() -> None:
     device.copy(3, 1, 64, stream)
     device.fill(3, 255, 64)
     device.copy(3, 1, 0, stream)
+    wait = "cuStreamSynchronize"
     assert api.names(start) == [
-        "cuMemcpyHtoD", "cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync", "cuMemcpyDtoDAsync", "cuMemsetD8",
+        "cuMemcpyHtoD", wait, "cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync", "cuMemcpyDtoDAsync", "cuMemsetD8", wait,
     ]  # fmt: skip
+    assert [c for c in api.calls[start:] if c[0] == wait] == [(wait, 0), (wait, 0)]
 
 
 def test_streams_and_events() -> None:
