@@ -1,0 +1,72 @@
+"""What counts as a run's device time, with a GPU and a host whose clocks are numbers here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from bench import timing  # noqa: E402
+
+RUN_US, CALL_US, SPIN_US = 146.0, 2.0, 200.0
+
+
+class Machine:
+    """The host's time, and when the GPU is done with all that was queued, both in microseconds."""
+
+    host = free = 0.0
+
+    def queue(self, us: float) -> float:
+        self.host += CALL_US
+        self.free = max(self.free, self.host) + us
+        return self.free
+
+
+def events(machine: Machine) -> type:
+    class Event:
+        at = 0.0
+
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            self.at = machine.queue(0.0)
+
+        def query(self) -> bool:
+            return self.at <= machine.host
+
+        def synchronize(self) -> None:
+            machine.host = max(machine.host, machine.free)
+
+        def elapsed_time(self, other: Event) -> float:
+            return (other.at - self.at) / 1e3
+
+    return Event
+
+
+def measured(monkeypatch: pytest.MonkeyPatch, host_us: Iterable[float], runs: int) -> tuple[list[float], int]:
+    """Times of runs that take the host so long to queue, and how many there were."""
+    machine, late, count = Machine(), iter(host_us), 0
+    monkeypatch.setattr(torch.cuda, "Event", events(machine))
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: machine.queue(cycles * SPIN_US / timing.SPIN))
+
+    def fn() -> None:
+        nonlocal count
+        count += 1
+        machine.host += next(late)
+        machine.queue(RUN_US)
+
+    call: Callable[[], None] = fn
+    return timing.timed(call, runs), count
+
+
+def test_a_run_that_was_queued_too_late_is_timed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    ms, count = measured(monkeypatch, [50, 50, 900, 50, 250, 50, 50], 4)
+    assert ms == pytest.approx([RUN_US / 1e3] * 4) and count == 7
+
+
+def test_what_is_never_queued_in_time_is_timed_with_its_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    ms, count = measured(monkeypatch, [3000] * 4, 3)
+    assert min(ms) > 2.9 and count == 4
