@@ -3,6 +3,50 @@ import triton.language as tl
 
 
 @triton.jit
+def rows_of(at, columns, COUNT: tl.constexpr, PADDED: tl.constexpr):
+    """Rows of COUNT elements, followed by zeros up to PADDED."""
+    if COUNT == PADDED:
+        return tl.load(at)
+    return tl.load(at, mask=(columns < COUNT)[None, :], other=0.0)
+
+
+@triton.jit
+def scores(
+    q, k, mask_row, s, t, row, S, T, SCALE: tl.constexpr, CAUSAL: tl.constexpr, MASK: tl.constexpr,
+    MASK_T: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The scores of queries s and keys t, scaled and masked; without a mask, times log2(e)."""
+    LOG2E: tl.constexpr = 1.4426950408889634
+    x = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+    if MASK == "none":
+        x *= SCALE * LOG2E
+    elif MASK == "add":
+        x = x * SCALE + tl.load(mask_row + (row * MASK_T)[None, :]).to(tl.float32)
+    else:
+        x = tl.where(tl.load(mask_row + (row * MASK_T)[None, :]) != 0, x * SCALE, float("-inf"))
+    if not EVEN:
+        x = tl.where((t < T)[None, :], x, float("-inf"))
+    if CAUSAL:
+        x = tl.where(t[None, :] <= (s + T - S)[:, None], x, float("-inf"))
+    return x
+
+
+@triton.jit
+def softened(x, top, MASK: tl.constexpr, CAUSAL: tl.constexpr):
+    """The powers of scores over their maxima so far, these, and what sums so far are worth beside them."""
+    LOG2E: tl.constexpr = 1.4426950408889634
+    best = tl.maximum(top, tl.max(x, 1))
+    safe = tl.where(best == float("-inf"), 0.0, best) if MASK != "none" or CAUSAL else best
+    if MASK == "none":
+        p = tl.exp2(x - safe[:, None])
+        keep = tl.exp2(top - safe)
+    else:
+        p = tl.exp2((x - safe[:, None]) * LOG2E)
+        keep = tl.exp2((top - safe) * LOG2E)
+    return p, best, keep
+
+
+@triton.jit
 def kernel(
     q_ptr, k_ptr, v_ptr, mask_ptr, S, T, H, mask_b, mask_h, mask_s, EPILOGUE,
     BM: tl.constexpr, BN: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, DV: tl.constexpr, DVP: tl.constexpr,
@@ -43,15 +87,12 @@ def kernel(
     lane = tl.arange(0, BN)
     at = q_ptr + tl.minimum(s, S - 1)[:, None] * q_step + d[None, :]
     wait(PDL)
-    if D == DP:
-        q = tl.load(at)
-    else:
-        q = tl.load(at, mask=(d < D)[None, :], other=0.0)
+    q = rows_of(at, d, D, DP)
+    mask_row = mask_ptr
     if MASK != "none":
         mask_ptr += b * mask_b + h.to(tl.int64) * mask_h
         mask_row = mask_ptr + tl.minimum(s, S - 1)[:, None].to(tl.int64) * mask_s
 
-    LOG2E: tl.constexpr = 1.4426950408889634
     top = tl.full((BM,), float("-inf"), tl.float32)
     total = tl.zeros((BM,), tl.float32)
     acc = tl.zeros((BM, DVP), tl.float32)
@@ -63,29 +104,11 @@ def kernel(
         row = t if EVEN else tl.minimum(t, T - 1)
         k_at = k_ptr + row[:, None] * k_step + d[None, :]
         v_at = v_ptr + row[:, None] * v_step + dv[None, :]
-        k = tl.load(k_at) if D == DP else tl.load(k_at, mask=(d < D)[None, :], other=0.0)
-        x = tl.dot(q, tl.trans(k), input_precision=PRECISION)
-        if MASK == "none":
-            x *= SCALE * LOG2E
-        elif MASK == "add":
-            x = x * SCALE + tl.load(mask_row + (row * MASK_T)[None, :]).to(tl.float32)
-        else:
-            x = tl.where(tl.load(mask_row + (row * MASK_T)[None, :]) != 0, x * SCALE, float("-inf"))
-        if not EVEN:
-            x = tl.where((t < T)[None, :], x, float("-inf"))
-        if CAUSAL:
-            x = tl.where(t[None, :] <= (s + T - S)[:, None], x, float("-inf"))
-        best = tl.maximum(top, tl.max(x, 1))
-        safe = tl.where(best == float("-inf"), 0.0, best) if MASK != "none" or CAUSAL else best
-        if MASK == "none":
-            p = tl.exp2(x - safe[:, None])
-            keep = tl.exp2(top - safe)
-        else:
-            p = tl.exp2((x - safe[:, None]) * LOG2E)
-            keep = tl.exp2((top - safe) * LOG2E)
+        k = rows_of(k_at, d, D, DP)
+        x = scores(q, k, mask_row, s, t, row, S, T, SCALE, CAUSAL, MASK, MASK_T, EVEN, PRECISION)
+        p, top, keep = softened(x, top, MASK, CAUSAL)
         total = total * keep + tl.sum(p, 1)
-        top = best
-        v = tl.load(v_at) if DV == DVP else tl.load(v_at, mask=(dv < DV)[None, :], other=0.0)
+        v = rows_of(v_at, dv, DV, DVP)
         acc = tl.dot(p.to(v.dtype), v, acc * keep[:, None], input_precision=PRECISION)
     acc = acc / tl.where(total == 0.0, 1.0, total)[:, None]
     epilogue_store(acc, rows[:, None], dv[None, :], (s < S)[:, None] & (dv < DV)[None, :], EPILOGUE)

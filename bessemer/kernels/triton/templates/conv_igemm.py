@@ -3,6 +3,68 @@ import triton.language as tl
 
 
 @triton.jit
+def pixel_at(p, OD, OH, OW):
+    """The image and the coordinates of output pixels."""
+    ow = p % OW
+    oh = (p // OW) % OH
+    rest = p // (OW * OH)
+    od = rest % OD
+    n = rest // OD
+    return n, od, oh, ow
+
+
+@triton.jit
+def tap_at(tap, KH: tl.constexpr, KW: tl.constexpr):
+    """The coordinates of taps."""
+    kd = tap // (KH * KW)
+    kh = tap // KW % KH
+    kw = tap % KW
+    return kd, kh, kw
+
+
+@triton.jit
+def inside_of(live, d, h, w, ID, IH, IW):
+    """Which coordinates are those of x, for pixels that are live."""
+    return live & (d >= 0) & (d < ID) & (h >= 0) & (h < IH) & (w >= 0) & (w < IW)
+
+
+@triton.jit
+def step_of_tap(
+    x_ptr, base, live, d0, h0, w0, step, ID, IH, IW, across, along, BK: tl.constexpr, IC: tl.constexpr,
+    CHUNKS: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, DD: tl.constexpr, DH: tl.constexpr, DW: tl.constexpr,
+):  # fmt: skip
+    """[BM, BK] of x: BK channels of one tap; the tap and the channels."""
+    tap = step // CHUNKS
+    c = (step % CHUNKS) * BK + tl.arange(0, BK)
+    kd, kh, kw = tap_at(tap, KH, KW)
+    inside = inside_of(live, d0 + kd * DD, h0 + kh * DH, w0 + kw * DW, ID, IH, IW)
+    offset = ((kd * DD * IH + kh * DH) * IW + kw * DW) * along
+    at = x_ptr + offset + (base[:, None] + (c * across)[None, :])
+    mask = inside[:, None]
+    if IC % BK != 0:
+        mask = mask & (c < IC)[None, :]
+    return tl.load(at, mask=mask, other=0.0), tap, c
+
+
+@triton.jit
+def step_over_taps(
+    x_ptr, base, live, d0, h0, w0, step, ID, IH, IW, across, along, BK: tl.constexpr, IC: tl.constexpr,
+    TAPS: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, DD: tl.constexpr, DH: tl.constexpr, DW: tl.constexpr,
+):  # fmt: skip
+    """[BM, BK] of x: the channels of taps side by side; the taps and the channels."""
+    k = step * BK + tl.arange(0, BK)
+    tap = k // IC
+    c = k % IC
+    kd, kh, kw = tap_at(tap, KH, KW)
+    d = d0[:, None] + (kd * DD)[None, :]
+    h = h0[:, None] + (kh * DH)[None, :]
+    w = w0[:, None] + (kw * DW)[None, :]
+    mask = inside_of(live[:, None], d, h, w, ID, IH, IW) & (tap < TAPS)[None, :]
+    offset = ((kd * DD * IH + kh * DH) * IW + kw * DW) * along + c * across
+    return tl.load(x_ptr + (base[:, None] + offset[None, :]), mask=mask, other=0.0), tap, c
+
+
+@triton.jit
 def kernel(
     x_ptr, w_ptr, partial_ptr, counters_ptr, P, OC, ID, IH, IW, OD, OH, OW, PD, PH, PW, EPILOGUE,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, GROUPS: tl.constexpr, IC: tl.constexpr,
@@ -27,11 +89,7 @@ def kernel(
     p = (pid // tiles_n) * BM + tl.arange(0, BM)
     oc = (pid % tiles_n) * BN + tl.arange(0, BN)
 
-    ow = p % OW
-    oh = (p // OW) % OH
-    rest = p // (OW * OH)
-    od = rest % OD
-    n = rest // OD
+    n, od, oh, ow = pixel_at(p, OD, OH, OW)
     d0 = od * SD - PD
     h0 = oh * SH - PH
     w0 = ow * SW - PW
@@ -61,35 +119,13 @@ def kernel(
     acc = tl.zeros((BN, BM) if SWAP else (BM, BN), tl.float32)
     for step in range(first, last):
         if CHUNKED:
-            tap = step // CHUNKS
-            c = (step % CHUNKS) * BK + lane
-            kd = tap // (KH * KW)
-            kh = tap // KW % KH
-            kw = tap % KW
-            d = d0 + kd * DD
-            h = h0 + kh * DH
-            w = w0 + kw * DW
-            inside = live & (d >= 0) & (d < ID) & (h >= 0) & (h < IH) & (w >= 0) & (w < IW)
-            offset = ((kd * DD * IH + kh * DH) * IW + kw * DW) * along
-            at = x_ptr + offset + (base[:, None] + (c * across)[None, :])
-            mask = inside[:, None]
-            if IC % BK != 0:
-                mask = mask & (c < IC)[None, :]
+            a, tap, c = step_of_tap(
+                x_ptr, base, live, d0, h0, w0, step, ID, IH, IW, across, along, BK, IC, CHUNKS, KH, KW, DD, DH, DW
+            )
         else:
-            k = step * BK + lane
-            tap = k // IC
-            c = k % IC
-            kd = tap // (KH * KW)
-            kh = tap // KW % KH
-            kw = tap % KW
-            d = d0[:, None] + (kd * DD)[None, :]
-            h = h0[:, None] + (kh * DH)[None, :]
-            w = w0[:, None] + (kw * DW)[None, :]
-            mask = live[:, None] & (d >= 0) & (d < ID) & (h >= 0) & (h < IH) & (w >= 0) & (w < IW)
-            mask = mask & (tap < TAPS)[None, :]
-            offset = ((kd * DD * IH + kh * DH) * IW + kw * DW) * along + c * across
-            at = x_ptr + (base[:, None] + offset[None, :])
-        a = tl.load(at, mask=mask, other=0.0)
+            a, tap, c = step_over_taps(
+                x_ptr, base, live, d0, h0, w0, step, ID, IH, IW, across, along, BK, IC, TAPS, KH, KW, DD, DH, DW
+            )
         if PACKED:
             b = tl.load(w_ptr + step * BK + (row[:, None] + lane[None, :]))
         else:

@@ -26,6 +26,40 @@ def columns_tile(base, first, limit, stride, k, K, R: tl.constexpr, BK: tl.const
 
 
 @triton.jit
+def left(base, m0, M, K, k, last, BM: tl.constexpr, BK: tl.constexpr, A_T: tl.constexpr, EVEN: tl.constexpr):
+    """The tile [BM, BK] of A at `base`, and where the next one is."""
+    if A_T:
+        return tl.trans(columns_tile(base, m0, M, M, k, last, BM, BK, EVEN)), base + BK * M
+    return rows_tile(base, m0, M, K, k, last, BM, BK, EVEN), base + BK
+
+
+@triton.jit
+def right(base, n0, N, K, k, last, BN: tl.constexpr, BK: tl.constexpr, B_T: tl.constexpr, EVEN: tl.constexpr):
+    """The tile [BK, BN] of B at `base`, and where the next one is."""
+    if B_T:
+        return tl.trans(rows_tile(base, n0, N, K, k, last, BN, BK, EVEN)), base + BK
+    return columns_tile(base, n0, N, N, k, last, BN, BK, EVEN), base + BK * N
+
+
+@triton.jit
+def tile_at(pid, tiles_m, tiles_n, GROUP: tl.constexpr):
+    """The tile of a program: bands of GROUP rows of tiles go through all columns together."""
+    band = pid // (GROUP * tiles_n)
+    height = tl.minimum(tiles_m - band * GROUP, GROUP)
+    inside = pid % (GROUP * tiles_n)
+    return band * GROUP + inside % height, inside // height
+
+
+@triton.jit
+def fetch_weights(b_ptr, n0, N, K, depth, BN: tl.constexpr, B_T: tl.constexpr):
+    """Fetches `depth` steps of the sum of BN columns of B to L2."""
+    if B_T:
+        prefetch_matrix(b_ptr, K, tl.minimum(BN, N - n0), depth, BN)
+    else:
+        prefetch_matrix(b_ptr, N, depth, tl.minimum(BN, N - n0), 128 if BN <= 64 else 8192 // BN)
+
+
+@triton.jit
 def kernel(
     a_ptr, b_ptr, partial_ptr, counters_ptr, M, N, K, inner, a_outer, a_inner, b_outer, b_inner, EPILOGUE,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, SPLIT: tl.constexpr,
@@ -49,11 +83,9 @@ def kernel(
         outer = (batch // inner).to(tl.int64)
         a_ptr += outer * a_outer + (batch % inner).to(tl.int64) * a_inner
         b_ptr += outer * b_outer + (batch % inner).to(tl.int64) * b_inner
-    band = pid // (GROUP * tiles_n)
-    height = tl.minimum(tiles_m - band * GROUP, GROUP)
-    inside = pid % (GROUP * tiles_n)
-    m0 = (band * GROUP + inside % height) * BM
-    n0 = (inside // height) * BN
+    row, column = tile_at(pid, tiles_m, tiles_n, GROUP)
+    m0 = row * BM
+    n0 = column * BN
 
     first = 0
     last = K
@@ -72,28 +104,14 @@ def kernel(
 
     cols = n0 + tl.arange(0, BN)
     if PDL and PREFETCH > 0:
-        depth = tl.minimum(last - first, PREFETCH)
-        if B_T:
-            prefetch_matrix(b_ptr, K, tl.minimum(BN, N - n0), depth, BN)
-        else:
-            prefetch_matrix(b_ptr, N, depth, tl.minimum(BN, N - n0), 128 if BN <= 64 else 8192 // BN)
+        fetch_weights(b_ptr, n0, N, K, tl.minimum(last - first, PREFETCH), BN, B_T)
         epilogue_prefetch(tl.minimum(cols, N - 1), EPILOGUE)
     wait(PDL)
 
     acc = tl.zeros((BN, BM) if SWAP else (BM, BN), tl.float32)
     for k in range(first, last, BK):
-        if A_T:
-            a = tl.trans(columns_tile(a_ptr, m0, M, M, k, last, BM, BK, EVEN))
-            a_ptr += BK * M
-        else:
-            a = rows_tile(a_ptr, m0, M, K, k, last, BM, BK, EVEN)
-            a_ptr += BK
-        if B_T:
-            b = tl.trans(rows_tile(b_ptr, n0, N, K, k, last, BN, BK, EVEN))
-            b_ptr += BK
-        else:
-            b = columns_tile(b_ptr, n0, N, N, k, last, BN, BK, EVEN)
-            b_ptr += BK * N
+        a, a_ptr = left(a_ptr, m0, M, K, k, last, BM, BK, A_T, EVEN)
+        b, b_ptr = right(b_ptr, n0, N, K, k, last, BN, BK, B_T, EVEN)
         if SWAP:
             acc = tl.dot(tl.trans(b), tl.trans(a), acc, input_precision=PRECISION)
         else:
