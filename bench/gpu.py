@@ -44,7 +44,7 @@ from bench.table import (
     show,
     verdict,
 )  # fmt: skip
-from bench.timing import Call, OutOfTime, in_turns, limit, summary, timed
+from bench.timing import Call, OutOfTime, in_turns, limit, queued, summary, timed
 from bench.torch_peers import peers_of, reference
 from bessemer.cli.verbs.compare import relative_error
 from bessemer.engine.engine import Engine
@@ -53,6 +53,7 @@ from zoo.model import Shapes
 from zoo.models import MODELS
 
 STEADY = 2000  # runs of ours alone, for the spread
+QUEUED = 200  # runs of ours of which the host's part is timed
 CPU_FLOPS = 3e11  # of one run: what onnxruntime on the CPU still does in seconds
 
 
@@ -78,7 +79,8 @@ class Bench:
             session = bessemer.load(engine)
             assert isinstance(session, CudaSession)
             call = ours(session, feeds)
-            found |= self._errors(row, engine, session, feeds) | {"steady_ms": summary(timed(call, STEADY))}
+            found |= self._errors(row, engine, session, feeds)
+            found |= {"steady_ms": summary(timed(call, STEADY)), "queued_ms": summary(queued(call, QUEUED))}
             if self.args.profile:
                 found["profile"] = _profile(session, feeds)
             if self.args.peers_from:

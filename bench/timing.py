@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -78,6 +79,18 @@ def clocked(fn: Call, runs: int) -> tuple[list[float], list[float]]:
 def timed(fn: Call, runs: int) -> list[float]:
     """Device ms of each run."""
     return clocked(fn, runs)[0]
+
+
+def queued(fn: Call, runs: int) -> list[float]:
+    """Host ms that each run takes to queue, while the device is busy: in a plain loop a small model takes no less."""
+    ms = []
+    for _ in range(runs):
+        torch.cuda._sleep(LONGEST_SPIN)
+        began = time.perf_counter()
+        fn()
+        ms.append((time.perf_counter() - began) * 1e3)
+        torch.cuda.current_stream().synchronize()
+    return ms
 
 
 def summary(ms: list[float]) -> dict[str, float]:

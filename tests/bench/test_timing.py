@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 
 import pytest
 
@@ -70,3 +71,18 @@ def test_a_run_that_was_queued_too_late_is_timed_again(monkeypatch: pytest.Monke
 def test_what_is_never_queued_in_time_is_timed_with_its_launches(monkeypatch: pytest.MonkeyPatch) -> None:
     ms, count = measured(monkeypatch, [3000] * 4, 3)
     assert min(ms) > 2.9 and count == 4
+
+
+def test_what_the_host_takes_to_queue_a_run_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, asleep = [0.0], [0]
+
+    def fn() -> None:
+        now[0] += 50e-6
+
+    def sleep(cycles: int) -> None:
+        asleep[0] += cycles
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(torch.cuda, "_sleep", sleep)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(synchronize=lambda: None))
+    assert timing.queued(fn, 3) == pytest.approx([0.05] * 3) and asleep == [3 * timing.LONGEST_SPIN]
