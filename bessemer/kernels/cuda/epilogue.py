@@ -10,10 +10,11 @@
                                                      computes the run, and stores it if it is inside the output
     finish(const float (&acc)[8], ...)               the same for runs that are inside
 
-so that a kernel can have these loads under way while it computes. What is read in other ways is read in `finish`.
+so that a kernel can have these loads under way while it computes. What is read in other ways is read in `finish_if`,
+whether inside or not: `row` and `col` must be those of the output in any case.
 Where the output is columns of a wider tensor, these start at a multiple of 8 of a width that is one. Sums of rows are
-those of row_sums.py: where the epilogue reads such, `finish` takes what follows from them behind the cells, and where
-the problem asks for those of the output, `finish` leaves the values in `acc`.
+those of row_sums.py: where the epilogue reads such, these two take what follows from them behind the cells, and where
+the problem asks for those of the output, they leave the values in `acc`.
 
 `reduction(terms, problem)` defines the same for what a problem reduces, seen as [rows, columns] too: with TermColumns,
 TermCells, and

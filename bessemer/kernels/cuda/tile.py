@@ -79,7 +79,8 @@ class Tile:
 
     @property
     def spare(self) -> int:
-        """Registers of a multiplying thread that are free while it finishes two tokens at once; at 0 it does not."""
+        """Registers of a multiplying thread that are free while it finishes two tokens at once. Where none are, it does
+        not: it branches around what lies outside, token by token."""
         available = self.take or REGISTERS // (ceildiv(self.warps * self.resident, 4) * 128) // 8 * 8
         return min(available, MOST_REGISTERS) - self.blocks * self.columns // 2 - MANY
 

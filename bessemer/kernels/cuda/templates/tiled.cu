@@ -154,7 +154,7 @@ struct Ahead {
     Cells cells[2];
 };
 
-constexpr bool ROOMY = SPARE > 0;  // for two tokens at once, and loads ahead for more than two parts
+constexpr bool ROOMY = SPARE > 0;  // for two tokens at once, inside or not, and loads ahead for more than two parts
 constexpr int WORDS = (sizeof(Columns) + 2 * sizeof(Cells) + 3) / 4;  // registers for one part
 constexpr int MOST_AHEAD = ROOMY ? 2 + SPARE / WORDS : LEAST_AHEAD;
 constexpr int DEPTH = MOST_AHEAD < MOST_PARTS ? MOST_AHEAD : MOST_PARTS;

@@ -65,6 +65,35 @@ def step_over_taps(
 
 
 @triton.jit
+def corner_of(n, group, d0, h0, w0, ID, IH, IW, GROUPS: tl.constexpr, IC: tl.constexpr, LAST: tl.constexpr):
+    """Where the windows of pixels begin in x, and how far its channels and its pixels are from each other."""
+    if LAST:
+        base = (((n * ID + d0) * IH + h0) * IW + w0) * (GROUPS * IC) + group * IC
+        return base, 1, GROUPS * IC
+    across = ID * IH * IW
+    return ((n * GROUPS + group) * IC * ID + d0) * IH * IW + h0 * IW + w0, across, 1
+
+
+@triton.jit
+def fetch_weights(
+    w_ptr, row, oc0, OC, first, steps, K: tl.constexpr, BK: tl.constexpr, BN: tl.constexpr, MOST: tl.constexpr
+):
+    """Fetches up to MOST steps of the sum of a tile's packed weights to L2."""
+    ahead = tl.minimum(steps * BK, MOST)
+    own = w_ptr + row * K + first * BK
+    prefetch_matrix(own, K, tl.minimum(BN, OC - oc0), ahead, BN)
+
+
+@triton.jit
+def store(acc, p, n, pixel, channel, mask, EPILOGUE, LAST: tl.constexpr):
+    """Finishes and stores a tile: by output pixels over all images, or by image, channel and pixel."""
+    if LAST:
+        epilogue_store(acc, p[:, None], channel, mask, EPILOGUE)
+    else:
+        epilogue_store(acc, n[:, None], channel, pixel[:, None], mask, EPILOGUE)
+
+
+@triton.jit
 def kernel(
     x_ptr, w_ptr, partial_ptr, counters_ptr, P, OC, ID, IH, IW, OD, OH, OW, PD, PH, PW, EPILOGUE,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, GROUPS: tl.constexpr, IC: tl.constexpr,
@@ -94,14 +123,7 @@ def kernel(
     h0 = oh * SH - PH
     w0 = ow * SW - PW
     live = p < P
-    if LAST:
-        base = (((n * ID + d0) * IH + h0) * IW + w0) * (GROUPS * IC) + group * IC
-        across = 1
-        along = GROUPS * IC
-    else:
-        across = ID * IH * IW
-        base = ((n * GROUPS + group) * IC * ID + d0) * IH * IW + h0 * IW + w0
-        along = 1
+    base, across, along = corner_of(n, group, d0, h0, w0, ID, IH, IW, GROUPS, IC, LAST)
     row = (group * OC + tl.minimum(oc, OC - 1)) * (STEPS * BK if PACKED else TAPS * IC)
 
     SHARE: tl.constexpr = (STEPS + SPLIT - 1) // SPLIT
@@ -109,10 +131,8 @@ def kernel(
     last = tl.minimum(first + SHARE, STEPS)
     lane = tl.arange(0, BK)
     if PDL and PREFETCH > 0:
-        ahead = tl.minimum((last - first) * BK, PREFETCH)
         oc0 = (pid % tiles_n) * BN
-        own = w_ptr + (group * OC + oc0) * (STEPS * BK) + first * BK
-        prefetch_matrix(own, STEPS * BK, tl.minimum(BN, OC - oc0), ahead, BN)
+        fetch_weights(w_ptr, group * OC + oc0, oc0, OC, first, last - first, STEPS * BK, BK, BN, PREFETCH)
         epilogue_prefetch(group * OC + tl.minimum(oc, OC - 1), EPILOGUE)
     wait(PDL)
 
@@ -147,8 +167,4 @@ def kernel(
     if done:
         if SPLIT > 1:
             acc = sum_parts(partial_ptr, tile, BM, BN, SPLIT)
-        if LAST:
-            epilogue_store(acc, p[:, None], channel, mask, EPILOGUE)
-        else:
-            pixel = (od * OH + oh) * OW + ow
-            epilogue_store(acc, n[:, None], channel, pixel[:, None], mask, EPILOGUE)
+        store(acc, p, n, (od * OH + oh) * OW + ow, channel, mask, EPILOGUE, LAST)
