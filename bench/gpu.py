@@ -6,10 +6,10 @@
 
 Ours and the peers (torch eager in fp16, the same in a CUDA graph, torch.compile max-autotune) run in one process, on
 one stream and on the same random data, in alternating blocks. A time is that of the device between two events; a short
-spin ahead of the first keeps the device busy while the run is queued, so that no launch latency is in it. A run that was
-queued later than that is timed again, and how long the host takes to queue one is told too. The error is against fp32:
-onnxruntime on the CPU where that takes seconds, else torch on the GPU without TF32. Inputs and outputs of ours are in
-fp32 where the model's are, and their conversion is in our time.
+spin ahead of the first keeps the device busy while the run is queued, so that no launch latency is in it. A run that
+was queued later than that is timed again, and how long the host takes to queue one is told too. The error is against
+fp32: onnxruntime on the CPU where that takes seconds, else torch on the GPU without TF32. Inputs and outputs of ours
+are in fp32 where the model's are, and their conversion is in our time.
 
 A row is saved as soon as it has figures: first without torch.compile, then, where it was compiled within `--limit`
 seconds, again with it. Rows of the file that were measured earlier stay. `--peers-from` takes the peers' times from

@@ -69,9 +69,13 @@ def corner_of(n, group, d0, h0, w0, ID, IH, IW, GROUPS: tl.constexpr, IC: tl.con
     """Where the windows of pixels begin in x, and how far its channels and its pixels are from each other."""
     if LAST:
         base = (((n * ID + d0) * IH + h0) * IW + w0) * (GROUPS * IC) + group * IC
-        return base, 1, GROUPS * IC
-    across = ID * IH * IW
-    return ((n * GROUPS + group) * IC * ID + d0) * IH * IW + h0 * IW + w0, across, 1
+        across = 1
+        along = GROUPS * IC
+    else:
+        across = ID * IH * IW
+        base = ((n * GROUPS + group) * IC * ID + d0) * IH * IW + h0 * IW + w0
+        along = 1
+    return base, across, along
 
 
 @triton.jit
