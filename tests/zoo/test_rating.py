@@ -61,3 +61,26 @@ def test_classifier_names_most_photos() -> None:
 
     run = with_onnxruntime(MODELS["d0"].path())
     assert sum(classify(run, photo.pixels)[0] == photo.label for photo in photos()) >= 18
+
+
+@pytest.mark.gpu
+@pytest.mark.torch
+@pytest.mark.download
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_half_precision_on_a_gpu_names_photos_as_onnxruntime_does(precision: str) -> None:
+    """With the kernels that the package's timing cache chooses: for fp16 those of the GPU table's row of batch 1."""
+    pytest.importorskip("torch")
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("PIL")
+    import bessemer
+    from examples.rate import classify
+    from examples.running import with_onnxruntime
+    from zoo.data import photos
+    from zoo.models import MODELS
+
+    path = MODELS["d0"].path()
+    engine = bessemer.build(path, target="cuda", precision=precision, shapes={"x": (1, 3, 224, 224)}, tune="cache")
+    wanted = with_onnxruntime(path)
+    with bessemer.load(engine) as session:
+        for photo in photos():
+            assert classify(session.run, photo.pixels)[0] == classify(wanted, photo.pixels)[0], photo.name
