@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +51,7 @@ from bessemer.tune.ways import fastest, problems_of
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-AFTER_TUNING = 2.0  # seconds of a budget that are kept for what follows the tuning: it took up to 1.6 on a busy host
+AFTER_TUNING = 3.0  # seconds of a budget that are kept for what follows the tuning: it took up to 2.1 on a busy host
 
 
 def build(
@@ -249,18 +249,18 @@ class _Build:
     def fastest(self, tuner: Tuner, found: Sequence[Lowered]) -> tuple[Lowered, Choices]:
         """The fastest way to lower the graph, and the kernel of each of its problems alone. No way but the first is one
         where a problem has no kernel that works."""
+        bound, estimate = found[0].bound_symbols, cache(tuner.estimate)
         try:
             choices = self.chosen(
-                tuner, problems_of(*found), found[0].bound_symbols,
-                lambda c: problems_of(fastest(found, c, tuner.estimate)),
-            )  # fmt: skip
+                tuner, problems_of(*found), bound, lambda c: problems_of(fastest(found, c, estimate, bound))
+            )
         except NoTacticError as error:
             if len(found) == 1:
                 raise
             if self.options.log is not None:
                 self.options.log(f"norms stay whole: {error}")
             return self.fastest(tuner, found[:1])
-        lowered = fastest(found, choices, tuner.estimate)
+        lowered = fastest(found, choices, estimate, bound)
         return lowered, {p: choices[p] for p in problems_of(lowered)}
 
     def placed(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -24,6 +24,7 @@ from bessemer.core.interval import INF, UNBOUNDED, Range, bounds
 from bessemer.kernels.base import Problem
 
 FAR = 8  # times the opt value: where the last point is if nobody gave an upper end
+FEW = 3  # sizes, or fewer, whose ends are all combined for the corners of their ranges
 MORE = 24  # points along the rows of a product beyond the limit
 STEP, COARSE = 2 ** (1 / 3), 2.0  # the least step between points along the rows of a product, and along others
 TILE, TILES = 16, 4  # rows that products take together at least; the least tile of many rows, of so many of these
@@ -55,7 +56,7 @@ def points_of(problem: Problem, symbols: Collection[str], limit: int) -> list[Po
         found = _up_to(r, _steps(r, min(limit, 3 * each), COARSE)) if name in keys else _cells(r, _values(r, each))
         cells.append([(name, *cell) for cell in found])
     return [
-        Point(_at(problem, {name: at for name, at, _, _ in chosen}), tuple((sym(n), lo, hi) for n, _, lo, hi in chosen))
+        Point(moved(problem, {n: at for n, at, _, _ in chosen}), tuple((sym(n), lo, hi) for n, _, lo, hi in chosen))
         for chosen in itertools.product(*cells)
     ]
 
@@ -69,7 +70,17 @@ def empty(problem: Problem) -> bool:
 def at_rows(problem: Problem, symbols: Collection[str], rows: int) -> Problem | None:
     """The problem at a shape of about so many rows, where they are one size: see the head of this file."""
     ranges = _varying(problem, symbols)
-    return _at(problem, _place(rows, ranges)) if _is_one_size(problem, ranges) else None
+    return moved(problem, _place(rows, ranges)) if _is_one_size(problem, ranges) else None
+
+
+def corners(problems: Iterable[Problem], symbols: Collection[str]) -> list[dict[str, int]]:
+    """The shapes where every size is at an end of its range, of many sizes all at the same end; none where none varies.
+
+    `symbols` as for `points_of`."""
+    ranges = {name: r for problem in problems for name, r in _varying(problem, symbols).items()}
+    ends = {name: (_near(0, r), _near(_high(r), r)) for name, r in sorted(ranges.items())}
+    values = itertools.product(*ends.values()) if len(ends) <= FEW else zip(*ends.values())
+    return [dict(zip(ends, shape)) for shape in values] if ends else []
 
 
 def multiples(low: int, high: int) -> list[int]:
@@ -115,7 +126,7 @@ def _along(problem: Problem, ranges: Mapping[str, Range], limit: int) -> list[Po
     places = {math.prod(place.values()): place for place in (_place(v, ranges) for v in steps)}
     rows = product([sym(name) for name in ranges])
     cells = _up_to(whole, sorted(places))
-    return [Point(_at(problem, places[at]), ((rows, low, high),)) for at, low, high in cells]
+    return [Point(moved(problem, places[at]), ((rows, low, high),)) for at, low, high in cells]
 
 
 def _steps(r: Range, most: int, least: float) -> list[int]:
@@ -159,12 +170,11 @@ def _near(value: float, r: Range) -> int:
     return min(max(round(value / r.multiple), -(-max(1, r.lo) // r.multiple)), r.hi // r.multiple) * r.multiple
 
 
-def _at(problem: Problem, values: Mapping[str, int]) -> Problem:
+def moved(problem: Problem, values: Mapping[str, int]) -> Problem:
     """The problem with other opt values; itself where they are its own."""
     if all(r.typical == values.get(name, r.typical) for name, r in problem.ranges):
         return problem
-    moved = tuple((name, replace(r, opt=values.get(name, r.opt))) for name, r in problem.ranges)
-    return replace(problem, ranges=moved)
+    return replace(problem, ranges=tuple((name, replace(r, opt=values.get(name, r.opt))) for name, r in problem.ranges))
 
 
 def _cells(r: Range, found: Sequence[int]) -> list[tuple[int, int, int]]:

@@ -16,7 +16,7 @@ from bessemer.core.dimtext import parse
 from bessemer.core.interval import INF, UNBOUNDED, Range
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Operand, Problem
-from bessemer.tune.points import Box, inside, merged, points_of, words
+from bessemer.tune.points import Box, corners, inside, merged, points_of, words
 from tests.tune.fakes import problem
 
 B, S = Range(1, 32, 8), Range(16, 512, 128, 8)
@@ -80,6 +80,15 @@ def test_an_attention_has_more_points_along_its_keys_and_they_end_its_boxes() ->
     assert sorted({p.box[0][1:] for p in found}) == [(1, 2), (3, 16), (17, 32)]
     alone = replace(made, ranges=(("b", Range(8, 8)), ("s", Range(16, 512, 128, 16))))
     assert [p.box[0][2] for p in points_of(alone, {"b", "s"}, 9)] == [16, 32, 64, 128, 256, 512]
+
+
+def test_corners_are_the_ends_of_what_inputs_bind() -> None:
+    both = [_rows(B, S), problem(sym("b") * 2, b=B)]
+    ends = [{"b": b, "s": s} for b in (1, 32) for s in (16, 512)]
+    assert corners(both, {"b", "s"}) == ends and corners(both, {"s"}) == [{"s": 16}, {"s": 512}]
+    assert corners(both, ()) == corners([problem()], {"b"}) == []
+    many = [problem(sym(name) * 2, **{name: Range(1, 9, 3)}) for name in "abcd"]
+    assert corners(many, "abcd") == [dict.fromkeys("abcd", 1), dict.fromkeys("abcd", 9)]
 
 
 def test_middles_are_multiples_and_near_values_are_not_split() -> None:

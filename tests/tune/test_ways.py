@@ -60,3 +60,16 @@ def test_variants_count_at_the_opt_shape() -> None:
     both = [Variant(slow, few), Variant(fast, 1 - few)]
     by = {p: both if p.sums else [Variant(fast)] for p in problems_of(plain, apart)}
     assert fastest((plain, apart), by, lambda p: 1.0) is apart
+
+
+def test_a_way_is_judged_by_the_shape_where_it_is_worst() -> None:
+    n = sym("n")
+    plain, apart = found = ways(block(True, rows=n), GPU, lambda problem: None, lambda problem: 1.0)
+    faster_apart = choices(found, {True: 0.5, False: 1.0})
+
+    def estimate(p: Problem) -> float:
+        return 9.0 if p.sums and p.range_map["n"].typical == 2 else 1.0
+
+    assert fastest(found, faster_apart, estimate, ["n"]) is plain  # at n = 2 its products take nine times as long
+    assert fastest(found, faster_apart, estimate) is apart  # n is not known when a kernel is taken
+    assert fastest(found, faster_apart, lambda p: 1.0, ["n"]) is apart
