@@ -33,6 +33,7 @@ from bessemer.lower.ways import ways
 from bessemer.options import STAGES, BuildOptions, Progress
 from bessemer.passes import pipeline, ranges
 from bessemer.passes.base import PassOptions
+from bessemer.passes.check_branches import check_branches
 from bessemer.passes.precision import kept_wide, scaled_wide
 from bessemer.passes.probe_inputs import generated, sizes_at
 from bessemer.plan.equalities import equalities
@@ -176,7 +177,7 @@ class _Build:
 
     def imported(self, model: str | Path | bytes | ModelProto) -> Graph:
         self.tell("import", 0, 1)
-        graph = import_model(model, shapes=self.options.shapes, profiles=self.options.profiles)
+        graph = check_branches(import_model(model, shapes=self.options.shapes, profiles=self.options.profiles))
         self.equalities = equalities(graph)
         if self.options.profiles:  # kernels are timed at the opt shape, and the model must run there
             told = {str(d) for name in graph.inputs for d in graph.types[name].shape}
