@@ -102,10 +102,11 @@ class _Watch:
     small: dict[str, str] = field(default_factory=dict)  # in some run
     fine: set[str] = field(default_factory=set)  # not small in some run
     blind: set[str] = field(default_factory=set)  # without a finite element in some run
+    given: set[str] = field(default_factory=set)  # the same in every run of these sizes; their infinities are meant
 
     @staticmethod
     def of(graph: Graph, headroom: int) -> _Watch:
-        return _Watch(headroom, LargeValues(headroom, frozenset(summed(graph))))
+        return _Watch(headroom, LargeValues(headroom, frozenset(summed(graph))), given=set(_names_of_constants(graph)))
 
     @property
     def wide(self) -> dict[str, str]:
@@ -121,6 +122,8 @@ class _Watch:
             self._look(name, array)
 
     def __call__(self, node: Node, results: Sequence[np.ndarray]) -> None:
+        if not OPS.get(node.op).random and not subgraphs(node) and self.given.issuperset(i for i in node.inputs if i):
+            self.given.update(node.outputs)
         for name, array in zip(node.outputs, results):
             if name:
                 self._look(name, array)
@@ -130,7 +133,8 @@ class _Watch:
             return
         whole, array = array, _finite(array)
         if not array.size:
-            self.blind.add(name)
+            if name not in self.given:
+                self.blind.add(name)
             return
         if why := overflow(array, self.headroom):
             self.large[name] = why
@@ -174,6 +178,13 @@ def _constants(graph: Graph) -> Iterator[tuple[str, str]]:
     for node in graph.nodes:
         for inner in subgraphs(node):
             yield from _constants(inner)
+
+
+def _names_of_constants(graph: Graph) -> Iterator[str]:
+    yield from graph.constants
+    for node in graph.nodes:
+        for inner in subgraphs(node):
+            yield from _names_of_constants(inner)
 
 
 def _finite(array: np.ndarray) -> np.ndarray:

@@ -141,6 +141,17 @@ def test_values_that_are_never_finite_are_told() -> None:
     assert not found.complete and found.how.endswith("1 values were never finite there")
 
 
+def test_infinities_that_no_input_makes_are_meant() -> None:
+    """As exporters write causal masks of any length."""
+    t = sym("t")
+    g = G(t=Range(1, 64, 6))
+    x = g.input(t, 8)
+    whole = g.fill(value=-np.inf, shape=(t, t), dtype=dt.f32)
+    scores = g.add(g.matmul(x, g.transpose(x, perm=(1, 0))), g.trilu(whole, upper=True, k=1))
+    found = ranges.measure(g.done(g.softmax(scores, axis=1, log=False)))
+    assert found.complete and found.how == "measured on generated inputs of the opt shapes"
+
+
 def test_generated_integers_reach_the_whole_table() -> None:
     g = G()
     table = np.ones((1000, 4), np.float32)
