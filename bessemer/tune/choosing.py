@@ -14,6 +14,7 @@ NOISE = 0.02  # candidates within this share of the fastest are equal: the least
 STICKS = 0.08  # what another kernel than that of the opt shape must gain at other shapes, as a share of its time
 REPACKS = 0.25  # the same where it keeps weights in a layout of its own, which is kept beside the other one
 GUESSED = 1.0  # the same where the gain is only estimated
+DOUBTED = 0.25  # as STICKS, where the gain is only estimated, but the kernel of the opt shape was timed there
 FEW = 4  # candidates of each tactic that are looked at where estimates decide between shapes
 Written = Callable[[Task, Candidate], bool]  # whether a candidate has code; where not, the task knows it from then on
 
@@ -27,20 +28,19 @@ def choose(task: Task, written: Written) -> Choice:
 
 def choose_near(task: Task, opt: Choice, written: Written) -> Choice:
     """The choice at a point beside the opt shape: that of the opt shape, unless another is faster by more than what a
-    kernel, or a layout of weights, of its own is worth. A time at the opt shape counts more than an estimate here."""
+    kernel, or a layout of weights, of its own is worth. Where nothing was timed at the point estimates tell; if the
+    kernel of the opt shape was timed there, they have to promise more."""
     kept = label_of(opt.tactic, opt.config)
-    costs = _timed(task)
+    costs, alike, repacked = _timed(task), STICKS, REPACKS
     if not costs:
-        if opt.time_us is not None:
-            return opt
         costs = [(c, task.estimates[c.label]) for c in _first_of_each(task, kept)]
+        alike, repacked = STICKS if opt.time_us is None else DOUBTED, GUESSED
     best, least = None, next(((us, kept) for c, us in costs if c.label == kept), (math.inf, kept))
     for c, us in sorted(costs, key=lambda cost: (cost[1], cost[0].label)):
-        if us * (1 + STICKS) > least[0]:
+        if us * (1 + alike) > least[0]:
             break  # nor is any other: their code need not be written
         if c.label != kept and written(task, c):
-            repacks = REPACKS if c.label in task.known else GUESSED
-            weighted = us * (1 + (STICKS if c.code.packs == opt.code.packs else repacks)), c.label
+            weighted = us * (1 + (alike if c.code.packs == opt.code.packs else repacked)), c.label
             best, least = min((best, least), (c, weighted), key=lambda found: found[1])
     if best is None:
         return opt

@@ -139,15 +139,31 @@ def test_without_times_estimates_decide_and_small_gains_do_not() -> None:
     near = [Estimated("a", tiles=(1, 8, 32))]
     assert len(variants(None, near, mode="off")) == 1
 
-    class Steep(Estimated):
-        def estimate(self, problem: Problem, target: Any, config: Mapping[str, Any]) -> float:
-            return super().estimate(problem, target, config) - 999
-
     found = variants(None, [Steep("a", tiles=(1, 8, 32))], mode="off")
     assert [dict(v.choice.config)["tile"] for v in found] == [1, 8, 32]
 
 
-def test_a_time_at_the_opt_shape_beats_an_estimate_elsewhere() -> None:
+class Steep(Estimated):
+    """A tile costs 1 at its own batch, and its distance more elsewhere."""
+
+    slope = 1.0
+
+    def estimate(self, problem: Problem, target: Any, config: Mapping[str, Any]) -> float:
+        return 1.0 + self.slope * abs(config["tile"] - dict(problem.ranges)["b"].typical)
+
+
+@pytest.mark.parametrize("slope,tiles", [(0.01, [8]), (0.02, [8, 32]), (0.05, [1, 8, 32])])
+def test_where_only_the_opt_shape_was_timed_estimates_have_to_promise_more(slope: float, tiles: list[int]) -> None:
+    tactic, cache = Steep("a", tiles=(1, 8, 32)), TimingCache()
+    tactic.slope = slope
+    measurer = AtPoints(lambda label, at: 1.0 if label == 'a{"tile":8}' else 1.1)
+    Tuner(TARGET, {}, [tactic], cache, measurer=measurer).choose([DYNAMIC])
+    found = Tuner(TARGET, {}, [tactic], cache, mode="cache").choose([DYNAMIC], {"b", "s"})[DYNAMIC]
+    assert [dict(v.choice.config)["tile"] for v in found] == tiles
+    assert [v.choice.chosen_by for v in found] == ["measured" if tile == 8 else "model" for tile in tiles]
+
+
+def test_a_time_at_the_opt_shape_beats_no_estimate_elsewhere() -> None:
     measurer = AtPoints(lambda label, at: 1.0 + (label == "b"))
     cache = TimingCache()
     Tuner(TARGET, {}, TACTICS, cache, measurer=measurer).choose([DYNAMIC])
