@@ -14,9 +14,10 @@ from types import MappingProxyType
 from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim
 from bessemer.core.interval import Range
+from bessemer.engine.program import Equality
 from bessemer.ir.graph import Graph, Node
 from bessemer.ir.rewrite import Editor, Scope
-from bessemer.ops.agreement import RECURRENT, Agreement, open_agreements
+from bessemer.ops.equalities import equalities_of
 
 
 def check_branches(graph: Graph) -> Graph:
@@ -42,29 +43,28 @@ def _branch(branch: Graph, scope: Scope, ranges: Mapping[str, Range]) -> Graph:
     e = Editor(_checked(branch, scope, ranges), scope)
     changed = False
     for node in e.nodes():  # each has its own: another one, which nothing reads, may go with what it requires
-        if node.op not in RECURRENT:
-            types = {name: e.type(name) for name in (*node.inputs, *node.outputs) if name}
-            found = list(dict.fromkeys(open_agreements(node, types, ranges)))
-            if found:
-                _require(e, node, found)
-                changed = True
+        types = {name: e.type(name) for name in (*node.inputs, *node.outputs) if name}
+        found = list(dict.fromkeys(equalities_of(node, types, ranges)))
+        if found:
+            _require(e, node, found)
+            changed = True
     return e.finish() if changed else e.graph
 
 
-def _require(e: Editor, node: Node, agreements: Sequence[Agreement]) -> None:
-    """Let the node read its first operand only where the sizes agree."""
-    said = " and ".join(f"{a.left} must be {'1 or ' if a.or_one else ''}{a.right}" for a in agreements)
-    reason = f"in a branch that runs, {said} (ONNX nodes {', '.join(node.origin) or node.name})"
-    holds = reduce(lambda a, b: e.emit("and", (a, b)), [_holds(e, a) for a in agreements])
+def _require(e: Editor, node: Node, found: Sequence[Equality]) -> None:
+    """Let the node read its first operand only where the sizes are equal."""
+    said = " and ".join(f"{one.left} must be {'1 or ' if one.or_one else ''}{one.right}" for one in found)
+    reason = f"in a branch that runs, {said} (ONNX nodes {found[0].nodes})"
+    holds = reduce(lambda a, b: e.emit("and", (a, b)), [_holds(e, one) for one in found])
     first = next(name for name in node.inputs if name)
     operand = e.emit("require", (first, holds), {"reason": reason})
     e.update(node, inputs=tuple(operand if name == first else name for name in node.inputs))
 
 
-def _holds(e: Editor, a: Agreement) -> str:
-    left, right = _size(e, a.left), _size(e, a.right)
+def _holds(e: Editor, one: Equality) -> str:
+    left, right = _size(e, one.left), _size(e, one.right)
     holds = e.emit("eq", (left, right))
-    return e.emit("or", (holds, e.emit("eq", (left, _size(e, 1))))) if a.or_one else holds
+    return e.emit("or", (holds, e.emit("eq", (left, _size(e, 1))))) if one.or_one else holds
 
 
 def _size(e: Editor, d: Dim) -> str:

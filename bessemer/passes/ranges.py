@@ -24,7 +24,7 @@ from bessemer.ir.text import print_graph
 from bessemer.passes.large_values import OVERFLOW, LargeValues, mean_size, summed
 from bessemer.passes.probe_inputs import Kind, generated, sizes_at
 
-VERSION = 1  # of what is measured, and what follows from it; raise it with changes
+VERSION = 2  # of what is measured, and what follows from it; raise it with changes
 COARSE = 2.0**-8  # of a value's norm, what fp16 may lose: as much as bf16 does
 SMALL = 2.0**-16  # the root mean square above which it cannot lose so much
 CALIBRATED, GENERATED = 2, 8  # times more than what was seen has to fit: real inputs tell more than generated ones

@@ -22,9 +22,7 @@ def problems_of(*ways: Lowered) -> list[Problem]:
     return [item.problem for way in ways for item in way.items if isinstance(item, KernelItem)]
 
 
-def fastest(
-    ways: Sequence[Lowered], choices: Choices, estimate: Estimate, symbols: Collection[str] = ()
-) -> Lowered:  # fmt: skip
+def fastest(ways: Sequence[Lowered], choices: Choices, estimate: Estimate, symbols: Collection[str] = ()) -> Lowered:
     """The way that is the least behind the fastest one at the shape where it is furthest behind; the first one where
     none saves `MARGIN` of that.
 

@@ -69,7 +69,6 @@ def test_classifier_names_most_photos() -> None:
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_half_precision_on_a_gpu_names_photos_as_onnxruntime_does(precision: str) -> None:
     """With the kernels that the package's timing cache chooses: for fp16 those of the GPU table's row of batch 1."""
-    pytest.importorskip("torch")
     pytest.importorskip("onnxruntime")
     pytest.importorskip("PIL")
     import bessemer

@@ -3,42 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from bessemer.core.dim import Dim
 from bessemer.core.interval import Range, compare
+from bessemer.engine.program import Equality
 from bessemer.ir.graph import Node, TensorType
 from bessemer.ir.opdef import OPS, Fusion
 from bessemer.ops.recurrent import operand_shapes
 
-RECURRENT = ("lstm", "gru", "recurrent")
 
-
-@dataclass(frozen=True)
-class Agreement:
-    """`left` must be `right`, or, with `or_one`, 1."""
-
-    left: Dim
-    right: Dim
-    or_one: bool = False
-
-
-def open_agreements(
-    node: Node, types: Mapping[str, TensorType], ranges: Mapping[str, Range]
-) -> Iterator[Agreement]:  # fmt: skip
+def equalities_of(node: Node, types: Mapping[str, TensorType], ranges: Mapping[str, Range]) -> Iterator[Equality]:
     """Those of a node that sizes within these ranges may break."""
+    nodes = ", ".join(node.origin) or node.name
     for left, right in _taken(node, types):
         if compare(left, right, ranges)[0] is None:
-            yield Agreement(left, right)
+            yield Equality(left, right, nodes)
     for left, right in _broadcast(node, types):
         if compare(left, right, ranges)[0] is None and compare(left, 1, ranges)[0] is not True:
-            yield Agreement(left, right, or_one=True)
+            yield Equality(left, right, nodes, or_one=True)
 
 
 def _taken(node: Node, types: Mapping[str, TensorType]) -> Iterator[tuple[Dim, Dim]]:
     if node.op == "reshape":
         yield types[node.inputs[0]].numel, types[node.outputs[0]].numel
-    elif node.op in RECURRENT:
+    elif node.op in ("lstm", "gru", "recurrent"):
         for _, given, shape in operand_shapes([types[i] for i in node.inputs if i], node.attrs):
             yield from zip(given.shape, shape)
     elif node.op == "concat":
