@@ -23,7 +23,7 @@ class CudaAttention:
     """attention in f16 and bf16 with heads of 32, 64 or 128, any mask, causality, and fewer heads of k and v."""
 
     name = "cuda_attention"
-    version = 3
+    version = 4
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:

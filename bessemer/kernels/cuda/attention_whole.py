@@ -25,7 +25,7 @@ class CudaAttentionWhole:
     """attention as cuda_attention computes it, of so few keys that those of a head fit into shared memory."""
 
     name = "cuda_attention_whole"
-    version = 2
+    version = 3
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:

@@ -42,7 +42,7 @@ class ColumnSums:
     """A group with one sum in f32 over some axes of what is read in runs of channels, these in multiples of 8."""
 
     name = "cuda_column_sums"
-    version = 1
+    version = 2
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:

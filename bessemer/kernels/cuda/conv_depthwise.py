@@ -143,7 +143,7 @@ class ConvDepthwise:
     channels in multiples of 8."""
 
     name = "cuda_conv_depthwise"
-    version = 2
+    version = 3
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:

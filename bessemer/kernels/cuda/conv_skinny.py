@@ -16,7 +16,7 @@ class ConvSkinny:
     """conv in f16 and bf16 over one or two spatial axes, NHWC, one group, channels in multiples of 8."""
 
     name = "cuda_conv_skinny"
-    version = 4
+    version = 5
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:

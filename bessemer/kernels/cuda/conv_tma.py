@@ -28,7 +28,7 @@ class ConvTma:
     At least 32 of them, unless nothing is padded and the taps of a row lie side by side."""
 
     name = "cuda_conv_tma"
-    version = 7
+    version = 8
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:

@@ -76,7 +76,7 @@ class ConvTranspose:
     channels in multiples of 8, and so output channels, or one of them."""
 
     name = "cuda_conv_transpose"
-    version = 2
+    version = 3
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:

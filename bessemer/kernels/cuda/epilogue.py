@@ -28,9 +28,10 @@ from dataclasses import dataclass, field, replace
 
 from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim
-from bessemer.core.interval import divisor
+from bessemer.core.interval import bounds, divisor
 from bessemer.ir import expr as ex
 from bessemer.ir import exprtree
+from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Arg, Int, Problem, Ptr
 from bessemer.kernels.c import scalar
 from bessemer.kernels.c.affine import Affine, offset
@@ -67,13 +68,14 @@ class _Loads:
     staged: dict[int, tuple[ex.Expr, str]] = field(default_factory=dict)
 
 
-def epilogue(problem: Problem, in_f32: bool = False) -> Epilogue:
+def epilogue(problem: Problem, in_f32: bool = False, batch: int | None = None) -> Epilogue:
     """The device functions of `problem`'s epilogue, or those that store its result. `in_f32`: what it computes in 16
-    bits is rounded once, when it is stored."""
+    bits is rounded once, when it is stored. `batch`: the output's axis whose coordinate the functions that load columns
+    take behind `col`; what depends on it and the column alone is loaded with the columns."""
     if in_f32 and problem.epilogue is not None:
         problem = replace(problem, epilogue=_in_f32(problem.epilogue))
     params = Params(problem)
-    return _written(problem, params, [*_stored(problem, params), *stored_sums(problem, params)])
+    return _written(problem, params, [*_stored(problem, params, batch), *stored_sums(problem, params)])
 
 
 def _in_f32(e: ex.Expr) -> ex.Expr:
@@ -99,7 +101,9 @@ def reduction(terms: Problem, problem: Problem) -> Epilogue:
     return _written(problem, params, [*added, *_stored(problem, params)])
 
 
-def _planned(problem: Problem, params: Params, prefix: str = "") -> tuple[DeviceBody, ex.Expr, Functions]:
+def _planned(
+    problem: Problem, params: Params, prefix: str = "", batch: int | None = None
+) -> tuple[DeviceBody, ex.Expr, Functions]:  # fmt: skip
     """A body to compute the epilogue in, the epilogue, and the functions whose loads the body finds staged."""
     body, expr = _body(problem, params)
     cells, _ = _body(problem, params)
@@ -107,21 +111,22 @@ def _planned(problem: Problem, params: Params, prefix: str = "") -> tuple[Device
     loads = _Loads()
     for node in exprtree.walk(expr):
         if isinstance(node, ex.Load) and node.operand != summed and body.safe(node):
-            _plan(problem, node, loads, cells)
+            _plan(problem, node, loads, cells, batch)
     body.staged = loads.staged
+    place = "int col" if batch is None else "int col, int batch"
     found: Functions = [
         (f"struct {prefix}Columns", loads.columns),
         (f"struct {prefix}Cells", loads.cells),
-        (f"load_constant_columns({prefix}Columns &columns, int col", loads.constant),
-        (f"load_columns({prefix}Columns &columns, int col", loads.late),
+        (f"load_constant_columns({prefix}Columns &columns, {place}", loads.constant),
+        (f"load_columns({prefix}Columns &columns, {place}", loads.late),
         (f"load_cells({prefix}Cells &cells, int row, int col", cells.blocks[0].lines),
         *rows,
     ]
     return body, expr, found
 
 
-def _stored(problem: Problem, params: Params) -> Functions:
-    body, expr, found = _planned(problem, params)
+def _stored(problem: Problem, params: Params, batch: int | None = None) -> Functions:
+    body, expr, found = _planned(problem, params, batch=batch)
     _finish(problem, body, expr)
     count = count_of_row(problem)
     of_row = f", const float (&of_row)[{count}]" if count else ""
@@ -154,12 +159,13 @@ def _body(problem: Problem, params: Params) -> tuple[DeviceBody, ex.Expr]:
     return body, body.intern(problem.epilogue if problem.epilogue is not None else ex.Acc(result))
 
 
-def _plan(problem: Problem, e: ex.Load, loads: _Loads, cells: DeviceBody) -> None:
+def _plan(problem: Problem, e: ex.Load, loads: _Loads, cells: DeviceBody, batch: int | None) -> None:
     """Let a load happen ahead where it reads a run of eight neighbours, aligned, or always the same element."""
     operand = problem.operands[e.operand]
     at, last = offset(operand.type.shape, e.index), f"i{problem.outputs[0].rank - 1}"
     rest = replace(at, axes={name: c for name, c in at.axes.items() if name != last})
-    step, by_column = at.axes.get(last, 0), rest.known == 0
+    step, by_batch = at.axes.get(last, 0), batch is not None and rest.constant == 0 and [*rest.axes] == [f"i{batch}"]
+    by_column = rest.known == 0 or (by_batch and step == 1)
     if at.rest or not _whole_runs(problem, rest) or not (step == 1 or (step == 0 and by_column)):
         return
     kind, pointer = scalar.STORAGE[operand.type.dtype.name], cells.params.pointer(e.operand)
@@ -167,9 +173,11 @@ def _plan(problem: Problem, e: ex.Load, loads: _Loads, cells: DeviceBody) -> Non
     (loads.columns if by_column else loads.cells).append(f"{f'Run<{kind}>' if step else kind} {name};")
     loads.staged[id(e)] = (e, scalar.read(f"{home}.{name}.v[j]" if step else f"{home}.{name}", e.dtype))
     if not by_column:
-        cells.line(f"cells.{name} = load_run({pointer} + {cells.sum(rest).text} + col);")
+        start = _narrow(problem, operand.type, cells.sum(rest).text)
+        cells.line(f"cells.{name} = load_run({pointer} + ({start} + col));")
         return
-    value = f"load_run({pointer} + col)" if step else f"*{pointer}"
+    start = f"batch * static_cast<int>({cells.params.size(rest.axes[f'i{batch}'])}) + " if by_batch else ""
+    value = f"load_run({pointer} + ({start}col))" if step else f"*{pointer}"
     (loads.constant if operand.constant else loads.late).append(f"columns.{name} = {value};")
 
 
@@ -195,11 +203,17 @@ def _finish(problem: Problem, body: DeviceBody, expr: ex.Expr) -> None:
         body.store_at("run.v[j]", out.dtype, expr)
         if problem.sums:
             body.line(f"acc[j] = {body.value(expr).text};")
-    place = f"static_cast<int64_t>(row) * {body.params.size(problem.written[0].shape[-1])} + col"
+    written = problem.written[0]
+    place = _narrow(problem, written, f"static_cast<int64_t>(row) * {body.params.size(written.shape[-1])}") + " + col"
     if problem.into is not None:
         place += f" + {body.params.size(problem.into.start)}"
     body.line("if (inside)")
-    body.line(f"    store_run({target} + {place}, run);")
+    body.line(f"    store_run({target} + ({place}), run);")
+
+
+def _narrow(problem: Problem, t: TensorType, offset: str) -> str:
+    """An offset into a tensor, in 32 bits where these are enough: by 64 an address takes ten instructions, not two."""
+    return f"static_cast<int>({offset})" if bounds(t.numel, problem.range_map)[1] < 1 << 31 else offset
 
 
 def _declared(problem: Problem, params: Params) -> list[str]:

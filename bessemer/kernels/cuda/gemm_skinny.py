@@ -17,7 +17,7 @@ class GemmSkinny:
     b [k, n], or a batch of them that share a or have their own."""
 
     name = "cuda_gemm_skinny"
-    version = 5
+    version = 6
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:

@@ -20,7 +20,7 @@ class GemmTma:
     b [k, n], or a batch of them that share a."""
 
     name = "cuda_gemm_tma"
-    version = 6
+    version = 7
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:

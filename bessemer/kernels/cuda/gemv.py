@@ -24,7 +24,7 @@ class Gemv:
     """matmul and 1x1 convolution of at most four rows in f16 and bf16, b constant, k and n multiples of 8."""
 
     name = "cuda_gemv"
-    version = 2
+    version = 3
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:

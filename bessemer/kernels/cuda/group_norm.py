@@ -40,7 +40,7 @@ class CudaGroupNorm:
     """group_norm of channels last, in f16, bf16 and f32, with channels in multiples of 8 and images that fit."""
 
     name = "cuda_group_norm"
-    version = 3
+    version = 4
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:

@@ -32,7 +32,7 @@ class LayerNorm:
     """layer_norm (modes "layer" and "rms") over a last axis of fixed size, in multiples of 8."""
 
     name = "cuda_layer_norm"
-    version = 1
+    version = 2
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:

@@ -129,19 +129,27 @@ def _summed(t: Tile, programs: int, chunks: int, heavy: int, count: int) -> floa
     return full * wave(t.resident, at_once) + wave(ceildiv(rest, at_once), min(rest, at_once))
 
 
+def _batch_axis(problem: Problem, rows: Rows) -> int | None:
+    """The output's axis that counts the batches of weights, where one alone does."""
+    leading = problem.outputs[0].shape[:-2]
+    return next((axis for axis, size in enumerate(leading) if size == rows.batches), None) if rows.batches > 1 else None
+
+
 def code(problem: Problem, target: Limits, rows: Rows, config: Config) -> KernelCode:
     """The kernel of one configuration."""
     t = tile(config)
     dtype = problem.operands[0].type.dtype
     summed = finished(problem)
     names = ("tokens", "channels", "chunks", "batches", *rows.sizes)
-    store = epilogue(problem, in_f32=summed is not None)
+    batch = _batch_axis(problem, rows)
+    store = epilogue(problem, in_f32=summed is not None, batch=batch)
     parts = {
         "INSTRUCTIONS": scalar.template("tensor.cuh"),
         "ROWS_OF_X": scalar.template(rows.template),
         "WALK": scalar.template("tiled_walk.cuh"),
         "SHARED_SUMS": scalar.template("tiled_sums.cuh"),
         **_row_sums(problem, store),
+        "BATCH": "" if batch is None else ", place.batch",
         "PRODUCT": emit.warpgroup_product_that_starts(t.columns // t.halves, dtype),
         "CLUSTER": f" __cluster_dims__({t.cluster}, 1, 1)" if t.cluster > 1 else "",
         "SHAPE_FIELDS": " ".join(f"int {n};" for n in names),

@@ -6,6 +6,7 @@ import math
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,17 @@ def test_operands_are_read_at_the_outputs_coordinates(
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-4)
     text = code(p, monkeypatch).text
     assert len(re.findall(r"\.v\d+ = load_run", text)) == 4  # column, own, image and across: the aligned runs
+
+
+@pytest.mark.parametrize("rows,narrow", [(1 << 20, True), (1 << 25, False)])
+def test_offsets_have_32_bits_where_they_are_enough(
+    rows: int, narrow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    total = ex.call("add", ACC, ex.load(1, AXES, dt.f16))
+    p = replace(problem(total, [(dt.f16, (B, S, H))], dt.f16), ranges=(("b", Range(1, rows, 4)),))
+    text = code(p, monkeypatch).text
+    assert ("static_cast<int>(static_cast<int64_t>(row) * n" in text) is narrow
+    assert bool(re.search(r"load_run\(x1 \+ \(static_cast<int>", text)) is narrow
 
 
 @pytest.mark.parametrize("on", ON)

@@ -15,7 +15,9 @@ from bessemer.core import dtype as dt
 from bessemer.core.dim import sym
 from bessemer.core.dtype import DType
 from bessemer.core.interval import Range
-from bessemer.kernels.base import Config, Map, Problem, Tactic
+from bessemer.ir import expr as ex
+from bessemer.ir.graph import TensorType
+from bessemer.kernels.base import Config, Map, Operand, Problem, Tactic
 from bessemer.kernels.cuda.conv_tma import ConvTma
 from bessemer.kernels.cuda.gemm_tma import GemmTma
 from bessemer.kernels.cuda.tile import KEEP, Tile, every_tile
@@ -23,7 +25,17 @@ from bessemer.kernels.cuda.weights import swizzled_blocks
 from bessemer.targets.cuda import ARCHS, CudaTarget
 from bessemer.targets.nvrtc_compile import compile_text, version
 from tests.kernels.cuda.emulator import emulate
-from tests.kernels.triton.problems import H200, Case, assert_right, matmul, reason, symbolic, with_bias_relu
+from tests.kernels.triton.problems import (
+    H200,
+    Case,
+    assert_right,
+    matmul,
+    normal,
+    reason,
+    rounded,
+    symbolic,
+    with_bias_relu,
+)  # fmt: skip
 from tests.kernels.triton.test_conv import conv
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
@@ -90,6 +102,31 @@ def test_stored_transposed_over_batches(tmp_path: Path) -> None:
 )
 def test_batches_of_weights(a: tuple[int, ...], tile: tuple[int, ...], tmp_path: Path) -> None:
     check(GemmTma(), with_bias_relu(matmul(a, (3, 200, 136), dt.f16, tb=len(a) == 2), -1), config(*tile), tmp_path)
+
+
+def with_bias_of_batches(c: Case, shape: tuple[int, ...]) -> Case:
+    """The product plus a bias of its own for each batch of weights."""
+    out, bias = c.problem.outputs[0], rounded(normal(shape), dt.f16)
+    axes = ex.out_axes(len(shape))
+    index = (*axes[:-2], ex.lit(0, dt.i64), axes[-1])
+    problem = replace(
+        c.problem, operands=(*c.problem.operands, Operand(TensorType(dt.f16, shape), True)),
+        epilogue=ex.call("add", ex.Acc(out.dtype), ex.load(2, index, dt.f16)),
+    )  # fmt: skip
+    return Case(problem, (*c.operands, bias), (c.want[0] + bias.astype(np.float64),))
+
+
+@pytest.mark.parametrize("tile", [(1, 1, 64, 3, 1), (1, 1, 96, 2, 1, 1, 2), (1, 1, 160, 2, 1)], ids=str)
+def test_what_a_batch_has_in_columns_is_read_ahead_as_columns_are(tile: tuple[int, ...], tmp_path: Path) -> None:
+    c = with_bias_of_batches(matmul((1, 150, 200), (3, 200, 136), dt.f16), (3, 1, 136))
+    check(GemmTma(), c, config(*tile), tmp_path)
+    assert "columns.v0 = load_run(x2 + (batch * " in GemmTma().emit(c.problem, H200, config(*tile)).text
+
+
+def test_batches_along_two_axes_read_their_columns_as_cells(tmp_path: Path) -> None:
+    c = with_bias_of_batches(matmul((1, 1, 150, 200), (2, 3, 200, 136), dt.f16), (2, 3, 1, 136))
+    check(GemmTma(), c, config(1, 1, 64, 3, 1), tmp_path)
+    assert "cells.v0 = load_run(x2 + " in GemmTma().emit(c.problem, H200, config(1, 1, 64, 3, 1)).text
 
 
 def test_symbolic_tokens(tmp_path: Path) -> None:

@@ -155,16 +155,17 @@ struct Ahead {
 };
 
 constexpr bool ROOMY = SPARE > 0;  // for two tokens at once, inside or not, and loads ahead for more than two parts
-constexpr int WORDS = (sizeof(Columns) + 2 * sizeof(Cells) + 3) / 4;  // registers for one part
+constexpr int WORDS = (sizeof(Columns) + (__is_empty(Cells) ? 0 : 2 * sizeof(Cells)) + 3) / 4;  // registers of one part
 constexpr int MOST_AHEAD = ROOMY ? 2 + SPARE / WORDS : LEAST_AHEAD;
 constexpr int DEPTH = MOST_AHEAD < MOST_PARTS ? MOST_AHEAD : MOST_PARTS;
 
 // Where a thread's sums are: the output's row of the batch's first token, and the token and channel of part 0.
 struct Place {
-    int first_row, token, channel;
+    int batch, first_row, token, channel;
 
     Place(const Start &start, const Shape &shape, int row)
-        : first_row(start.batch * shape.tokens), token(start.token + row), channel(start.channel + threadIdx.x % 4 * 8) {}
+        : batch(start.batch), first_row(start.batch * shape.tokens), token(start.token + row),
+          channel(start.channel + threadIdx.x % 4 * 8) {}
 
     int token_of(int part, int e) const { return token + part / (BN / 32) * 64 + 8 * e; }
 
@@ -179,8 +180,8 @@ struct Place {
 // Loads what the epilogue reads for a part. Loads that depended on what is outside would take twice the registers.
 inline void load(Ahead &ahead, int part, const Place &place, const Shape &shape@EPILOGUE_PARAMETERS@) {
     const int col = place.column_of(part, shape);
-    load_constant_columns(ahead.columns, col@EPILOGUE_NAMES@);
-    load_columns(ahead.columns, col@EPILOGUE_NAMES@);
+    load_constant_columns(ahead.columns, col@BATCH@@EPILOGUE_NAMES@);
+    load_columns(ahead.columns, col@BATCH@@EPILOGUE_NAMES@);
 #pragma unroll
     for (int e = 0; e < 2; e++)
         load_cells(ahead.cells[e], place.row_of(part, e, shape), col@EPILOGUE_NAMES@);
@@ -285,6 +286,7 @@ kernel(const __grid_constant__ TensorMap x, const uint16_t *w@SUMS_PARAMETER@, @
         if constexpr (SPLIT > 1)
             return;
         tile += walk.step;
-        place = Place(walk.at(tile), shape, own_row);
+        if (tile < walk.end())
+            place = Place(walk.at(tile), shape, own_row);
     }
 }
