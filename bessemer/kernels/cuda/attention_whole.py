@@ -25,7 +25,7 @@ class CudaAttentionWhole:
     """attention as cuda_attention computes it, of so few keys that those of a head fit into shared memory."""
 
     name = "cuda_attention_whole"
-    version = 3
+    version = 4
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
@@ -124,7 +124,8 @@ def _resident(d: int, config: Config, shared: int, target: Limits) -> int:
     groups, split, keys, steps = (int(config[n]) for n in NAMES[:4])
     if shared > shared_bytes(target):
         return 0
-    registers = 44 + max(keys // 2 + (d // 2 if steps > 1 else 0), keys // 4 + d // 2)
+    scores, weights, sums = keys // 2, keys // 4, d // 2  # all of these at once, if steps overlap
+    registers = 40 + scores + weights + sums if steps > 1 else 44 + max(scores, weights + sums)
     by_registers = REGISTERS // (128 * groups * split * -(-registers // 8) * 8)
     return min((shared_bytes(target) + RESERVED) // (shared + RESERVED), by_registers)
 

@@ -1,8 +1,8 @@
 // Attention with the keys and values of a whole head in shared memory: o = softmax(q k^T SCALE + mask) v.
 //
 // A warpgroup takes 64 queries of the CTA's head at a time, ROUNDS times, while all it needs of the next 64 is q. Keys
-// are STEPS times KEYS for each of SPLIT parts: SPLIT warpgroups have the same queries, each its part of the keys, and
-// their sums are added where they are stored. Scores stay in registers, and become the left side of the product with v
+// are STEPS times KEYS for each of SPLIT parts, a step's values under way with the next one's scores: SPLIT warpgroups have
+// the same queries, each its part of the keys, and their sums are added where they are stored. Scores stay in registers, and become the left side of the product with v
 // there. A row that is masked entirely gives 0.
 
 @INSTRUCTIONS@
@@ -74,8 +74,31 @@ inline void copy_q(uint32_t target, const TensorMap *map, Head head, int row, ui
     copy_blocks(target, 64, map, head, row, barrier);
 }
 
-inline void multiply_keys(float (&scores)[KEYS / 2], uint32_t q, uint32_t k) {
-    products_begin();
+struct Maps {
+    const TensorMap *q, *k, *v;
+};
+
+// Copies q of all teams' first round, keys and values. Those of a part have barriers of their own: they are multiplied
+// while those of the next part arrive. What none of the CTA waits for is not copied: it could arrive after the CTA is gone.
+inline void copy_all(uint32_t shared, const Maps &maps, Head head_of_q, Head head_of_keys, const Arrivals &arrivals,
+                     int first_query, int queries, int keys) {
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++)
+        copy_q(shared + g * Q_BYTES, maps.q, head_of_q, first_query + g * 64, arrivals.q(g));
+#pragma unroll
+    for (int i = 0; i < 2 * STEPS * SPLIT; i++) {
+        const int step = i / (2 * SPLIT), part = i % SPLIT, row = part * PART + step * KEYS;
+        if (step >= steps_of(first_query + 64 * GROUPS * ROUNDS, queries, keys, part * PART))
+            continue;
+        if (i / SPLIT % 2 == 0)
+            copy_step(shared + K_AT, maps.k, head_of_keys, row, arrivals.keys(step, part));
+        else
+            copy_step(shared + V_AT, maps.v, head_of_keys, row, arrivals.values(step, part));
+    }
+}
+
+// Products that are under way until a wait for them; what they read and add to stays as it is until then.
+inline void begin_keys(float (&scores)[KEYS / 2], uint32_t q, uint32_t k) {
 #pragma unroll
     for (int b = 0; b < BLOCKS; b++) {
         const uint64_t left = rows_operand(q + b * 64 * LINE), right = rows_operand(k + b * ROWS * LINE);
@@ -84,19 +107,9 @@ inline void multiply_keys(float (&scores)[KEYS / 2], uint32_t q, uint32_t k) {
             product_scores(scores, left + 2 * i, right + 2 * i, b + i > 0);
     }
     products_commit();
-    products_wait();
-    hold(scores);
 }
 
-inline void multiply_values(float (&sums)[BLOCKS][WIDTH / 2], const float (&scores)[KEYS / 2], uint32_t v) {
-    uint32_t weights[KEYS / 4];
-#pragma unroll
-    for (int i = 0; i < KEYS / 4; i++)
-        weights[i] = pair(scores[2 * i], scores[2 * i + 1]);
-#pragma unroll
-    for (int b = 0; b < BLOCKS; b++)
-        hold(sums[b]);
-    products_begin();
+inline void begin_values(float (&sums)[BLOCKS][WIDTH / 2], const uint32_t (&weights)[KEYS / 4], uint32_t v) {
 #pragma unroll
     for (int b = 0; b < BLOCKS; b++) {
         const uint64_t values = rows_operand(v + b * ROWS * LINE);
@@ -105,29 +118,46 @@ inline void multiply_values(float (&sums)[BLOCKS][WIDTH / 2], const float (&scor
             product_values(sums[b], weights + 4 * i, values + i * LINE);
     }
     products_commit();
-    products_wait();
+}
+
+inline void hold_sums(float (&sums)[BLOCKS][WIDTH / 2]) {
 #pragma unroll
     for (int b = 0; b < BLOCKS; b++)
         hold(sums[b]);
 }
 
+inline void pack(uint32_t (&weights)[KEYS / 4], const float (&scores)[KEYS / 2]) {
+#pragma unroll
+    for (int i = 0; i < KEYS / 4; i++)
+        weights[i] = pair(scores[2 * i], scores[2 * i + 1]);
+}
+
+// What rows are divided by, of all threads that have a part of one, and what their sums are scaled by to be staged.
+inline void totals_of_rows(float (&total)[2], float (&scales)[2]) {
+#pragma unroll
+    for (int e = 0; e < 2; e++) {
+        total[e] = across_row(total[e]);
+        scales[e] = SPLIT > 1 ? 1.0f : total[e] == 0.0f ? 0.0f : 1.0f / total[e];
+    }
+}
+
 // Stages columns c * STAGED on of this warp's 16 rows: divided by their sums, or, of parts, with what they are to be
 // divided by.
 inline void stage(unsigned char *memory, const Place &at, int c, const float (&sums)[BLOCKS][WIDTH / 2],
-                  const float (&top)[2], const float (&total)[2]) {
+                  const float (&top)[2], const float (&total)[2], const float (&scales)[2]) {
     const int first = (at.group * SPLIT + at.part) * 64 + at.warp * 16 + at.lane / 4;
 #pragma unroll
     for (int e = 0; e < 2; e++) {
         float *const row = reinterpret_cast<float *>(memory + STAGE_AT) + (first + e * 8) * PITCH;
-        const float sum = across_row(total[e]), scale = SPLIT > 1 ? 1.0f : sum == 0.0f ? 0.0f : 1.0f / sum;
 #pragma unroll
         for (int i = 0; i < STAGED / 8; i++) {
             const int column = c * STAGED + i * 8;
             const float *pair = sums[column / WIDTH] + column % WIDTH / 2 + 2 * e;
-            *reinterpret_cast<float2 *>(row + i * 8 + at.lane % 4 * 2) = make_float2(pair[0] * scale, pair[1] * scale);
+            *reinterpret_cast<float2 *>(row + i * 8 + at.lane % 4 * 2) =
+                make_float2(pair[0] * scales[e], pair[1] * scales[e]);
         }
         if (SPLIT > 1 && at.lane % 4 == 0)
-            reinterpret_cast<float2 *>(memory + TOPS_AT)[first + e * 8] = make_float2(top[e], sum);
+            reinterpret_cast<float2 *>(memory + TOPS_AT)[first + e * 8] = make_float2(top[e], total[e]);
     }
 }
 
@@ -160,6 +190,44 @@ inline void staged_run(float (&acc)[8], const unsigned char *memory, int group, 
     }
 }
 
+// Where the rows of a team's queries go, and how many of them there are.
+struct Target {
+    int row, step, count;
+};
+
+inline void store_rows(unsigned char *memory, const Place &at, const float (&sums)[BLOCKS][WIDTH / 2],
+                       const float (&top)[2], float (&total)[2], const Target &target@EPILOGUE_PARAMETERS@) {
+    constexpr int RUNS = STAGED / 8, AMONG = SPLIT > 1 ? TEAM : 32, ALL = (SPLIT > 1 ? 64 : 16) * RUNS;
+    const int member = SPLIT > 1 ? at.thread : at.lane, first_row = SPLIT > 1 ? 0 : at.warp * 16;
+    float scales[2];
+    totals_of_rows(total, scales);
+#pragma unroll
+    for (int c = 0; c < D / STAGED; c++) {
+        stage(memory, at, c, sums, top, total, scales);
+        if constexpr (SPLIT > 1)
+            barrier_among(1 + at.group, TEAM);
+        else
+            __syncwarp();
+#pragma unroll
+        for (int i = 0; i < (ALL + AMONG - 1) / AMONG; i++) {
+            const int run = member + i * AMONG, row = first_row + run / RUNS, column = c * STAGED + run % RUNS * 8;
+            if (row >= target.count || (ALL % AMONG && run >= ALL))
+                continue;
+            const int out = target.row + row * target.step;
+            Columns columns;
+            load_constant_columns(columns, column@EPILOGUE_NAMES@);
+            load_columns(columns, column@EPILOGUE_NAMES@);
+            Cells cells;
+            load_cells(cells, out, column@EPILOGUE_NAMES@);
+            float acc[8];
+            staged_run(acc, memory, at.group, row, run % RUNS * 8);
+            finish(acc, columns, cells, out, column@EPILOGUE_NAMES@);
+        }
+        if (SPLIT == 1)
+            __syncwarp();
+    }
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 kernel(const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k, const __grid_constant__ TensorMap v,
        const MASK_TYPE *mask, int queries, int some_keys, int heads, int64_t mask_batch, int64_t mask_head,
@@ -187,23 +255,8 @@ kernel(const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k,
     __syncthreads();
     launch_dependents();
     wait_for_inputs();
-    if (thread == 0) {
-#pragma unroll
-        for (int g = 0; g < GROUPS; g++)
-            copy_q(shared + g * Q_BYTES, &q, head_of_q, first_of_all + g * 64, arrivals.q(g));
-        // A part's keys have a barrier of their own: they are multiplied while those of the next part arrive. Nothing may
-        // arrive after the CTA is gone: what none of it waits for is not copied.
-#pragma unroll
-        for (int i = 0; i < 2 * STEPS * SPLIT; i++) {
-            const int step = i / (2 * SPLIT), part = i % SPLIT, row = part * PART + step * KEYS;
-            if (step >= steps_of(first_of_all + QUERIES, queries, keys, part * PART))
-                continue;
-            if (i / SPLIT % 2 == 0)
-                copy_step(shared + K_AT, &k, head_of_keys, row, arrivals.keys(step, part));
-            else
-                copy_step(shared + V_AT, &v, head_of_keys, row, arrivals.values(step, part));
-        }
-    }
+    if (thread == 0)
+        copy_all(shared, {&q, &k, &v}, head_of_q, head_of_keys, arrivals, first_of_all, queries, keys);
     if constexpr (FLAT) {
         stage_mask(staged_mask, mask, keys, ROWS, THREADS);
         __syncthreads();
@@ -212,63 +265,67 @@ kernel(const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k,
 #pragma unroll 1
     for (int round = 0; round < ROUNDS && first_query - at.group * 64 < queries; round++) {
         const int own = first_query + at.warp * 16;  // the warp's first query
-        const int steps = steps_of(first_query + 64, queries, keys, at.part * PART);
-        float sums[BLOCKS][WIDTH / 2] = {}, top[2] = {none(), none()}, total[2] = {};
-        barrier_wait(arrivals.q(at.group), round % 2);
-#pragma unroll 1
-        for (int step = 0; step < steps; step++) {
-            const int first = at.part * PART + step * KEYS;
-            float scores[KEYS / 2], factors[2] = {1.0f, 1.0f};
-            barrier_wait(arrivals.keys(step, at.part), 0);
-            multiply_keys(scores, own_q, shared + K_AT + first * LINE);
+        const int steps = steps_of(first_query + 64, queries, keys, at.part * PART), first_key = at.part * PART;
+        const bool more = round + 1 < ROUNDS && first_query - at.group * 64 + 64 * GROUPS < queries;
+        float sums[BLOCKS][WIDTH / 2] = {}, top[2] = {none(), none()}, total[2] = {}, scores[KEYS / 2];
+        uint32_t weights[KEYS / 4];
+        const auto soften_step = [&](int step, float (&factors)[2]) {
+            const int first = first_key + step * KEYS;
             if (ROUNDS > 1 && step == steps - 1) {
-                barrier_among(1 + at.group, TEAM);
-                if (round + 1 < ROUNDS && first_query - at.group * 64 + 64 * GROUPS < queries && at.thread == 0)
+                barrier_among(1 + at.group, TEAM);  // q has been read by all of the team
+                if (more && at.thread == 0)
                     copy_q(own_q, &q, head_of_q, first_query + 64 * GROUPS, arrivals.q(at.group));
             }
-            if (own < queries) {
-                if (MASK != 0 || CAUSAL || first + KEYS > keys)
-                    mask_scores(scores, first, keys, own + at.lane / 4, queries, mask, mask_row,
-                                staged_mask + first);
-                soften(scores, top, total, factors);
-            }
-            if constexpr (STEPS > 1) {
-#pragma unroll
-                for (int i = 0; i < D / 2; i++)
-                    sums[i / (WIDTH / 2)][i % (WIDTH / 2)] *= factors[i / 2 % 2];
-            }
-            barrier_wait(arrivals.values(step, at.part), 0);
-            multiply_values(sums, scores, shared + V_AT + first * LINE);
+            if (own >= queries)
+                return;
+            if (MASK != 0 || CAUSAL || first + KEYS > keys)
+                mask_scores(scores, first, keys, own + at.lane / 4, queries, mask, mask_row, staged_mask + first);
+            soften(scores, top, total, factors);
+        };
+        barrier_wait(arrivals.q(at.group), round % 2);
+        if (steps > 0) {
+            float factors[2];
+            barrier_wait(arrivals.keys(0, at.part), 0);
+            products_begin();
+            begin_keys(scores, own_q, shared + K_AT + first_key * LINE);
+            products_wait();
+            hold(scores);
+            soften_step(0, factors);
+            pack(weights, scores);
         }
-        const int batch = number / heads, first_row = SPLIT > 1 ? 0 : at.warp * 16;
+        // The values of a step are multiplied while the scores of the next one are softened.
+#pragma unroll 1
+        for (int step = 1; STEPS > 1 && step < steps; step++) {
+            const uint32_t row = (first_key + step * KEYS) * LINE;
+            float factors[2] = {1.0f, 1.0f};
+            barrier_wait(arrivals.keys(step, at.part), 0);
+            barrier_wait(arrivals.values(step - 1, at.part), 0);
+            hold_sums(sums);
+            products_begin();
+            begin_keys(scores, own_q, shared + K_AT + row);
+            begin_values(sums, weights, shared + V_AT + row - KEYS * LINE);
+            products_wait_for_others();
+            hold(scores);
+            soften_step(step, factors);
+            products_wait();
+            hold_sums(sums);
+#pragma unroll
+            for (int i = 0; i < D / 2; i++)
+                sums[i / (WIDTH / 2)][i % (WIDTH / 2)] *= factors[i / 2 % 2];
+            pack(weights, scores);
+        }
+        if (steps > 0) {
+            barrier_wait(arrivals.values(steps - 1, at.part), 0);
+            hold_sums(sums);
+            products_begin();
+            begin_values(sums, weights, shared + V_AT + (first_key + (steps - 1) * KEYS) * LINE);
+            products_wait();
+            hold_sums(sums);
+        }
+        const int batch = number / heads, row_step = INSIDE ? heads : 1;
         const int row_of_first = INSIDE ? batch * queries * heads + number % heads : number * queries;
-        constexpr int RUNS = STAGED / 8, AMONG = SPLIT > 1 ? TEAM : 32, ALL = (SPLIT > 1 ? 64 : 16) * RUNS;
-        const int member = SPLIT > 1 ? at.thread : at.lane;
-#pragma unroll
-        for (int c = 0; c < D / STAGED; c++) {
-            stage(memory, at, c, sums, top, total);
-            if constexpr (SPLIT > 1)
-                barrier_among(1 + at.group, TEAM);
-            else
-                __syncwarp();
-#pragma unroll
-            for (int i = 0; i < (ALL + AMONG - 1) / AMONG; i++) {
-                const int run = member + i * AMONG, row = first_row + run / RUNS, column = c * STAGED + run % RUNS * 8;
-                if (first_query + row >= queries || (ALL % AMONG && run >= ALL))
-                    continue;
-                const int out = row_of_first + (first_query + row) * (INSIDE ? heads : 1);
-                Columns columns;
-                load_constant_columns(columns, column@EPILOGUE_NAMES@);
-                load_columns(columns, column@EPILOGUE_NAMES@);
-                Cells cells;
-                load_cells(cells, out, column@EPILOGUE_NAMES@);
-                float acc[8];
-                staged_run(acc, memory, at.group, row, run % RUNS * 8);
-                finish(acc, columns, cells, out, column@EPILOGUE_NAMES@);
-            }
-            if (SPLIT == 1)
-                __syncwarp();
-        }
+        const Target target = {row_of_first + first_query * row_step, row_step, queries - first_query};
+        store_rows(memory, at, sums, top, total, target@EPILOGUE_NAMES@);
         first_query += 64 * GROUPS;
     }
 }
