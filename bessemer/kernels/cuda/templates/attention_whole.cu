@@ -1,9 +1,9 @@
 // Attention with the keys and values of a whole head in shared memory: o = softmax(q k^T SCALE + mask) v.
 //
 // A warpgroup takes 64 queries of the CTA's head at a time, ROUNDS times, while all it needs of the next 64 is q. Keys
-// are STEPS times KEYS for each of SPLIT parts, a step's values under way with the next one's scores: SPLIT warpgroups have
-// the same queries, each its part of the keys, and their sums are added where they are stored. Scores stay in registers, and become the left side of the product with v
-// there. A row that is masked entirely gives 0.
+// are STEPS times KEYS for each of SPLIT parts: SPLIT warpgroups have the same queries, each its part of the keys, and
+// their sums are added where they are stored. Scores stay in registers, and become the left side of the product with v
+// there, which goes on while the next step's scores are softened. A row that is masked entirely gives 0.
 
 @INSTRUCTIONS@
 
@@ -79,7 +79,7 @@ struct Maps {
 };
 
 // Copies q of all teams' first round, keys and values. Those of a part have barriers of their own: they are multiplied
-// while those of the next part arrive. What none of the CTA waits for is not copied: it could arrive after the CTA is gone.
+// while those of the next part arrive. What none of the CTA waits for is not copied, as it could outlive the CTA.
 inline void copy_all(uint32_t shared, const Maps &maps, Head head_of_q, Head head_of_keys, const Arrivals &arrivals,
                      int first_query, int queries, int keys) {
 #pragma unroll
