@@ -65,6 +65,6 @@ ROWS: Mapping[str, Row] = {
         *(_photos(model, batch) for model in ("resnet50", "vit-b16", "d0") for batch in (2, 4, 8, 16, 64)),
         *(_photos(model, batch) for model, batch in (("vit-b16", 128), ("d0", 32))),
         *(_ids("bert-base", batch, 128) for batch in (2, 4, 16, 64, 128)),
-        *(_ids("bert-large", batch, 384) for batch in (2, 8, 128)),
+        *(_ids("bert-large", batch, 384) for batch in (2, 4, 8, 16, 64, 128)),
     )
 }
