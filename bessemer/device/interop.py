@@ -9,7 +9,6 @@ A View keeps the array alive. torch, cupy, jax and numpy arrays all have one of 
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,44 +16,8 @@ import numpy as np
 from bessemer.core import dtype as dt
 from bessemer.core.dtype import DType
 from bessemer.core.errors import InputError
-
-CPU, CUDA, CUDA_HOST, CUDA_MANAGED = 1, 2, 3, 13  # DLDeviceType
-LEGACY_STREAM = 1  # what DLPack calls CUDA's default stream
-
-
-@dataclass(frozen=True)
-class View:
-    """Where an array is. `strides` are in elements; `owner` is whatever keeps the memory.
-
-    `producer` is the stream whose work must end before the array is used, where its library names one."""
-
-    device: str  # "cpu" or "cuda"
-    ordinal: int
-    address: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    dtype: DType
-    writable: bool = True
-    producer: int | None = None
-    owner: Any = field(default=None, repr=False, compare=False)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the elements, laid out densely."""
-        count = self.dtype.itemsize
-        for size in self.shape:
-            count *= size
-        return count
-
-    @property
-    def contiguous(self) -> bool:
-        """Whether the elements are dense and row-major."""
-        expected = 1
-        for size, stride in zip(reversed(self.shape), reversed(self.strides)):
-            if size != 1 and stride != expected and self.nbytes:
-                return False
-            expected *= size
-        return True
+from bessemer.device import dlpack
+from bessemer.device.view import View, dense
 
 
 def view_of(array: Any, stream: int | None = None) -> View:
@@ -65,7 +28,7 @@ def view_of(array: Any, stream: int | None = None) -> View:
     if isinstance(array, np.ndarray):
         return _numpy(array)
     if offers(array, "__dlpack__") and offers(array, "__dlpack_device__"):
-        return _dlpack(array, stream)
+        return dlpack.view(array, stream)
     if offers(array, "__cuda_array_interface__"):
         return _cuda_array(array)
     if offers(array, "__array_interface__"):
@@ -112,14 +75,6 @@ def _elements(strides: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
     return tuple(s // itemsize for s in strides)
 
 
-def _dense(shape: tuple[int, ...]) -> tuple[int, ...]:
-    strides, step = [], 1
-    for size in reversed(shape):
-        strides.append(step)
-        step *= size
-    return tuple(reversed(strides))
-
-
 def _numpy(array: np.ndarray) -> View:
     dtype = _dtype(array, array.dtype)
     strides = _elements(array.strides, array.dtype.itemsize)
@@ -134,7 +89,7 @@ def _cuda_array(array: Any) -> View:
     bf16 = "bfloat16" in str(getattr(array, "dtype", ""))  # the protocol only calls it two opaque bytes
     dtype = dt.bf16 if bf16 else _dtype(array, kind)
     given = found.get("strides")
-    strides = _dense(shape) if given is None else _elements(tuple(int(s) for s in given), kind.itemsize)
+    strides = dense(shape) if given is None else _elements(tuple(int(s) for s in given), kind.itemsize)
     stream = found.get("stream")
     return View("cuda", _ordinal(array), int(address or 0), shape, strides, dtype, not read_only, stream, array)
 
@@ -143,55 +98,3 @@ def _ordinal(array: Any) -> int:
     if hasattr(array, "__dlpack_device__"):
         return int(array.__dlpack_device__()[1])
     return 0
-
-
-class _Device(ctypes.Structure):
-    _fields_ = [("kind", ctypes.c_int32), ("ordinal", ctypes.c_int32)]
-
-
-class _Type(ctypes.Structure):
-    _fields_ = [("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16)]
-
-
-class _Tensor(ctypes.Structure):
-    _fields_ = [
-        ("data", ctypes.c_void_p), ("device", _Device), ("rank", ctypes.c_int32), ("type", _Type),
-        ("shape", ctypes.POINTER(ctypes.c_int64)), ("strides", ctypes.POINTER(ctypes.c_int64)),
-        ("offset", ctypes.c_uint64),
-    ]  # fmt: skip
-
-
-_DTYPES = {
-    (0, 8): dt.i8, (0, 16): dt.i16, (0, 32): dt.i32, (0, 64): dt.i64,
-    (1, 8): dt.u8, (1, 16): dt.u16, (1, 32): dt.u32, (1, 64): dt.u64,
-    (2, 16): dt.f16, (2, 32): dt.f32, (2, 64): dt.f64, (4, 16): dt.bf16, (6, 8): dt.bool_,
-}  # fmt: skip
-
-
-# A function of our own: that of ctypes.pythonapi is shared with other libraries, and so are its types.
-_capsule_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
-    ("PyCapsule_GetPointer", ctypes.pythonapi)
-)
-
-
-def _dlpack(array: Any, stream: int | None) -> View:
-    """The tensor in a DLPack capsule (legacy form). The capsule is not consumed: its own destructor frees it, so
-    keeping it keeps the memory."""
-    kind, ordinal = (int(v) for v in array.__dlpack_device__())
-    if kind not in (CPU, CUDA, CUDA_HOST, CUDA_MANAGED):
-        raise InputError(f"{type(array).__name__} is on a device of DLPack type {kind}", fix="move it to CPU or GPU")
-    on_gpu = kind in (CUDA, CUDA_MANAGED)
-    try:
-        capsule = array.__dlpack__(stream=(stream or LEGACY_STREAM)) if on_gpu else array.__dlpack__()
-    except (BufferError, RuntimeError) as error:
-        raise InputError(f"{type(array).__name__} gives no DLPack: {error}", fix="detach() or copy it") from None
-    address = _capsule_pointer(capsule, b"dltensor")
-    assert address is not None
-    tensor = _Tensor.from_address(address)
-    dtype = _DTYPES.get((tensor.type.code, tensor.type.bits))
-    if dtype is None or tensor.type.lanes != 1:
-        raise InputError(f"DLPack type {tensor.type.code} of {tensor.type.bits} bits has no Bessemer dtype")
-    shape = tuple(int(tensor.shape[k]) for k in range(tensor.rank))
-    strides = tuple(int(tensor.strides[k]) for k in range(tensor.rank)) if tensor.strides else _dense(shape)
-    where = int(tensor.data or 0) + int(tensor.offset)
-    return View("cuda" if on_gpu else "cpu", ordinal, where, shape, strides, dtype, True, None, (array, capsule))

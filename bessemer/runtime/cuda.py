@@ -15,7 +15,8 @@ import numpy as np
 from bessemer.core.errors import DeviceError, InputError
 from bessemer.device.cpu import empty_array
 from bessemer.device.cuda_stream import Stream
-from bessemer.device.interop import View, offers, view_of
+from bessemer.device.interop import offers, view_of
+from bessemer.device.view import View
 from bessemer.engine.engine import Engine
 from bessemer.engine.program import Step, Tensor
 from bessemer.runtime.bindings import Span, as_array, check_apart, check_out
