@@ -122,21 +122,23 @@ class CudaSession(Session):
         shapes = tuple(v.shape for v in views)
         state = context.bind(shapes) or context.bind(shapes, self.signature.bind(shapes))
         assert state is not None
+        producers: set[int] = set()
         for k, v in enumerate(views):
             key = ("input", k)
             if v.device == "cuda":
-                self._wait_for(context, v, stream)
-                context.tensors.addresses[key] = v.address
+                context.tensors.addresses[key] = self._placed(context, v, producers)
             else:
                 context.tensors.addresses[key] = context.tensors.buffer(key, v.nbytes)
                 context.device.upload(context.tensors.addresses[key], v.address, v.nbytes, stream)
         context.tensors.output_shapes(state.outputs)
         for k, (t, shape) in enumerate(zip(self.signature.outputs, state.outputs)):
             if shape is not None:
-                address = self._output_address(context, k, t, shape, out.get(t.name), stream)
+                address = self._output_address(context, k, t, shape, out.get(t.name), stream, producers)
                 context.tensors.addresses[("output", k)] = address
         if out:
             self._check_apart(context, views, out)
+        for producer in producers - {int(stream.handle)}:
+            context.wait_for(producer, stream)
         return state
 
     def _check_apart(self, context: CudaContext, views: Sequence[View], out: Mapping[str, Any]) -> None:
@@ -151,14 +153,16 @@ class CudaSession(Session):
         read = [(t, v) for t, v in zip(self.signature.inputs, views) if v.device == "cuda"]
         check_apart(written, [Span(f"input {t.name}", v.address, v.nbytes) for t, v in read])
 
-    def _wait_for(self, context: CudaContext, view: View, stream: Stream) -> None:
+    def _placed(self, context: CudaContext, view: View, producers: set[int]) -> int:
+        """The address of an array on the session's GPU; the stream of whoever makes it goes to `producers`."""
         if view.ordinal != context.device.info.ordinal:
             raise InputError(
                 f"an array is on GPU {view.ordinal}, the session runs on GPU {context.device.info.ordinal}",
                 fix="copy it there",
             )
-        if view.producer is not None and view.producer != int(stream.handle):
-            context.wait_for(view.producer, stream)
+        if view.producer is not None:
+            producers.add(view.producer)
+        return view.address
 
     def _view(self, k: int, value: Any, stream: Stream, host: bool) -> View:
         foreign = offers(value, "__dlpack__") or offers(value, "__cuda_array_interface__")
@@ -174,8 +178,9 @@ class CudaSession(Session):
         return view
 
     def _output_address(
-        self, context: CudaContext, k: int, t: Tensor, shape: tuple[int, ...], out: Any, stream: Stream
-    ) -> int:
+        self, context: CudaContext, k: int, t: Tensor, shape: tuple[int, ...], out: Any, stream: Stream,
+        producers: set[int],
+    ) -> int:  # fmt: skip
         nbytes = t.dtype.itemsize * math.prod(shape)
         if out is None or isinstance(out, np.ndarray):
             if out is not None:
@@ -188,8 +193,7 @@ class CudaSession(Session):
                 f"out buffer for {t.name} is {view.dtype} {list(view.shape)} ({view.device}), needed is a writable, "
                 f"C-contiguous {t.dtype} {list(shape)} on the GPU"
             )
-        self._wait_for(context, view, stream)
-        return view.address
+        return self._placed(context, view, producers)
 
     def _fetch(self, context: CudaContext, k: int, given: Any) -> Any:
         if given is not None and not isinstance(given, np.ndarray):
