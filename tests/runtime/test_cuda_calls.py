@@ -141,11 +141,11 @@ def test_host_arrays_are_copied_once_each_way_into_memory_that_stays(api: Counti
         check(api, got, random(n, n))
 
 
-def test_the_producers_stream_is_waited_for(api: Counting, session: CudaSession) -> None:
+def test_the_producers_stream_is_waited_for_once(api: Counting, session: CudaSession) -> None:
     producer = cuda.Device(0, api).stream()
-    y = OnGpu(api, np.zeros((4, WIDTH), np.float32))
+    y = OnGpu(api, np.zeros((4, WIDTH), np.float32), producer=int(producer.handle))
     x = OnGpu(api, random(4), producer=int(producer.handle))
-    for warm in (False, True, True):
+    for warm in (False, True, True):  # once for both
         api.names()
         session.run([x], out={"y": y})
         if warm:
