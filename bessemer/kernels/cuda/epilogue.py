@@ -10,7 +10,8 @@
                                                      computes the run, and stores it if it is inside the output
     finish(const float (&acc)[8], ...)               the same for runs that are inside
 
-so that a kernel can have these loads under way while it computes. What is read in other ways is read in `finish_if`,
+so that a kernel can have these loads under way while it computes. With `batch`, an axis of the output, the functions that
+load columns take its coordinate behind `col`, and columns are what depends on these two. What is read in other ways is read in `finish_if`,
 whether inside or not: `row` and `col` must be those of the output in any case.
 Where the output is columns of a wider tensor, these start at a multiple of 8 of a width that is one. Sums of rows are
 those of row_sums.py: where the epilogue reads such, these two take what follows from them behind the cells, and where
@@ -70,8 +71,7 @@ class _Loads:
 
 def epilogue(problem: Problem, in_f32: bool = False, batch: int | None = None) -> Epilogue:
     """The device functions of `problem`'s epilogue, or those that store its result. `in_f32`: what it computes in 16
-    bits is rounded once, when it is stored. `batch`: the output's axis whose coordinate the functions that load columns
-    take behind `col`; what depends on it and the column alone is loaded with the columns."""
+    bits is rounded once, when it is stored. `batch`: the output's axis that columns may depend on."""
     if in_f32 and problem.epilogue is not None:
         problem = replace(problem, epilogue=_in_f32(problem.epilogue))
     params = Params(problem)
@@ -164,7 +164,8 @@ def _plan(problem: Problem, e: ex.Load, loads: _Loads, cells: DeviceBody, batch:
     operand = problem.operands[e.operand]
     at, last = offset(operand.type.shape, e.index), f"i{problem.outputs[0].rank - 1}"
     rest = replace(at, axes={name: c for name, c in at.axes.items() if name != last})
-    step, by_batch = at.axes.get(last, 0), batch is not None and rest.constant == 0 and [*rest.axes] == [f"i{batch}"]
+    step, of_batch = at.axes.get(last, 0), batch is not None and rest.constant == 0 and [*rest.axes] == [f"i{batch}"]
+    by_batch = of_batch and _fits_32_bits(problem, operand.type)
     by_column = rest.known == 0 or (by_batch and step == 1)
     if at.rest or not _whole_runs(problem, rest) or not (step == 1 or (step == 0 and by_column)):
         return
@@ -213,7 +214,12 @@ def _finish(problem: Problem, body: DeviceBody, expr: ex.Expr) -> None:
 
 def _narrow(problem: Problem, t: TensorType, offset: str) -> str:
     """An offset into a tensor, in 32 bits where these are enough: by 64 an address takes ten instructions, not two."""
-    return f"static_cast<int>({offset})" if bounds(t.numel, problem.range_map)[1] < 1 << 31 else offset
+    return f"static_cast<int>({offset})" if _fits_32_bits(problem, t) else offset
+
+
+def _fits_32_bits(problem: Problem, t: TensorType) -> bool:
+    """Whether 32 bits hold every offset into a tensor."""
+    return bool(bounds(t.numel, problem.range_map)[1] < 1 << 31)
 
 
 def _declared(problem: Problem, params: Params) -> list[str]:

@@ -129,6 +129,15 @@ def test_batches_along_two_axes_read_their_columns_as_cells(tmp_path: Path) -> N
     assert "cells.v0 = load_run(x2 + " in GemmTma().emit(c.problem, H200, config(1, 1, 64, 3, 1)).text
 
 
+def test_columns_of_a_batch_beyond_32_bits_are_read_as_cells() -> None:
+    c = with_bias_of_batches(matmul((1, 150, 200), (3, 200, 136), dt.f16), (3, 1, 136))
+    large = Operand(TensorType(dt.f16, (3, 1 << 23, 136)), True)
+    problem = replace(c.problem, operands=(*c.problem.operands[:2], large))
+    text = GemmTma().emit(problem, H200, config(1, 1, 64, 3, 1)).text
+    assert "cells.v0 = load_run(x2 + (" in text and "columns.v0" not in text
+    assert "batch * static_cast<int>" not in text
+
+
 def test_symbolic_tokens(tmp_path: Path) -> None:
     rows = sym("n")
     c = symbolic(matmul((210, 128), (128, 64), dt.f16), {0: (rows, 128)}, (rows, 64), {"n": Range(1, 5000, 640)})
