@@ -10,9 +10,9 @@
                                                      computes the run, and stores it if it is inside the output
     finish(const float (&acc)[8], ...)               the same for runs that are inside
 
-so that a kernel can have these loads under way while it computes. With `batch`, an axis of the output, the functions that
-load columns take its coordinate behind `col`, and columns are what depends on these two. What is read in other ways is read in `finish_if`,
-whether inside or not: `row` and `col` must be those of the output in any case.
+so that a kernel can have these loads under way while it computes. With `batch`, an axis of the output, the functions
+that load columns take its coordinate behind `col`, and columns are what depends on these two. What is read in other
+ways is read in `finish_if`, whether inside or not: `row` and `col` must be those of the output in any case.
 Where the output is columns of a wider tensor, these start at a multiple of 8 of a width that is one. Sums of rows are
 those of row_sums.py: where the epilogue reads such, these two take what follows from them behind the cells, and where
 the problem asks for those of the output, they leave the values in `acc`.
