@@ -45,7 +45,7 @@ from bench.table import (
     show,
     verdict,
 )  # fmt: skip
-from bench.timing import Call, OutOfTime, in_turns, limit, queued, summary, timed
+from bench.timing import Call, OutOfTime, in_turns, limit, queued, settle, summary, timed
 from bench.torch_peers import peers_of, reference
 from bessemer.cli.verbs.compare import relative_error
 from bessemer.engine.engine import Engine
@@ -165,8 +165,10 @@ def ours(session: CudaSession, feeds: Mapping[str, np.ndarray]) -> Call:
 
 
 def _alone(call: Call, blocks: list[list[float]]) -> dict[str, Any]:
-    """The spread of runs of ours one after the other, and what the host takes to queue one, by its times in turns."""
+    """The spread of runs of ours one after the other, once the clock has settled, and what the host takes to queue one;
+    how many runs, by the times in turns."""
     runs = min(STEADY, int(STEADY_S * 1e3 / np.median(np.concatenate(blocks))))
+    settle(call)
     return {"steady_ms": summary(timed(call, runs)), "queued_ms": summary(queued(call, QUEUED))}
 
 

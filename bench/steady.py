@@ -24,13 +24,12 @@ import bessemer
 from bench.gpu import ours
 from bench.machine import Clocks, fingerprint
 from bench.rows import ROWS, Row
-from bench.timing import Call, clocked
+from bench.timing import Call, clocked, settle
 from bench.torch_peers import peers_of
 from bessemer.runtime.cuda import CudaSession
 from zoo.model import Shapes
 from zoo.models import MODELS
 
-WARM = 300  # runs before those that are timed, so that the GPU has left its idle clocks
 WATCH_S = 0.01
 
 
@@ -56,7 +55,7 @@ def watched(clocks: Clocks) -> Iterator[set[str]]:
 
 def series(fn: Call, runs: int, clocks: Clocks) -> dict[str, Any]:
     """The runs of one call: times, clocks, what their spread is in time and in cycles."""
-    clocked(fn, WARM)
+    settle(fn)
     with watched(clocks) as reasons:
         ms, mhz = clocked(fn, runs)
     (p50, p99), cycles = np.percentile(ms, [50, 99]), np.array(ms) * mhz

@@ -18,6 +18,7 @@ BLOCK_MS = 60.0  # of device time in one block, about
 SPIN = 400_000  # cycles of the spin ahead of a run: about 0.2 ms
 SPINS = tuple(k * SPIN for k in (1, 2, 4, 4, 4))  # ahead of a run that was queued too late again and again
 LONGEST_SPIN = max(SPINS)
+SETTLE_S = 4.0  # at the power limit the clock falls for two seconds, swings once, and then keeps its range
 Call = Callable[[], Any]
 
 
@@ -81,6 +82,13 @@ def clocked(fn: Call, runs: int) -> tuple[list[float], list[float]]:
 def timed(fn: Call, runs: int) -> list[float]:
     """Device ms of each run."""
     return clocked(fn, runs)[0]
+
+
+def settle(fn: Call) -> None:
+    """Run for a while, so that the GPU has the clock that it keeps under this load."""
+    until = time.monotonic() + SETTLE_S
+    while time.monotonic() < until:
+        timed(fn, 10)
 
 
 def queued(fn: Call, runs: int) -> list[float]:
