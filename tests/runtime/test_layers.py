@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import sysconfig
@@ -18,17 +19,21 @@ BUILDER = [
 HEAVY = ["onnx", "onnxruntime", "triton", "torch", "cuda", "typer", "rich", "hypothesis", *BUILDER]
 PROBE = """
 import json, sys, time
-started = time.process_time()
+started = time.thread_time()
 import {module}
-seconds = time.process_time() - started
+seconds = time.thread_time() - started
 print(json.dumps([seconds, sorted(sys.modules)]))
 """
 
 
-def probe(module: str) -> tuple[float, set[str]]:
-    result = subprocess.run(
-        [sys.executable, "-c", PROBE.format(module=module)], capture_output=True, text=True, check=True
-    )
+def probe(module: str, bytecode: Path) -> tuple[float, set[str]]:
+    """Seconds of CPU that a new process takes to import `module`, and all that it has imported then.
+
+    Modules are compiled once, into the folder `bytecode`, as those of an installed package are.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    command = [sys.executable, "-X", f"pycache_prefix={bytecode}", "-c", PROBE.format(module=module)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     seconds, modules = json.loads(result.stdout)
     return seconds, set(modules)
 
@@ -36,15 +41,19 @@ def probe(module: str) -> tuple[float, set[str]]:
 @pytest.mark.parametrize(
     "module", ["bessemer", "bessemer.engine.reader", "bessemer.runtime", "bessemer.runtime.session"]
 )
-def test_the_runtime_imports_no_builder_and_no_framework(module: str) -> None:
-    _, modules = probe(module)
+def test_the_runtime_imports_no_builder_and_no_framework(module: str, tmp_path: Path) -> None:
+    _, modules = probe(module, tmp_path)
     assert not modules & set(HEAVY)
 
 
 @pytest.mark.parametrize("module", ["bessemer.runtime", "bessemer.runtime.session"])
-def test_the_runtime_is_imported_in_a_fifth_of_a_second(module: str) -> None:
-    """CPU time of the best of five, numpy's own import in it: a busy machine must not fail it."""
-    assert min(probe(module)[0] for _ in range(5)) < 0.2
+def test_the_runtime_is_imported_in_a_fifth_of_a_second(module: str, tmp_path: Path) -> None:
+    """CPU time of the best of five, numpy's own import in it: a busy machine must not fail it.
+
+    The time is that of the thread which imports: the pool that numpy's OpenBLAS starts spins while it waits, for as
+    long again where another core is idle.
+    """
+    assert min(probe(module, tmp_path)[0] for _ in range(5)) < 0.2
 
 
 def test_public_names_resolve() -> None:
