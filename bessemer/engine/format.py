@@ -7,8 +7,9 @@
     16      n     section table: canonical JSON, a list of [name, offset, length, sha256 hex]
     ...           sections, each starting at a multiple of 4096, in the order of the table, zero padding between
 
-Sections: "manifest" (canonical JSON: target, signature, provenance, blob and weight tables), "program" (canonical JSON
-of engine.program), "kernels" (binaries, each aligned to 4096), "weights" (raw bytes, each tensor aligned to 64).
+Sections: "manifest" (canonical JSON: target, model, precision, the builder's version and notes, places of binaries),
+"program" (canonical JSON of engine.program), "kernels" (binaries, each aligned to 4096), "weights" (raw bytes, each
+tensor aligned to 64).
 
 History: version 1 (2026-11) is the first. A reader refuses every version it was not written for. A new version is
 needed for any change that an old reader would misread; adding a manifest key is not one.
