@@ -18,6 +18,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bessemer.core.dim import Dim
+
 
 class BessemerError(Exception):
     """Base of all errors. `what` happened, `where` (node, value, file), and how to `fix` it."""
@@ -51,14 +56,21 @@ class GraphError(BessemerError):
 class ShapeError(BessemerError):
     """A dimension could not be decided, or lies outside the allowed range.
 
-    `undecided` are the symbols on which an open comparison depends; empty for any other fault.
+    `undecided` are the symbols on which an open comparison depends, `sizes` the two that are compared; empty for any
+    other fault.
     """
 
     def __init__(
-        self, what: str, *, where: str | None = None, fix: str | None = None, undecided: frozenset[str] = frozenset()
-    ) -> None:
+        self, what: str, *, where: str | None = None, fix: str | None = None, undecided: frozenset[str] = frozenset(),
+        sizes: tuple[()] | tuple[Dim, Dim] = (),
+    ) -> None:  # fmt: skip
         super().__init__(what, where=where, fix=fix)
         self.undecided = undecided
+        self.sizes = sizes
+
+    def at(self, where: str) -> ShapeError:
+        """The same, with the place."""
+        return ShapeError(self.what, where=where, fix=self.fix, undecided=self.undecided, sizes=self.sizes)
 
 
 class InputError(BessemerError):

@@ -100,6 +100,7 @@ def decide_eq(a: Dim, b: Dim, ranges: Ranges) -> bool:
         raise ShapeError(
             f"cannot decide whether dimensions {a} and {b} are equal",
             undecided=symbols(a) | symbols(b),
+            sizes=(a, b),
             fix="fix one of them with --shapes, narrow the profile so that only one answer is left, or give both the "
             "same name in the model's inputs",
         )

@@ -46,7 +46,7 @@ class MultipleSearch:
             if str(d) in error.undecided
         }
         what = f"{error.what} ({', '.join(places[name] for name in sorted(places))})" if places else error.what
-        return ShapeError(what, where=error.where, fix=error.fix, undecided=error.undecided)
+        return ShapeError(what, where=error.where, fix=error.fix, undecided=error.undecided, sizes=error.sizes)
 
     def report(self) -> None:
         """Say what was found."""

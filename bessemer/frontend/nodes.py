@@ -83,7 +83,7 @@ class NodeImporter:
             if error.where is not None:
                 raise
             if isinstance(error, ShapeError):
-                raise ShapeError(error.what, where=label, fix=error.fix, undecided=error.undecided) from error
+                raise error.at(label) from error
             raise type(error)(error.what, where=label, fix=error.fix) from error
         except _BROKEN as error:
             raise InvalidModel(f"{node.op_type} cannot be imported: {error}", where=label) from error

@@ -23,6 +23,7 @@ from bessemer.frontend.multiples import MultipleSearch
 from bessemer.frontend.nodes import NodeImporter
 from bessemer.frontend.problems import Problem, error_of
 from bessemer.frontend.profile import Profile
+from bessemer.frontend.same_sizes import SameSizes
 from bessemer.frontend.scope import Scope, Skipped
 from bessemer.frontend.structure import Functions, subgraphs, validate
 from bessemer.frontend.weights import Weights
@@ -42,28 +43,30 @@ def import_model(
     """Import `model`. `shapes` fixes inputs, `profiles` give the ranges of the dynamic ones (their union is allowed).
 
     A dynamic dimension with neither is any size from 1 to 2**20, tuned at 1 on the first axis and 128 on others. Where
-    the model's shapes fit at multiples of 2, 4, ... 64 only, the dimension is held to these (its range says so).
+    the model's shapes fit at multiples of 2, 4, ... 64 only, the dimension is held to these (its range says so), and
+    where they fit only if two dimensions are equal that have names of their own, one is taken to be the other.
     The graph keeps the names and order of inputs and outputs, the metadata, and the ONNX node names as origins.
     An input that has an initializer is that constant, unless `shapes` or a profile names it.
     """
     loaded = loading.load(model)
     proto = loaded.proto
     functions = validate(proto)
-    search = MultipleSearch()
+    search, same = MultipleSearch(), SameSizes()
     while True:
         try:
-            graph = _import(loaded, functions, shapes, profiles, search)
+            graph = _import(loaded, functions, shapes, profiles, search, same)
         except ShapeError as error:
-            if not search.advance(error):
+            if not same.advance(error, search.ranges) and not search.advance(error):
                 raise search.told(error) from error
             continue
         search.report()
+        same.report()
         return graph
 
 
 def _import(
     loaded: loading.Loaded, functions: Functions, shapes: Mapping[str, Sequence[int]] | None,
-    profiles: Sequence[Profile] | None, search: MultipleSearch,
+    profiles: Sequence[Profile] | None, search: MultipleSearch, same: SameSizes,
 ) -> Graph:  # fmt: skip
     proto = loaded.proto
     imports = opsets.read_opsets(proto.opset_import, loaded.source)
@@ -78,9 +81,10 @@ def _import(
     supported = [i for i in infos if i.name not in refused]
     shapes = {name: shape for name, shape in (shapes or {}).items() if name not in refused}
     profiles = [Profile({n: r for n, r in p.inputs.items() if n not in refused}) for p in profiles or ()]
-    resolved = signature.signature(supported, shapes, profiles, search.multiples)
+    resolved = signature.signature(supported, shapes, profiles, search.multiples, same)
     search.ranges, search.inputs = resolved.ranges, resolved.types
     builder = GraphBuilder(proto.graph.name or "main", resolved.ranges)
+    same.builder = builder
     scope = Scope(builder, imports, Weights(loaded.folder, loaded.slices))
     scope.add_initializers(proto.graph)
     for info in infos:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 
 import onnx
 
-from bessemer.core.dim import Dim, sym
+from bessemer.core.dim import Dim, substitute, sym
 from bessemer.core.errors import InvalidModel, ShapeError
 from bessemer.core.interval import UNBOUNDED, Range
 from bessemer.frontend.profile import Profile, Shape, checked_shape
+from bessemer.frontend.same_sizes import SameSizes
 from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ONNX_DTYPES, ONNX_NAMES, Refusal
 
@@ -51,10 +52,12 @@ def signature(
     shapes: Mapping[str, Sequence[int]] | None,
     profiles: Sequence[Profile] | None,
     multiples: Mapping[str, int] | None = None,
+    same: SameSizes | None = None,
 ) -> Signature:
     """Resolve the inputs. ShapeError where shapes or profiles contradict the model, each other or themselves.
 
-    `multiples` are what symbols are to be divisible by (see `bessemer.frontend.multiples`).
+    `multiples` are what symbols are to be divisible by (see `bessemer.frontend.multiples`), `same` which are taken to
+    be others (`bessemer.frontend.same_sizes`).
     """
     fixed = {name: checked_shape(name, shape) for name, shape in (shapes or {}).items()}
     profiles = tuple(profiles or ())
@@ -67,8 +70,10 @@ def signature(
     for name in names:
         for k, axis in enumerate(axes[name]):
             symbols.default(axis, first=k == 0)
-    resolved = symbols.resolve()
-    out = Signature(ranges={s: _stepped(r, (multiples or {}).get(s, 1)) for s, r in symbols.ranges().items()})
+    same = same or SameSizes()
+    resolved = {key: substitute(d, same.taken) for key, d in symbols.resolve().items()}
+    ranges = same.joined(symbols.ranges())
+    out = Signature(ranges={s: _stepped(r, (multiples or {}).get(s, 1)) for s, r in ranges.items()})
     for info in inputs:
         dims: list[Dim] = [resolved[a.key] if a.size is None else a.size for a in axes[info.name]]
         out.types[info.name] = TensorType(ONNX_DTYPES[info.type.tensor_type.elem_type], tuple(dims))

@@ -62,6 +62,11 @@ class GraphBuilder:
         self.types[name], self.constants[name] = value.type, value
         return name
 
+    @property
+    def nodes(self) -> Sequence[Node]:
+        """What has been built so far."""
+        return self._nodes
+
     def type(self, value: str) -> TensorType:
         """The type of a value of this graph or one around it."""
         scope: GraphBuilder | None = self

@@ -139,6 +139,8 @@ def _bind_inputs(graph: Graph, inputs: Arrays, frame: _Frame) -> None:
         parts = [f"no array for {', '.join(missing)}"] if missing else []
         parts += [f"no input called {', '.join(unknown)}"] if unknown else []
         raise InputError("; ".join(parts), fix=f"the inputs are {', '.join(graph.inputs) or 'none'}")
+    for name in graph.inputs:  # all of them first: a dimension may be a sum of those of inputs behind it
+        _bind_symbols(graph.types[name], np.shape(inputs[name]), frame.symbols)
     for name in graph.inputs:
         array, type_ = np.asarray(inputs[name]), graph.types[name]
         if array.dtype != type_.dtype.numpy:
@@ -158,16 +160,21 @@ def _mismatch(type_: TensorType, shape: tuple[int, ...], symbols: dict[str, int]
     """How `shape` differs from a type, or ""; symbols that stand alone in a dimension are bound where they are new."""
     if len(shape) != type_.rank:
         return f"the shape {list(shape)} has not the rank of {type_}"
-    for size, d in zip(shape, type_.shape):
-        name = _symbol(d)
-        if name is not None and name not in symbols:
-            symbols[name] = size
+    _bind_symbols(type_, shape, symbols)
     for axis, (size, d) in enumerate(zip(shape, type_.shape)):
         expected = dim.evaluate(d, symbols)
         if size != expected:
             shown = f"{d} = {expected}" if isinstance(d, DimExpr) else str(d)
             return f"dimension {axis} of shape {list(shape)} is {size}, {type_} says {shown}"
     return ""
+
+
+def _bind_symbols(type_: TensorType, shape: tuple[int, ...], symbols: dict[str, int]) -> None:
+    """Give symbols that stand alone in a dimension, and have no value yet, that of the dimension."""
+    for size, d in zip(shape, type_.shape):
+        name = _symbol(d)
+        if name is not None:
+            symbols.setdefault(name, size)
 
 
 def _symbol(d: dim.Dim) -> str | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from bessemer.kernels.base import Problem
 from bessemer.tune.choice import Choice
 from bessemer.tune.choosing import STICKS
-from bessemer.tune.points import Box, multiples
+from bessemer.tune.points import Box, full_tiles
 from bessemer.tune.task import Candidate, Task, estimate, label_of
 
 GAIN = 0.03  # the share of its time that a point must gain to be timed, and a kernel to go beyond its point
@@ -75,7 +75,7 @@ def crossed(chosen: Sequence[Chosen], at: At, made: Made) -> dict[Box, Choice]:
         return cells
     for below, above in itertools.pairwise(chosen):
         ((size, low, high),) = above.box
-        sizes = multiples(low - 1, high)[:-1]
+        sizes = full_tiles(low, high)
         lower = _best(below, at(sizes[0]), made) if sizes else below
         last = _border(lower, above, sizes, at)
         if last is not None:

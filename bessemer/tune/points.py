@@ -28,6 +28,7 @@ FEW = 3  # sizes, or fewer, whose ends are all combined for the corners of their
 MORE = 24  # points along the rows of a product beyond the limit
 STEP, COARSE = 2 ** (1 / 3), 2.0  # the least step between points along the rows of a product, and along others
 TILE, TILES = 16, 4  # rows that products take together at least; the least tile of many rows, of so many of these
+MOST = 1024  # numbers of rows above a point that are looked at: a range may end at 2**40
 T = TypeVar("T")
 Box = tuple[tuple[Dim, int, int], ...]  # a size (a symbol, or the product of all), its least and greatest value
 
@@ -83,10 +84,11 @@ def corners(problems: Iterable[Problem], symbols: Collection[str]) -> list[dict[
     return [dict(zip(ends, shape)) for shape in values] if ends else []
 
 
-def multiples(low: int, high: int) -> list[int]:
-    """The numbers of rows above `low` where some tile is full, and `high`."""
+def full_tiles(low: int, high: int) -> range:
+    """The numbers of rows from `low` to below `high` where some tile is full: the first MOST of them."""
     step = TILE if high <= 2 * TILE * TILES else TILE * TILES
-    return [*range((low // step + 1) * step, high, step), high]
+    first = -(-low // step) * step
+    return range(first, min(high, first + MOST * step), step)
 
 
 def _varying(problem: Problem, symbols: Collection[str]) -> dict[str, Range]:

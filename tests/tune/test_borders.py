@@ -7,18 +7,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pytest
 
+import bessemer
 from bessemer.core.dim import evaluate, sym
-from bessemer.core.interval import Range
+from bessemer.core.interval import UNBOUNDED, Range
 from bessemer.kernels.base import Limits, Problem
 from bessemer.tune.cache import TimingCache
 from bessemer.tune.choice import Variant
 from bessemer.tune.task import Candidate, Measured, NoCase
 from bessemer.tune.tuner import Tuner
+from tests.frontend.models import model, node, tensor, value
 from tests.tune.fakes import FakeTactic, FakeTarget, problem
 from tests.tune.test_variants import AtPoints
 
+WEIGHTS = np.random.default_rng(0).standard_normal((32, 128)).astype("f")
 POINTS = FakeTarget(limits={"mflops": 1000, "mbytes_per_s": 1000, "tuned_points": 9})
 RANGES = {"b": Range(1, 32, 8), "s": Range(16, 512, 128)}
 ROWS = problem(sym("b") * sym("s"), **RANGES)
@@ -152,3 +156,10 @@ def test_what_a_pruned_cache_tells_of_points_is_enough() -> None:
     again = clock()
     found = tuned(again, [Turns("t")], cache=small)
     assert again.asked == [] and max(dearer(found).values()) <= 1.3
+
+
+def test_rows_of_two_dims_of_which_nothing_is_said() -> None:
+    """Their product may be 2**40: no list of it is made."""
+    made = model([node("MatMul", ["x", "w"], ["y"])], [value("x", ["b", "s", 32])], ["y"], [tensor("w", WEIGHTS)])
+    engine = bessemer.build(made, target="cuda:sm_90", tune="off")
+    assert {s.range.hi for s in engine.program.symbols.values()} == {UNBOUNDED} and len(engine.program.steps) < 8

@@ -16,7 +16,7 @@ from bessemer.core.dimtext import parse
 from bessemer.core.interval import INF, UNBOUNDED, Range
 from bessemer.ir.graph import TensorType
 from bessemer.kernels.base import Operand, Problem
-from bessemer.tune.points import Box, corners, inside, merged, points_of, words
+from bessemer.tune.points import Box, corners, full_tiles, inside, merged, points_of, words
 from tests.tune.fakes import problem
 
 B, S = Range(1, 32, 8), Range(16, 512, 128, 8)
@@ -141,3 +141,8 @@ def test_the_dim_survives_being_written() -> None:
     when = inside(((sym("b"), 3, 16), (sym("s"), 16, 45)), {"b": B, "s": S}) * sym("b")
     assert parse(str(when)) == when
     assert [evaluate(when, {"b": b, "s": 16}) for b in (2, 3, 16, 17)] == [0, 3, 16, 0]
+
+
+def test_tiles_above_a_point_are_counted_up_to_a_limit() -> None:
+    assert list(full_tiles(17, 90)) == [32, 48, 64, 80] and list(full_tiles(65, 300)) == [128, 192, 256]
+    assert len(full_tiles(1, 1 << 40)) == 1024, "the end of a range of two dims of which nothing is said"
