@@ -136,8 +136,8 @@ class CpuContext:
         if t.space in ("input", "output"):
             array = self._arrays[t.space][t.offset]
             assert array is not None
-            shape = shape_of(t, self._env)
-            return array if shape is None else array.reshape(shape)
+            shape = shape_of(t, self._env)  # a view may be the beginning of what it looks into
+            return array if shape is None else array.reshape(-1)[: math.prod(shape)].reshape(shape)
         if t.space == "dynamic":
             if t.offset not in self._dynamic:
                 raise DeviceError(f"tensor {t.name} is read before its size is known")
@@ -183,10 +183,11 @@ class CpuContext:
             if isinstance(value, int):
                 self.table.integers[slot] = value
         self._move()
-        for t in self.program.tensors:
+        for k, number in enumerate(self.program.outputs):
+            t = self.program.tensors[number]  # of all that lie there this one has the output's shape
             shape = shape_of(t, self._env) if t.space == "output" else None
-            if shape is not None and self._arrays["output"][t.offset] is None:
-                self._place(t.space, t.offset, empty_array(shape, t.dtype.numpy))
+            if shape is not None and self._arrays["output"][k] is None:
+                self._place("output", k, empty_array(shape, t.dtype.numpy))
         self._allocate()
 
     def _allocate(self) -> None:

@@ -30,7 +30,9 @@ class CudaTensors:
         self.addresses: dict[tuple[str, int], int] = {}  # of inputs, outputs and dynamic tensors
         self.env: dict[str, int] = {}
         self._buffers: dict[tuple[str, int], tuple[int, int]] = {}  # own device buffers for host arrays
-        self._unplanned = [t for t in self.program.tensors if t.space in ("dynamic", "output") and t.dtype.kind != "s"]
+        outputs = [self.program.tensors[n] for n in self.program.outputs]  # of what lies there these have the shapes
+        dynamic = [t for t in self.program.tensors if t.space == "dynamic"]
+        self._unplanned = [t for t in (*dynamic, *outputs) if t.dtype.kind != "s"]
         self._outputs: list[tuple[int, ...] | None] = []
         self.counters = self._zeros(("counters", 0), 4 * self.program.counters) if self.program.counters else 0
 

@@ -105,8 +105,9 @@ class CpuTarget:
         return tuple(sorted(NEEDS[self.arch]))
 
     def fingerprint(self) -> Mapping[str, Any]:
+        compiler = find_compiler()
         return {"target": self.name, "arch": self.arch, "cpu": cpu_model(), "threads": self.threads,
-                "compiler": find_compiler().version}  # fmt: skip
+                "compiler": compiler.version, "flags": " ".join(compiler.flags(self.arch, True))}  # fmt: skip
 
     def defects(self, codes: Iterable[tuple[Problem, KernelCode]]) -> Mapping[KernelCode, str]:
         """Of these kernels those that do not compile, with the compiler's text."""

@@ -64,6 +64,36 @@ def test_sizes_that_depend_on_data_change_from_run_to_run() -> None:
         np.testing.assert_array_equal(got["y"], -wanted.astype(np.float32))
 
 
+def test_an_output_that_looks_into_a_result_has_its_own_shape() -> None:
+    """The indices of NonZero, transposed and flat: one memory, in which each output has the shape that it says."""
+    s = session(
+        [helper.make_node("NonZero", ["x"], ["places"]), helper.make_node("Transpose", ["places"], ["turned"]),
+         helper.make_node("Flatten", ["places"], ["flat"], axis=0), helper.make_node("NonZero", ["v"], ["one"]),
+         helper.make_node("Transpose", ["one"], ["column"])],
+        {"x": ["a", 4], "v": ["b"]}, dict.fromkeys(("turned", "flat", "column"), TensorProto.INT64),
+    )  # fmt: skip
+    rng = np.random.default_rng()
+    for rows in (3, 50, 3):
+        x, v = (rng.integers(0, 2, shape).astype(np.float32) for shape in ((rows, 4), (rows,)))
+        found = s.run({"x": x, "v": v})
+        assert np.array_equal(found["turned"], np.argwhere(x)) and np.array_equal(found["column"], np.argwhere(v))
+        assert np.array_equal(found["flat"], np.stack(np.nonzero(x)).reshape(1, -1))
+
+
+def test_a_host_step_reads_the_beginning_of_an_output() -> None:
+    s = session(
+        [helper.make_node("Relu", ["x"], ["r"]),
+         *(helper.make_node("Constant", [], [f"is_{n}"], value_ints=[n]) for n in (0, 1, 2)),
+         helper.make_node("Slice", ["r", "is_0", "is_2"], ["head"]),
+         helper.make_node("TopK", ["head", "is_1"], ["y", "at"], axis=0)],
+        {"x": [4, 3]}, {"r": TensorProto.FLOAT, "y": TensorProto.FLOAT, "at": TensorProto.INT64},
+    )  # fmt: skip
+    x = np.random.default_rng().random((4, 3), np.float32)
+    found = s.run({"x": x})
+    assert np.array_equal(found["r"], x) and np.array_equal(found["y"], x[:2].max(0, keepdims=True))
+    assert np.array_equal(found["at"], x[:2].argmax(0)[None])
+
+
 @pytest.mark.parametrize(("most", "space"), [(64, "arena"), (1 << 28, "dynamic")])
 def test_views_start_elsewhere_at_other_shapes(most: int, space: str) -> None:
     """Slices along the outermost axis look into what they slice, in planned memory and in what is allocated later."""

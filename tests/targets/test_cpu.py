@@ -6,8 +6,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
+import bessemer
 from bessemer.core.errors import BuildError, CompilerError
 from bessemer.device.cpu import Library
 from bessemer.kernels.base import KernelCode, Launch, Problem
@@ -15,6 +18,7 @@ from bessemer.targets import c_compiler
 from bessemer.targets.base import resolve
 from bessemer.targets.c_compiler import INTRINSICS, Compiler, Source, compile_objects, find_compiler
 from bessemer.targets.cpu import LEVELS, NEEDS, CpuTarget, cpu_flags, cpu_target, detect_level
+from tests.kernels.c.harness import supported
 
 PROBLEM = Problem("test", (), ())
 SIGNATURE = "(void *const *p, const long *d, long begin, long end, long thread)"
@@ -142,3 +146,20 @@ def test_quick_compiles_use_other_objects(cache: Path) -> None:
     for optimise in (True, False):
         assert CpuTarget("scalar", 1, optimise).link([(PROBLEM, c)]).blobs
     assert len(list(cache.glob("*.o"))) == 4  # the kernel and the interpreter, twice
+
+
+@pytest.mark.parametrize("arch", supported())
+def test_concatenations_of_three_parts_at_full_optimisation(arch: str) -> None:
+    """gcc 12 splits such loops wrongly where it is let (see c_compiler.py)."""
+    rows = (4, 5, 6, 8, 10, 12, 20, 24, 40, 127)
+    inputs = [helper.make_tensor_value_info(f"{k}{n}", TensorProto.FLOAT, [1, n, 3]) for n in rows for k in "abc"]
+    outputs = [helper.make_tensor_value_info(f"y{n}", TensorProto.FLOAT, None) for n in rows]
+    nodes = [helper.make_node("Concat", [f"{k}{n}" for k in "abc"], [f"y{n}"], axis=1) for n in rows]
+    graph = helper.make_graph(nodes, "parts", inputs, outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    session = bessemer.load(bessemer.build(model, target=f"cpu:{arch}", tune="off"))
+    rng = np.random.default_rng()
+    feeds = {f"{k}{n}": rng.random((1, n, 3), np.float32) for n in rows for k in "abc"}
+    found = session.run(feeds)
+    for n in rows:
+        assert np.array_equal(found[f"y{n}"], np.concatenate([feeds[f"{k}{n}"] for k in "abc"], 1)), n
