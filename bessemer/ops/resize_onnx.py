@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -16,6 +17,7 @@ from bessemer.ops.interpolation import ratio, scaled_size
 from bessemer.ops.resize import CROP, resize_attrs
 
 Scale = tuple[Dim, Dim]  # numerator, denominator
+log = logging.getLogger(__name__)
 
 
 def _of_scales(shape: Sequence[Dim], axes: Sequence[int], scales: Sequence[float]) -> tuple[list[Dim], list[Scale]]:
@@ -150,6 +152,8 @@ def _emit(ctx: ImportContext, attrs: dict[str, Any], roi: str | None, scales: An
         resolved = _resolve(ctx.shape(x), attrs, known_scales, known_sizes, known_roi)
     except ValueError as error:
         ctx.unsupported(str(error))
+    if known_sizes is None and attrs["coordinates"] == "align_corners":
+        _warn_of_parts(ctx, ctx.shape(x), resolved)
     if not attrs["antialias"]:
         return ctx.emit("resize", x, **resolved)
     if attrs["coordinates"] == CROP:
@@ -157,6 +161,19 @@ def _emit(ctx: ImportContext, attrs: dict[str, Any], roi: str | None, scales: An
     for step in _antialias_steps(ctx.shape(x), resolved):
         x = ctx.emit("resize_antialias", x, **step)
     return x
+
+
+def _warn_of_parts(ctx: ImportContext, shape: Sequence[Dim], resolved: Mapping[str, Any]) -> None:
+    """Corners are aligned to size * scale in ONNX's definition and its tests, to that rounded down in what models are
+    exported from and compared with."""
+    for size, num, den in zip(shape, resolved["scale_num"], resolved["scale_den"], strict=True):
+        if num % den and not (isinstance(size, int) and size * num % den == 0):
+            log.warning(
+                "Resize %s aligns corners at a scale of %s, which gives no whole size of %s: by ONNX's definition, where "
+                "PyTorch and onnxruntime take the size rounded down; export it with the size in place of the scale",
+                ctx.name, Fraction(num, den), size,
+            )  # fmt: skip
+            return
 
 
 def _attrs(ctx: ImportContext, mode: str, coordinates: str, rounding: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from bessemer.ir.opdef import OPS, InferContext
 from bessemer.ops.interpolation import Line, floor_line, held_index, ratio, scaled_size, source_line
 from bessemer.ops.resize import resize_attrs
 from bessemer.ops.resize_onnx import quotient
+from tests.frontend.models import model, node, tensor, value
 from tests.ops.onnx_nodes import check_node, node_model
 
 RNG = np.random.default_rng(3)
@@ -141,3 +142,13 @@ def test_indices_are_held_inside_where_they_could_leave() -> None:
         for i in range(out):
             assert (simple[0] * i + simple[1]) // simple[2] == (a * i + b) // q
             assert _values(index, i) == min(max((a * i + b) // q + offset, 0), size - 1)
+
+
+@pytest.mark.parametrize(("size", "told"), [(6, False), (7, True), ("h", True)])
+def test_corners_aligned_to_part_of_a_size(size: int | str, told: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """ONNX's definition is followed, which is not what PyTorch computes."""
+    attrs = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
+    scales = np.array([1, 1, 1.5, 1], np.float32)
+    made = node("Resize", ["x", "", "scales"], ["y"], **attrs)
+    import_model(model([made], [value("x", [1, 2, size, 5])], ["y"], [tensor("scales", scales)]))
+    assert ("gives no whole size" in caplog.text) == told
