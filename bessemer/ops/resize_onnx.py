@@ -169,8 +169,8 @@ def _warn_of_parts(ctx: ImportContext, shape: Sequence[Dim], resolved: Mapping[s
     for size, num, den in zip(shape, resolved["scale_num"], resolved["scale_den"], strict=True):
         if num % den and not (isinstance(size, int) and size * num % den == 0):
             log.warning(
-                "Resize %s aligns corners at a scale of %s, which gives no whole size of %s: by ONNX's definition, where "
-                "PyTorch and onnxruntime take the size rounded down; export it with the size in place of the scale",
+                "Resize %s aligns corners at a scale of %s, which gives no whole size of %s: by ONNX's definition, "
+                "where PyTorch and onnxruntime take the size rounded down; export it with the size, not the scale",
                 ctx.name, Fraction(num, den), size,
             )  # fmt: skip
             return
