@@ -215,7 +215,7 @@ def ceildiv(a: Dim, b: Dim) -> Dim:
 def _extreme(kind: str, a: Dim, b: Dim) -> Dim:
     """min or max in normal form: nested ones of a kind are one, and an operand that another one bounds falls away."""
     kept: list[Dim] = []
-    for operand in (*_operands(kind, a), *_operands(kind, b)):
+    for operand in (*operands(kind, a), *operands(kind, b)):
         if any(_bounded(kind, operand, other) for other in kept):
             continue
         kept = [other for other in kept if not _bounded(kind, other, operand)]
@@ -226,11 +226,12 @@ def _extreme(kind: str, a: Dim, b: Dim) -> Dim:
     return first
 
 
-def _operands(kind: str, d: Dim) -> tuple[Dim, ...]:
+def operands(kind: str, d: Dim) -> tuple[Dim, ...]:
+    """The dims of which `d` is the min or max (`kind`); itself where it is none."""
     atom = _single_atom(d)
     if atom is None or atom.kind != kind:
         return (d,)
-    return tuple(o for arg in atom.args for o in _operands(kind, arg))
+    return tuple(o for arg in atom.args for o in operands(kind, arg))
 
 
 def _bounded(kind: str, a: Dim, b: Dim) -> bool:
@@ -238,7 +239,7 @@ def _bounded(kind: str, a: Dim, b: Dim) -> bool:
     difference = a - b
     if isinstance(difference, int):
         return difference <= 0 if kind == "max" else difference >= 0
-    return b in _operands("min" if kind == "max" else "max", a)
+    return b in operands("min" if kind == "max" else "max", a)
 
 
 def minimum(a: Dim, b: Dim) -> Dim:
@@ -281,8 +282,14 @@ def substitute(d: Dim, env: Mapping[str, Dim]) -> Dim:
 
 
 def evaluate(d: Dim, env: Mapping[str, int]) -> int:
-    """The value of `d`; ShapeError names a symbol that has none."""
-    value = substitute(d, env)
+    """The value of `d`; ShapeError names a symbol that has none, or the sizes that have no quotient."""
+    try:
+        value = substitute(d, env)
+    except ZeroDivisionError:
+        at = ", ".join(f"{name} = {env[name]}" for name in sorted(symbols(d) & env.keys()))
+        raise ShapeError(
+            f"dimension {d} has no value: it divides by zero at {at}", fix="give sizes at which no divisor is 0"
+        ) from None
     if isinstance(value, int):
         return value
     raise ShapeError(f"dimension {d} has no value: {', '.join(sorted(symbols(value)))} is unknown here")

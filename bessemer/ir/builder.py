@@ -19,7 +19,7 @@ from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim, DimExpr, sym
 from bessemer.core.dtype import DType
 from bessemer.core.errors import BessemerError, InvalidModel
-from bessemer.core.interval import INF, Range, bounds
+from bessemer.core.interval import INF, Range, bounds, compare
 from bessemer.ir import sizes
 from bessemer.ir.fold import constant_from, fold
 from bessemer.ir.graph import Attr, Constant, Graph, Node, TensorType, captures
@@ -187,6 +187,7 @@ class GraphBuilder:
         except (ValueError, IndexError, KeyError, TypeError) as error:
             shown = ", ".join(str(t) for t in context.types)
             raise InvalidModel(f"{op}({shown}): {error}", where=", ".join(origin) or None) from error
+        _check_taken(opdef, context, origin)
         folded = self._fold(opdef, ins, attributes, types, names)
         if folded is not None:
             return folded
@@ -300,6 +301,17 @@ def renamed(node: Node, names: Mapping[str, str]) -> Node:
             attr = replace(attr, nodes=tuple(renamed(n, names) for n in attr.nodes))
         attrs[key] = attr
     return replace(node, inputs=of(node.inputs), outputs=of(node.outputs), attrs=MappingProxyType(attrs))
+
+
+def _check_taken(op: OpDef, ctx: InferContext, origin: tuple[str, ...]) -> None:
+    """InvalidModel for sizes that the op takes to be equal and that never are."""
+    for left, right in op.taken(ctx) if op.taken else ():
+        if compare(left, right, ctx.ranges)[0] is False:
+            shown = ", ".join(str(t) for t in ctx.types)
+            raise InvalidModel(
+                f"{op.name}({shown}): sizes {left} and {right} differ", where=", ".join(origin) or None,
+                fix="give the operands of this node sizes that agree",
+            )  # fmt: skip
 
 
 def _small(t: TensorType) -> bool:

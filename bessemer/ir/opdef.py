@@ -3,6 +3,7 @@
     infer       node and input types -> output types (dims stay symbolic)
     reference   numpy arrays -> numpy arrays; the oracle of every kernel, and the host step where no kernel exists
     compute     types -> ComputeDef, where the op is one scalar expression per output element
+    taken       types -> pairs of sizes that it takes to be equal, where the types do not make them so
     samples     small problems that the conformance suite runs on every target against the reference
 
 bf16 arrays reach a reference as f32 values already rounded to bf16; what it returns is rounded by the caller.
@@ -11,7 +12,7 @@ bf16 arrays reach a reference as f32 values already rounded to bf16; what it ret
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -92,6 +93,7 @@ class OpDef:
     symbolic: bool = False  # the reference also works on object arrays of Dim (shape arithmetic)
     random: bool = False  # not a function of its inputs: never folded, never merged
     explicit: bool = False  # over a constant matrix it stays a node while a graph is built, for passes to decide
+    taken: Callable[[InferContext], Iterable[tuple[Dim, Dim]]] | None = None  # see ops/equalities.py; ops.bounds: <=
 
 
 # The ranges of the symbols in object arrays of dims, while a reference works on such arrays.

@@ -8,7 +8,7 @@ With `causal` query i sees keys up to i + T - S. A query that sees no key gives 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,13 +31,26 @@ def _heads_first(t: TensorType, layout: str) -> tuple[Dim, Dim, Dim, Dim]:
 
 def _infer(ctx: InferContext) -> tuple[TensorType, ...]:
     layout = ctx.attr("layout")
-    (b, h, s, d), (kb, kh, t, kd), (vb, vh, vt, vd) = (_heads_first(ctx.type(k), layout) for k in range(3))
-    for a, other in ((b, kb), (b, vb), (kh, vh), (t, vt), (d, kd)):
+    (b, h, s, _), (_, kh, _, _), (_, _, _, vd) = (_heads_first(ctx.type(k), layout) for k in range(3))
+    for a, other in _equal(ctx):
         same_dim(a, other, ctx.ranges)
     if isinstance(h, int) and isinstance(kh, int) and h % kh:
         raise ValueError(f"{h} query heads do not divide into {kh} key heads")
     shape = (b, h, s, vd) if layout == "BHSD" else (b, s, h, vd)
     return (TensorType(ctx.type(0).dtype, shape),)
+
+
+def _equal(ctx: InferContext) -> Iterator[tuple[Dim, Dim]]:
+    layout = ctx.attr("layout")
+    (b, _, _, d), (kb, kh, t, kd), (vb, vh, vt, _) = (_heads_first(ctx.type(k), layout) for k in range(3))
+    yield from ((b, kb), (b, vb), (kh, vh), (t, vt), (d, kd))
+
+
+def _taken(ctx: InferContext) -> Iterator[tuple[Dim, Dim]]:
+    yield from _equal(ctx)
+    (_, h, _, _), (_, kh, _, _) = (_heads_first(ctx.type(k), ctx.attr("layout")) for k in range(2))
+    if h != kh:
+        yield h % kh, 0
 
 
 def _reference(inputs: Sequence[np.ndarray | None], attrs: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
@@ -92,7 +105,7 @@ def _samples(rng: np.random.Generator) -> Sequence[Sample]:
     )
 
 
-register(OpDef("attention", _infer, _reference, Fusion.TEMPLATE, flops=_flops, samples=_samples))
+register(OpDef("attention", _infer, _reference, Fusion.TEMPLATE, flops=_flops, samples=_samples, taken=_taken))
 
 
 def emit_attention(

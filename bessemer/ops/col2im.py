@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import Dim, floordiv
+from bessemer.core.dim import Dim, floordiv, product
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
@@ -99,7 +99,13 @@ def _samples(rng: np.random.Generator) -> Sequence[Sample]:
     )
 
 
-register(OpDef("col2im", _infer, _reference, Fusion.REDUCTION, compute=_compute, samples=_samples))
+def _taken(ctx: InferContext) -> Iterator[tuple[Dim, Dim]]:
+    x, block = ctx.type(0), ctx.attr("block")
+    yield x.shape[1] % math.prod(block), 0
+    yield x.shape[2], product(_counts(ctx.attr("image"), block, ctx.attrs))
+
+
+register(OpDef("col2im", _infer, _reference, Fusion.REDUCTION, compute=_compute, samples=_samples, taken=_taken))
 
 
 def _dynamic_infer(ctx: InferContext) -> tuple[TensorType, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,18 @@ def _samples(rng: np.random.Generator) -> Sequence[Sample]:
     ]
 
 
-register(OpDef("concat", _infer, _reference, Fusion.INJECTIVE, compute=_compute, samples=_samples, symbolic=True))
+def _taken(ctx: InferContext) -> Iterator[tuple[Dim, Dim]]:
+    (out,) = _infer(ctx)
+    for x in ctx.types:
+        assert x is not None
+        yield from ((a, b) for k, (a, b) in enumerate(zip(x.shape, out.shape)) if k != ctx.attr("axis"))
+
+
+register(
+    OpDef(
+        "concat", _infer, _reference, Fusion.INJECTIVE, compute=_compute, samples=_samples, symbolic=True, taken=_taken
+    )
+)
 
 
 @onnx_op("Concat", since=(4, 11, 13))

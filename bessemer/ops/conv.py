@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -130,7 +130,13 @@ def _samples(rng: np.random.Generator) -> Sequence[Sample]:
     )
 
 
-register(OpDef("conv", _infer, _reference, Fusion.TEMPLATE, _compute, _flops, _samples))
+def _taken(ctx: InferContext) -> Iterator[tuple[Dim, Dim]]:
+    x, w, groups = ctx.type(0), ctx.type(1), ctx.attr("groups")
+    yield x.shape[channel_axis(x.rank, ctx.attr("layout"))], w.shape[1] * groups
+    yield w.shape[0] % groups, 0
+
+
+register(OpDef("conv", _infer, _reference, Fusion.TEMPLATE, _compute, _flops, _samples, taken=_taken))
 
 
 def emit_bias(ctx: ImportContext, y: str, bias: str) -> str:

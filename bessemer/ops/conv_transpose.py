@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -121,7 +121,13 @@ def _samples(rng: np.random.Generator) -> Sequence[Sample]:
     )
 
 
-register(OpDef("conv_transpose", _infer, _reference, Fusion.TEMPLATE, _compute, _flops, _samples))
+def _taken(ctx: InferContext) -> Iterator[tuple[Dim, Dim]]:
+    x, w = ctx.type(0), ctx.type(1)
+    yield x.shape[channel_axis(x.rank, ctx.attr("layout"))], w.shape[0]
+    yield w.shape[0] % ctx.attr("groups"), 0
+
+
+register(OpDef("conv_transpose", _infer, _reference, Fusion.TEMPLATE, _compute, _flops, _samples, taken=_taken))
 
 
 @onnx_op("ConvTranspose", since=(1, 11, 22))

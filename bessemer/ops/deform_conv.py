@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,19 +26,28 @@ def _infer(ctx: InferContext) -> tuple[TensorType, ...]:
     x, w, offsets = ctx.type(0), ctx.type(1), ctx.type(2)
     if x.rank != 4 or w.rank != 4 or offsets.rank != 4 or not x.dtype == w.dtype == offsets.dtype:
         raise ValueError(f"deform_conv takes tensors of rank 4 and one dtype, not {x}, {w} and {offsets}")
-    taps, n = product(w.shape[2:]), ctx.attr("offset_groups")
-    same_dim(x.shape[1], w.shape[1] * ctx.attr("groups"), ctx.ranges)
-    same_dim(offsets.shape[1], taps * 2 * n, ctx.ranges)
-    if ctx.attr("has_mask"):
-        same_dim(ctx.type(3).shape[1], taps * n, ctx.ranges)
-    pads = ctx.attr("pads")
-    out = [
+    if ctx.attr("has_mask") and ctx.type(3).rank != 4:
+        raise ValueError(f"the mask must be of rank 4, not {ctx.type(3)}")
+    for a, b in _taken(ctx):
+        same_dim(a, b, ctx.ranges)
+    return (TensorType(x.dtype, (x.shape[0], w.shape[0], *_out_sizes(ctx))),)
+
+
+def _out_sizes(ctx: InferContext) -> list[Dim]:
+    x, w, pads = ctx.type(0), ctx.type(1), ctx.attr("pads")
+    return [
         windows(x.shape[2 + k], w.shape[2 + k], ctx.attr("strides")[k], ctx.attr("dilations")[k], pads[k], pads[2 + k])
         for k in range(2)
     ]
-    for size, given in zip(out, offsets.shape[2:]):
-        same_dim(size, given, ctx.ranges)
-    return (TensorType(x.dtype, (x.shape[0], w.shape[0], *out)),)
+
+
+def _taken(ctx: InferContext) -> Iterator[tuple[Dim, Dim]]:
+    x, w, out = ctx.type(0), ctx.type(1), _out_sizes(ctx)
+    taps = product(w.shape[2:]) * ctx.attr("offset_groups")
+    yield x.shape[1], w.shape[1] * ctx.attr("groups")
+    yield from zip((x.shape[0], taps * 2, *out), ctx.type(2).shape)
+    if ctx.attr("has_mask"):
+        yield from zip((x.shape[0], taps, *out), ctx.type(3).shape)
 
 
 def _reference(inputs: Sequence[np.ndarray | None], attrs: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
@@ -152,7 +161,12 @@ def _samples(rng: np.random.Generator) -> Sequence[Sample]:
     )
 
 
-register(OpDef("deform_conv", _infer, _reference, Fusion.REDUCTION, compute=_compute, flops=_flops, samples=_samples))
+register(
+    OpDef(
+        "deform_conv", _infer, _reference, Fusion.REDUCTION, compute=_compute, flops=_flops, samples=_samples,
+        taken=_taken,
+    )
+)  # fmt: skip
 
 
 @onnx_op("DeformConv", since=(19, 22))

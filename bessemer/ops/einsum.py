@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from bessemer.core.dim import product
+from bessemer.core.dim import Dim, product
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
@@ -44,7 +44,11 @@ def _samples(rng: np.random.Generator) -> Sequence[Sample]:
     return (Sample((x,), {"first": 0, "second": 2}), Sample((x[0, 0, :, :3],), {"first": 0, "second": 1}))
 
 
-register(OpDef("diagonal", _infer, _reference, Fusion.INJECTIVE, compute=_compute, samples=_samples))
+def _taken(ctx: InferContext) -> Iterator[tuple[Dim, Dim]]:
+    yield ctx.type(0).shape[ctx.attr("first")], ctx.type(0).shape[ctx.attr("second")]
+
+
+register(OpDef("diagonal", _infer, _reference, Fusion.INJECTIVE, compute=_compute, samples=_samples, taken=_taken))
 
 
 @dataclass(frozen=True)

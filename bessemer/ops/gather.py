@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim
+from bessemer.core.interval import compare
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
 from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register
+from bessemer.ops.bounds import at_most
 from bessemer.ops.broadcasting import same_dim
 from bessemer.ops.slice import emit_slice
 
@@ -87,6 +89,9 @@ def _elements_infer(ctx: InferContext) -> tuple[TensorType, ...]:
     x, indices = ctx.type(0), ctx.type(1)
     if indices.rank != x.rank or not 0 <= ctx.attr("axis") < x.rank:
         raise ValueError(f"cannot gather elements of {x} at {indices} on axis {ctx.attr('axis')}")
+    for k, (d, size) in enumerate(zip(indices.shape, x.shape)):
+        if k != ctx.attr("axis") and compare(size, d, ctx.ranges)[1]:
+            raise ValueError(f"the indices {indices} have more elements on axis {k} than {x}")
     return (TensorType(x.dtype, indices.shape),)
 
 
@@ -106,6 +111,12 @@ def _elements_compute(ctx: InferContext) -> ex.ComputeDef:
     return ex.ComputeDef(out.shape, out.dtype, ex.load(0, (*axes[:axis], at, *axes[axis + 1 :]), x.dtype))
 
 
+def _elements_taken(ctx: InferContext) -> Iterator[tuple[Dim, Dim]]:
+    for k, (d, size) in enumerate(zip(ctx.type(1).shape, ctx.type(0).shape)):
+        if k != ctx.attr("axis"):
+            yield from at_most(d, size, ctx.ranges)
+
+
 def _elements_samples(rng: np.random.Generator) -> Sequence[Sample]:
     x = rng.standard_normal((5, 7, 3)).astype(np.float32)
     return [
@@ -117,7 +128,7 @@ def _elements_samples(rng: np.random.Generator) -> Sequence[Sample]:
 register(
     OpDef(
         "gather_elements", _elements_infer, _elements_reference, Fusion.INJECTIVE,
-        compute=_elements_compute, samples=_elements_samples,
+        compute=_elements_compute, samples=_elements_samples, taken=_elements_taken,
     )
 )  # fmt: skip
 
@@ -162,6 +173,10 @@ def _nd_compute(ctx: InferContext) -> ex.ComputeDef:
     return ex.ComputeDef(out.shape, out.dtype, ex.load(0, (*axes[:batch], *at, *axes[indices.rank - 1 :]), x.dtype))
 
 
+def _nd_taken(ctx: InferContext) -> Iterator[tuple[Dim, Dim]]:
+    yield from zip(ctx.type(0).shape[: ctx.attr("batch_dims")], ctx.type(1).shape)
+
+
 def _nd_samples(rng: np.random.Generator) -> Sequence[Sample]:
     x = rng.standard_normal((3, 4, 5, 2)).astype(np.float32)
     return [
@@ -174,7 +189,8 @@ def _nd_samples(rng: np.random.Generator) -> Sequence[Sample]:
 
 register(
     OpDef(
-        "gather_nd", _nd_infer, _nd_reference, Fusion.INJECTIVE, compute=_nd_compute, samples=_nd_samples
+        "gather_nd", _nd_infer, _nd_reference, Fusion.INJECTIVE, compute=_nd_compute, samples=_nd_samples,
+        taken=_nd_taken,
     )
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -201,7 +201,11 @@ def _samples(rng: np.random.Generator) -> Sequence[Sample]:
     ]
 
 
-register(OpDef("grid_sample", _infer, _reference, Fusion.INJECTIVE, compute=_compute, samples=_samples))
+def _taken(ctx: InferContext) -> Iterator[tuple[Dim, Dim]]:
+    yield ctx.type(0).shape[0], ctx.type(1).shape[0]
+
+
+register(OpDef("grid_sample", _infer, _reference, Fusion.INJECTIVE, compute=_compute, samples=_samples, taken=_taken))
 
 
 @onnx_op("GridSample", since=(16, 20, 22))

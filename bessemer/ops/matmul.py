@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,7 +79,14 @@ def _samples(rng: np.random.Generator) -> Sequence[Sample]:
     )
 
 
-register(OpDef("matmul", _infer, _reference, Fusion.TEMPLATE, _compute, _flops, _samples))
+def _taken(ctx: InferContext) -> Iterator[tuple[Dim, Dim]]:
+    a, b, whole = ctx.type(0).shape, ctx.type(1).shape, _infer(ctx)[0].shape
+    yield a[-2 if ctx.attr("transpose_a") else -1], b[-1 if ctx.attr("transpose_b") else -2]
+    for shape in (a, b):  # kernels take from the types which operand has one batch for all
+        yield from ((size, d) for size, d in zip(reversed(shape[:-2]), reversed(whole[:-2])) if size != 1)
+
+
+register(OpDef("matmul", _infer, _reference, Fusion.TEMPLATE, _compute, _flops, _samples, taken=_taken))
 
 
 def with_equal_batches(ctx: ImportContext, a: str, b: str) -> tuple[str, str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from bessemer.core import dtype as dt
+from bessemer.core.dim import Dim
 from bessemer.core.interval import compare
 from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
@@ -38,7 +39,11 @@ def _samples(rng: np.random.Generator) -> Sequence[Sample]:
     return (Sample((x, places), {"shape": (2, 1, 4, 4)}),)
 
 
-register(OpDef("max_unpool", _infer, _reference, Fusion.HOST, samples=_samples))
+def _taken(ctx: InferContext) -> Iterator[tuple[Dim, Dim]]:
+    yield from zip(ctx.type(1).shape, ctx.type(0).shape)
+
+
+register(OpDef("max_unpool", _infer, _reference, Fusion.HOST, samples=_samples, taken=_taken))
 
 
 @onnx_op("MaxUnpool", since=(9, 11, 22))

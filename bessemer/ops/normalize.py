@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -86,12 +86,30 @@ def _layer_samples(rng: np.random.Generator) -> Sequence[Sample]:
     )
 
 
-register(OpDef("layer_norm", _layer_infer, _layer_reference, Fusion.TEMPLATE, _layer_compute, samples=_layer_samples))
+def _layer_taken(ctx: InferContext) -> Iterator[tuple[Dim, Dim]]:
+    x = ctx.type(0)
+    for t in ctx.types[1:]:
+        if t is not None:
+            yield from ((size, d) for size, d in zip(reversed(t.shape), reversed(x.shape)) if size != 1)
+
+
+register(
+    OpDef(
+        "layer_norm", _layer_infer, _layer_reference, Fusion.TEMPLATE, _layer_compute, samples=_layer_samples,
+        taken=_layer_taken,
+    )
+)  # fmt: skip
+
+
+def _channels(ctx: InferContext) -> Dim:
+    return ctx.type(0).shape[1 if ctx.attr("layout") == "NCHW" else -1]
 
 
 def _group_infer(ctx: InferContext) -> tuple[TensorType, ...]:
     x = ctx.type(0)
-    channels = x.shape[1 if ctx.attr("layout") == "NCHW" else x.rank - 1]
+    channels = _channels(ctx)
+    if ctx.type(1).rank != 1 or ctx.type(2).rank != 1:
+        raise ValueError(f"scale and bias must be vectors, not {ctx.type(1)} and {ctx.type(2)}")
     if isinstance(channels, int) and channels % ctx.attr("groups"):
         raise ValueError(f"{channels} channels of {x} do not divide into {ctx.attr('groups')} groups")
     return (x,)
@@ -145,7 +163,18 @@ def _group_samples(rng: np.random.Generator) -> Sequence[Sample]:
     )
 
 
-register(OpDef("group_norm", _group_infer, _group_reference, Fusion.TEMPLATE, _group_compute, samples=_group_samples))
+def _group_taken(ctx: InferContext) -> Iterator[tuple[Dim, Dim]]:
+    channels = _channels(ctx)
+    yield from ((ctx.type(k).shape[0], channels) for k in (1, 2))
+    yield channels % ctx.attr("groups"), 0
+
+
+register(
+    OpDef(
+        "group_norm", _group_infer, _group_reference, Fusion.TEMPLATE, _group_compute, samples=_group_samples,
+        taken=_group_taken,
+    )
+)  # fmt: skip
 
 
 def emit_moments(ctx: ImportContext, x: str, axes: tuple[int, ...], epsilon: float) -> tuple[str, str]:
@@ -215,11 +244,11 @@ def _import_group_norm(ctx: ImportContext) -> Values:
     x, groups = ctx.input(0), ctx.attr("num_groups")
     channels = ctx.shape(x)[1]
     affine = [ctx.input(1), ctx.input(2)]
-    if ctx.since == 18 and isinstance(channels, int):  # one scale and bias per group
+    if ctx.since == 18:  # one scale and bias per group
         each = channels // groups
         affine = [
             ctx.emit("reshape", ctx.emit("expand", ctx.emit("reshape", v, shape=(groups, 1)), shape=(groups, each)),
-                     shape=(channels,))
+                     shape=(groups * each,))
             for v in affine
         ]  # fmt: skip
     return ctx.emit("group_norm", x, *affine, groups=groups, epsilon=ctx.attr("epsilon", 1e-5), layout="NCHW")

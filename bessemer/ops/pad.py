@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
 from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register
+from bessemer.ops.bounds import at_most
 from bessemer.ops.slice import emit_slice, greater
 
 MODES = ("constant", "reflect", "edge", "wrap")
@@ -102,7 +103,15 @@ def _samples(rng: np.random.Generator) -> Sequence[Sample]:
     ]
 
 
-register(OpDef("pad", _infer, _reference, Fusion.INJECTIVE, compute=_compute, samples=_samples))
+def _taken(ctx: InferContext) -> Iterator[tuple[Dim, Dim]]:
+    """There is something to copy where copies of the data are added."""
+    x, pads = ctx.type(0), ctx.attr("pads")
+    for begin, end, size in zip(pads, pads[x.rank :], x.shape):
+        if ctx.attr("mode") != "constant" and (begin != 0 or end != 0):
+            yield from at_most(1, size, ctx.ranges)
+
+
+register(OpDef("pad", _infer, _reference, Fusion.INJECTIVE, compute=_compute, samples=_samples, taken=_taken))
 
 
 # -- pads known only at run time ----------------------------------------------------------------------------------

@@ -54,6 +54,11 @@ def operand_shapes(
         yield name, types[k], shape
 
 
+def _taken(ctx: InferContext) -> Iterator[tuple[Dim, Dim]]:
+    for _, given, shape in operand_shapes([t for t in ctx.types if t is not None], ctx.attrs):
+        yield from zip(given.shape, shape)
+
+
 # name: (values, alpha, beta) -> values
 ACTIVATIONS: dict[str, Callable[[np.ndarray, float, float], np.ndarray]] = {
     "sigmoid": lambda v, a, b: 1 / (1 + np.exp(-v)),
@@ -184,8 +189,8 @@ def _general_samples(rng: np.random.Generator) -> Sequence[Sample]:
 
 
 for _cell in ("lstm", "gru"):
-    register(OpDef(_cell, _infer, _reference, Fusion.TEMPLATE, flops=_flops, samples=_samples_of(_cell)))
-register(OpDef("recurrent", _infer, _reference, Fusion.HOST, flops=_flops, samples=_general_samples))
+    register(OpDef(_cell, _infer, _reference, Fusion.TEMPLATE, flops=_flops, samples=_samples_of(_cell), taken=_taken))
+register(OpDef("recurrent", _infer, _reference, Fusion.HOST, flops=_flops, samples=_general_samples, taken=_taken))
 
 
 @onnx_op("LSTM", since=(7, 14, 22))

@@ -7,7 +7,7 @@ which is data, so it runs on the host.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -139,8 +139,16 @@ def _samples_of(samples: int) -> Any:
     return draw
 
 
-register(OpDef("roi_align", _infer, _reference, Fusion.REDUCTION, compute=_compute, samples=_samples_of(2)))
-register(OpDef("roi_align_adaptive", _infer, _reference, Fusion.HOST, samples=_samples_of(0)))
+def _taken(ctx: InferContext) -> Iterator[tuple[Dim, Dim]]:
+    yield ctx.type(2).shape[0], ctx.type(1).shape[0]
+
+
+register(
+    OpDef(
+        "roi_align", _infer, _reference, Fusion.REDUCTION, compute=_compute, samples=_samples_of(2), taken=_taken
+    )
+)
+register(OpDef("roi_align_adaptive", _infer, _reference, Fusion.HOST, samples=_samples_of(0), taken=_taken))
 
 
 @onnx_op("RoiAlign", since=(10, 16, 22))

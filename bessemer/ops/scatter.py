@@ -6,17 +6,18 @@ ScatterND at constant indices becomes a gather through the inverse map; other sc
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from bessemer.core import dtype as dt
-from bessemer.core.dim import product
+from bessemer.core.dim import Dim, product
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
 from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register
+from bessemer.ops.bounds import at_most
 
 REDUCTIONS: Mapping[str, Any] = {
     "none": None, "add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum,
@@ -31,6 +32,36 @@ def _infer(ctx: InferContext) -> tuple[TensorType, ...]:
     if ctx.attr("reduction") not in REDUCTIONS:
         raise ValueError(f"unknown reduction {ctx.attr('reduction')!r}; known: {', '.join(REDUCTIONS)}")
     return (x,)
+
+
+def _elements_infer(ctx: InferContext) -> tuple[TensorType, ...]:
+    x, indices, updates = ctx.type(0), ctx.type(1), ctx.type(2)
+    if not x.rank == indices.rank == updates.rank:
+        raise ValueError(f"data, indices and updates must have one rank, not {x}, {indices} and {updates}")
+    return _infer(ctx)
+
+
+def _elements_taken(ctx: InferContext) -> Iterator[tuple[Dim, Dim]]:
+    x, indices, updates = ctx.type(0), ctx.type(1), ctx.type(2)
+    yield from zip(indices.shape, updates.shape)
+    for k, (d, size) in enumerate(zip(indices.shape, x.shape)):
+        if k != ctx.attr("axis"):
+            yield from at_most(d, size, ctx.ranges)
+
+
+def _nd_infer(ctx: InferContext) -> tuple[TensorType, ...]:
+    x, indices, updates = ctx.type(0), ctx.type(1), ctx.type(2)
+    depth = indices.shape[-1] if indices.rank else 0
+    if not isinstance(depth, int) or not 0 < depth <= x.rank or updates.rank != indices.rank - 1 + x.rank - depth:
+        raise ValueError(f"cannot scatter {updates} at {indices} into {x}")
+    return _infer(ctx)
+
+
+def _nd_taken(ctx: InferContext) -> Iterator[tuple[Dim, Dim]]:
+    """The updates are as many as the indices, each of what one index leaves of the data."""
+    x, indices, updates = ctx.type(0), ctx.type(1), ctx.type(2)
+    left = x.shape[x.rank - (updates.rank - indices.rank + 1) :]
+    yield from zip(updates.shape, (*indices.shape[:-1], *left))
 
 
 def _write(out: np.ndarray, at: tuple[np.ndarray, ...], updates: np.ndarray, reduction: str) -> tuple[np.ndarray, ...]:
@@ -60,7 +91,12 @@ def _elements_samples(rng: np.random.Generator) -> Sequence[Sample]:
     ]
 
 
-register(OpDef("scatter_elements", _infer, _elements_reference, Fusion.HOST, samples=_elements_samples))
+register(
+    OpDef(
+        "scatter_elements", _elements_infer, _elements_reference, Fusion.HOST, samples=_elements_samples,
+        taken=_elements_taken,
+    )
+)  # fmt: skip
 
 
 @onnx_op("Scatter", since=(9, 11))
@@ -91,7 +127,7 @@ def _nd_samples(rng: np.random.Generator) -> Sequence[Sample]:
     ]
 
 
-register(OpDef("scatter_nd", _infer, _nd_reference, Fusion.HOST, samples=_nd_samples))
+register(OpDef("scatter_nd", _nd_infer, _nd_reference, Fusion.HOST, samples=_nd_samples, taken=_nd_taken))
 
 
 @onnx_op("ScatterND", since=(11, 13, 16, 18))
@@ -166,6 +202,17 @@ def _cache_compute(ctx: InferContext) -> ex.ComputeDef:
     return ex.ComputeDef(cache.shape, cache.dtype, ex.Select(inside, new, ex.load(0, axes, cache.dtype)))
 
 
+def _cache_taken(ctx: InferContext) -> Iterator[tuple[Dim, Dim]]:
+    cache, update = ctx.type(0), ctx.type(1)
+    for k, (d, size) in enumerate(zip(update.shape, cache.shape)):
+        if k != ctx.attr("axis"):
+            yield d, size
+        else:
+            yield from at_most(d, size, ctx.ranges)
+    if ctx.has(2):
+        yield ctx.type(2).shape[0], cache.shape[0]
+
+
 def _cache_samples(rng: np.random.Generator) -> Sequence[Sample]:
     cache, update = (rng.standard_normal((3, 2, n, 4)).astype(np.float32) for n in (7, 3))
     return [
@@ -178,7 +225,7 @@ def _cache_samples(rng: np.random.Generator) -> Sequence[Sample]:
 register(
     OpDef(
         "tensor_scatter", _cache_infer, _cache_reference, Fusion.INJECTIVE,
-        compute=_cache_compute, samples=_cache_samples,
+        compute=_cache_compute, samples=_cache_samples, taken=_cache_taken,
     )
 )  # fmt: skip
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from bessemer.core import dtype as dt
+from bessemer.core.dim import Dim
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
@@ -175,6 +176,10 @@ def _reverse_compute(ctx: InferContext) -> ex.ComputeDef:
     return ex.ComputeDef(x.shape, x.dtype, ex.load(0, index, x.dtype))
 
 
+def _reverse_taken(ctx: InferContext) -> Iterator[tuple[Dim, Dim]]:
+    yield ctx.type(1).shape[0], ctx.type(0).shape[ctx.attr("batch_axis")]
+
+
 def _reverse_samples(rng: np.random.Generator) -> Sequence[Sample]:
     x = rng.standard_normal((4, 6, 3)).astype(np.float32)
     return [
@@ -186,7 +191,7 @@ def _reverse_samples(rng: np.random.Generator) -> Sequence[Sample]:
 register(
     OpDef(
         "reverse_sequence", _reverse_infer, _reverse_reference, Fusion.INJECTIVE,
-        compute=_reverse_compute, samples=_reverse_samples,
+        compute=_reverse_compute, samples=_reverse_samples, taken=_reverse_taken,
     )
 )  # fmt: skip
 

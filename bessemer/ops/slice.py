@@ -4,17 +4,18 @@ Split as slices, and their host forms for bounds that are data.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from bessemer.core.dim import Dim, ceildiv, maximum, minimum
-from bessemer.core.interval import Ranges, bounds
+from bessemer.core.interval import Ranges, bounds, compare
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
 from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register
+from bessemer.ops.bounds import at_most
 
 UNLIMITED = 2**31 - 1  # from here on, exporters mean "to the end"
 
@@ -62,7 +63,19 @@ def _samples(rng: np.random.Generator) -> Sequence[Sample]:
     ]
 
 
-register(OpDef("slice", _infer, _reference, Fusion.INJECTIVE, compute=_compute, samples=_samples, symbolic=True))
+def _taken(ctx: InferContext) -> Iterator[tuple[Dim, Dim]]:
+    """The first and the last element lie in the axis."""
+    for start, size, step, d in zip(ctx.attr("starts"), ctx.attr("sizes"), ctx.attr("steps"), ctx.type(0).shape):
+        low, high = (start, start + (size - 1) * step)[:: 1 if step > 0 else -1]
+        yield from at_most(0, low, ctx.ranges)
+        yield from at_most(high + 1, d, ctx.ranges)
+
+
+register(
+    OpDef(
+        "slice", _infer, _reference, Fusion.INJECTIVE, compute=_compute, samples=_samples, symbolic=True, taken=_taken
+    )
+)
 
 
 # -- bounds -------------------------------------------------------------------------------------------------------
@@ -186,6 +199,12 @@ register(OpDef("slice_dynamic", _dynamic_infer, _dynamic_reference, Fusion.HOST,
 def _emit_split(ctx: ImportContext, sizes: Sequence[Dim]) -> Values:
     x = ctx.input(0)
     axis = ctx.axis(ctx.attr("axis", 0), ctx.rank(x))
+    shape, whole = ctx.shape(x), sum(sizes, start=0)
+    equal = compare(shape[axis], whole, ctx.ranges)[0]
+    if equal is False:
+        raise ValueError(f"the sizes of the parts add up to {whole}, axis {axis} of {ctx.type(x)} has {shape[axis]}")
+    if equal is None:  # a reshape takes the two to be equal, and the slices then are inside
+        x = ctx.emit("reshape", x, shape=(*shape[:axis], whole, *shape[axis + 1 :]))
     out: list[str] = []
     start: Dim = 0
     for size in sizes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from bessemer.core.dim import Dim
 from bessemer.ir.graph import Attr, TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
 from bessemer.ir.opdef import Fusion, InferContext, OpDef, Sample, register
+from bessemer.ops.bounds import at_most
 
 
 def _types(x: TensorType, axis: int, k: Dim) -> tuple[TensorType, ...]:
@@ -52,7 +53,11 @@ def _samples(rng: np.random.Generator) -> Sequence[Sample]:
     ]
 
 
-register(OpDef("topk", _infer, _reference, Fusion.HOST, samples=_samples))
+def _taken(ctx: InferContext) -> Iterator[tuple[Dim, Dim]]:
+    yield from at_most(ctx.attr("k"), ctx.type(0).shape[ctx.attr("axis")], ctx.ranges)
+
+
+register(OpDef("topk", _infer, _reference, Fusion.HOST, samples=_samples, taken=_taken))
 
 
 def _dynamic_infer(ctx: InferContext) -> tuple[TensorType, ...]:

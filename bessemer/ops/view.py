@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -37,7 +37,16 @@ def _reshape_samples(rng: np.random.Generator) -> Sequence[Sample]:
     return (Sample((x,), {"shape": (6, 4)}), Sample((x,), {"shape": (24,)}), Sample((x[:1, :1, :1],), {"shape": ()}))
 
 
-register(OpDef("reshape", _reshape_infer, _reshape_reference, Fusion.VIEW, samples=_reshape_samples, symbolic=True))
+def _reshape_taken(ctx: InferContext) -> Iterator[tuple[Dim, Dim]]:
+    yield ctx.type(0).numel, product(ctx.attr("shape"))
+
+
+register(
+    OpDef(
+        "reshape", _reshape_infer, _reshape_reference, Fusion.VIEW, samples=_reshape_samples, symbolic=True,
+        taken=_reshape_taken,
+    )
+)  # fmt: skip
 
 
 def _dims_infer(ctx: InferContext) -> tuple[TensorType, ...]:

@@ -252,3 +252,8 @@ def test_products() -> None:
     assert dm.product([]) == 1
     assert dm.product([2, n, 3]) == 6 * n
     assert dm.product([n, 0]) == 0
+
+
+def test_a_quotient_by_zero_is_named() -> None:
+    with pytest.raises(ShapeError, match=r"floordiv\(12,m-1\) has no value: it divides by zero at m = 1"):
+        dm.evaluate(dm.floordiv(12, sym("m") - 1), {"m": 1, "n": 2})

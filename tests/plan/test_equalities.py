@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from bessemer import InputError, ShapeError, build, load
+from bessemer import InputError, ModelError, ShapeError, build, load
 from bessemer.core.dim import sym
 from bessemer.engine.engine import Engine
 from bessemer.frontend.onnx import import_model
@@ -180,3 +180,144 @@ def test_a_constant_that_fits_one_length_of_many() -> None:
         load(engine).run({"x": np.zeros((3, 7, 4), np.float32)})
     with pytest.raises(ShapeError, match="at s = 7, s is 7 and must be 1 or 16"):
         build(proto, tune="off", profiles=[Profile({"x": ((1, 1, 4), (2, 7, 4), (4, 16, 4))})])
+
+
+def f32(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+Sizes = list[str | int]
+
+
+def dynamic(nodes: list[object], inputs: dict[str, Sizes], consts: dict[str, np.ndarray], opset: int = 21) -> bytes:
+    """A model whose results are all that nodes make; input `l` is of i64."""
+    values = [value(k, s, INT64) if k == "l" else value(k, s) for k, s in inputs.items()]
+    outputs = [value(k, None, 0) for n in nodes for k in n.output]  # type: ignore[attr-defined]
+    tensors = [tensor(k, v) for k, v in consts.items()]
+    return model(nodes, values, outputs, tensors, opset=opset).SerializeToString()  # type: ignore[arg-type]
+
+
+LENGTH: dict[str, Sizes] = {"x": ["n"]}
+CHANNELS: dict[str, Sizes] = {"x": [1, "c", 6]}
+GROUPED = {"num_groups": 2}
+BROKEN: dict[str, tuple[bytes, list[tuple[int, ...]], list[tuple[int, ...]], str]] = {
+    # name: (model, shapes of x at which it runs, and at which it does not, what is said)
+    "index 5": (
+        dynamic([node("Gather", ["x", "i"], ["y"])], LENGTH, {"i": np.array(5)}), [(6,), (9,)], [(3,), (5,)],
+        r"at n = \d, n is \d and must be at least 6"),
+    "index -5": (
+        dynamic([node("Gather", ["x", "i"], ["y"])], LENGTH, {"i": np.array(-5)}), [(5,), (9,)], [(3,), (4,)],
+        r"at n = \d, n is \d and must be at least 5"),
+    "split": (
+        dynamic([node("Split", ["x", "i"], ["y", "z"])], LENGTH, {"i": np.array([4, 4])}), [(8,)], [(3,), (10,)],
+        r"n is \d+ and must be 8"),
+    "conv": (
+        dynamic([node("Conv", ["x", "w"], ["y"])], CHANNELS, {"w": f32(2, 8, 3)}), [(1, 8, 6)], [(1, 4, 6), (1, 16, 6)],
+        r"c is \d+ and must be 8"),
+    "conv transpose": (
+        dynamic([node("ConvTranspose", ["x", "w"], ["y"])], CHANNELS, {"w": f32(8, 2, 3)}), [(1, 8, 6)],
+        [(1, 4, 6), (1, 16, 6)], r"c is \d+ and must be 8"),
+    "groups": (
+        dynamic([node("GroupNormalization", ["x", "s", "s"], ["y"], **GROUPED)], CHANNELS, {"s": f32(2)}, 18),
+        [(1, 4, 6), (1, 8, 6)], [(1, 5, 6)], r"c is 5|mod\(c,2\) is 1 and must be 0"),
+    "scale of a group norm": (
+        dynamic([node("GroupNormalization", ["x", "s", "s"], ["y"], **GROUPED)], CHANNELS, {"s": f32(4)}), [(1, 4, 6)],
+        [(1, 8, 6), (1, 2, 6)], r"c is \d|and must be 4"),
+    "elements": (
+        dynamic([node("GatherElements", ["x", "i"], ["y"], axis=0)], {"x": [2, "n"]}, {"i": np.ones((3, 6), int)}),
+        [(2, 6), (2, 9)], [(2, 5)], "n is 5 and must be at least 6"),
+    "no edge": (
+        dynamic([node("Pad", ["x", "p"], ["y"], mode="reflect")], LENGTH, {"p": np.array([1, 1])}), [(1,), (2,), (9,)],
+        [(0,)], "n is 0 and must be at least 1"),
+    "top": (
+        dynamic([node("TopK", ["x", "k"], ["y", "z"])], LENGTH, {"k": np.array([6])}), [(6,), (9,)], [(5,)],
+        "n is 5 and must be at least 6"),
+    "scatter": (
+        dynamic([node("ScatterElements", ["x", "i", "u"], ["y"], axis=0)], {"x": [4, "n"]},
+                {"i": np.ones((1, 3), int), "u": f32(1, 3)}), [(4, 3), (4, 5)], [(4, 2)],
+        "n is 2 and must be at least 3"),
+    "scatter of rows": (
+        dynamic([node("ScatterND", ["x", "i", "u"], ["y"], reduction="add")], {"x": [4, "n"]},
+                {"i": np.ones((2, 1), int), "u": f32(2, 3)}), [(4, 3)], [(4, 2), (4, 1)], r"n is \d and must be 3"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_sizes_at_which_a_kernel_would_read_outside_are_refused(case: str) -> None:
+    proto, legal, refused, said = BROKEN[case]
+    low = tuple(min(s) for s in zip(*legal, *refused))
+    high = tuple(max(s) for s in zip(*legal, *refused))
+    session = load(build(proto, tune="off", profiles=[Profile({"x": (low, legal[-1], high)})]))
+    for shape in legal:
+        feeds = {"x": f32(*shape)}
+        for name, want in run(import_model(proto), feeds).items():
+            np.testing.assert_allclose(session.run(feeds)[name], want, 1e-4, 1e-5)
+    for shape in refused:
+        with pytest.raises(ShapeError, match=said) as caught:
+            session.run({"x": f32(*shape)})
+        assert "ONNX nodes " in str(caught.value) and caught.value.fix is not None
+
+
+@pytest.mark.parametrize("lengths", [2, 3, 5])
+def test_lengths_of_another_batch(lengths: int) -> None:
+    reverse = node("ReverseSequence", ["x", "l"], ["y"], batch_axis=0, time_axis=1)
+    proto = dynamic([reverse], {"x": ["b", 5], "l": ["m"]}, {})
+    feeds = {"x": f32(3, 5), "l": np.full(lengths, 4)}
+    session = load(build(proto, tune="off"))
+    if lengths == 3:
+        np.testing.assert_array_equal(session.run(feeds)["y"][:, :4], feeds["x"][:, 3::-1])
+    else:
+        with pytest.raises(ShapeError, match=f"at b = 3, m = {lengths}"):
+            session.run(feeds)
+
+
+@pytest.mark.parametrize(
+    "nodes,consts,said",
+    [
+        ([node("InstanceNormalization", ["x", "s", "s"], ["y"])], {"s": f32(4)}, "sizes 4 and 8 differ"),
+        ([node("GroupNormalization", ["x", "s", "s"], ["y"], num_groups=2)], {"s": f32(4)}, "sizes 4 and 8 differ"),
+        ([node("Gather", ["x", "i"], ["y"], axis=2)], {"i": np.array(7)}, "outside axis 2"),
+        ([node("Split", ["x", "i"], ["y", "z"], axis=1)], {"i": np.array([4, 5])}, "add up to 9"),
+        ([node("GatherElements", ["x", "i"], ["y"], axis=0)], {"i": np.zeros((1, 9, 2), int)}, "on axis 1"),
+        ([node("ScatterElements", ["x", "i", "u"], ["y"])], {"i": np.zeros((1, 2, 3), int), "u": f32(1, 2, 2)},
+         "sizes 3 and 2 differ"),
+        ([node("ScatterND", ["x", "i", "u"], ["y"])], {"i": np.zeros((1, 2), int), "u": f32(2, 6)}, "differ"),
+    ],
+)  # fmt: skip
+def test_fixed_sizes_that_do_not_agree_are_no_model(
+    nodes: list[object], consts: dict[str, np.ndarray], said: str
+) -> None:
+    with pytest.raises(ModelError, match=said) as caught:
+        build(dynamic(nodes, {"x": [1, 8, 6]}, consts), tune="off")
+    assert "_0" in str(caught.value)
+
+
+def test_batches_that_data_tell_are_compared_where_no_types_do() -> None:
+    """As of GatherND: a size that depends on data is taken to be that which it meets."""
+    nodes = [
+        node("NonZero", ["m"], ["at"]), node("Transpose", ["at"], ["i"]),
+        node("GatherND", ["x", "i"], ["y"], batch_dims=1),
+    ]  # fmt: skip
+    proto = model(nodes, [value("x", [3, 4]), value("m", [4])], [value("y", None)]).SerializeToString()
+    session = load(build(proto, tune="off"))
+    x = f32(3, 4)
+    np.testing.assert_array_equal(session.run({"x": x, "m": np.float32([0, 1, 1, 1])})["y"], x[range(3), [1, 2, 3]])
+    with pytest.raises(ShapeError, match="u0_nonzero is 4 and must be 3|must be 3"):
+        session.run({"x": x, "m": np.ones(4, np.float32)})
+
+
+def test_an_index_in_a_branch_is_compared_when_the_branch_runs() -> None:
+    then = helper.make_graph([node("Gather", ["x", "five"], ["a"])], "then", [], [value("a", None)])
+    other = helper.make_graph([node("Gather", ["x", "zero"], ["b"])], "else", [], [value("b", None)])
+    nodes = [
+        node("ReduceSum", ["x"], ["sum"], keepdims=0), node("Greater", ["sum", "none"], ["positive"]),
+        node("If", ["positive"], ["y"], then_branch=then, else_branch=other),
+    ]  # fmt: skip
+    consts = [tensor("five", np.array(5)), tensor("zero", np.array(0)), tensor("none", np.float32(0))]
+    engine = build(model(nodes, [value("x", ["n"])], ["y"], consts).SerializeToString(), tune="off")
+    assert engine.program.equalities == ()
+    x = np.arange(1, 4, dtype=np.float32)
+    assert load(engine).run([-x])["y"] == -1
+    assert load(engine).run([np.arange(1, 8, dtype=np.float32)])["y"] == 6
+    with pytest.raises(InputError, match=r"in a branch that runs, max\(6,n\) must be n"):
+        load(engine).run([x])
