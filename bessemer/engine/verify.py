@@ -84,7 +84,7 @@ def _check_tensor(program: Program, number: int, t: Tensor, ranges: Mapping[str,
     if any(isinstance(d, int) and not 0 <= d < BYTES_LIMIT for d in t.shape):
         _fail(program, f"{where} has an impossible shape {[str(d) for d in t.shape]}")
     _check_symbols(program, where, t.shape)
-    _check_size(program, where, t, bounds(product(t.shape) * t.dtype.itemsize, ranges)[1])
+    _check_size(program, where, t, _largest(program, t, ranges))
     if t.space == "weights" and t.offset % WEIGHT_ALIGN:
         _fail(program, f"{where} is not aligned to {WEIGHT_ALIGN} bytes")
     if t.shift != 0:
@@ -105,6 +105,22 @@ def _check_shift(program: Program, where: str, t: Tensor, ranges: Mapping[str, R
         _fail(program, f"{where} starts {t.shift} bytes into what it looks into, and may end outside")
     if not divisible(t.shift, WEIGHT_ALIGN, ranges):
         _fail(program, f"{where} starts {t.shift} bytes into what it looks into, not at multiples of {WEIGHT_ALIGN}")
+
+
+def _largest(program: Program, t: Tensor, ranges: Mapping[str, Range]) -> int:
+    """Bytes of the tensor at the largest shape. Where a loose bound leaves it more than it has, sizes count too
+    that its own is compared with before it is used: what inputs tell, or what is known once its own symbols are."""
+    size = product(t.shape)
+    largest = bounds(size * t.dtype.itemsize, ranges)[1]
+    if largest <= t.nbytes:
+        return largest
+    known = symbols(size) | {name for name, symbol in program.symbols.items() if symbol.input >= 0}
+    pairs = [(e.left, e.right) for e in program.equalities if not e.or_one]
+    compared = [(a, b) for a, b in pairs if symbols(a) | symbols(b) <= known]
+    equal = {size}
+    while found := {d for pair in compared if not equal.isdisjoint(pair) for d in pair} - equal:
+        equal |= found
+    return min(bounds(d * t.dtype.itemsize, ranges)[1] for d in equal)
 
 
 def _check_size(program: Program, where: str, t: Tensor, largest: int) -> None:

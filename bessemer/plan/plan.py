@@ -128,6 +128,8 @@ class _Planner:
                     offset, shift = offset + shift, 0
                 else:  # it may be anywhere in what it looks into
                     held = self.storage.block.get(root, self.storage.nbytes(root))
+                if space in ("input", "output"):  # a view may be bound loosely: as large as what it views at most
+                    held = min(held, self.storage.nbytes(root))
                 nbytes = 0 if space == "dynamic" else held
                 self.numbers[value] = self._add(Tensor(value, t.dtype, t.shape, space, offset, nbytes, shift))
         return self.numbers[value]

@@ -13,7 +13,7 @@ from bessemer.core.dim import Dim, sym
 from bessemer.core.errors import EngineFormatError
 from bessemer.core.interval import Range
 from bessemer.engine.liveness import Owners
-from bessemer.engine.program import Arg, Program, Step, Symbol, Tensor
+from bessemer.engine.program import Arg, Equality, Program, Step, Symbol, Tensor
 from bessemer.engine.verify import verify
 from tests.engine.engines import N, U, program, step, symbol, tensor
 
@@ -120,6 +120,45 @@ def test_broken_rules(program: Program, message: str) -> None:
     with pytest.raises(EngineFormatError, match=message) as caught:
         verify(program, 2, 70)
     assert "the engine's program 'tiny' is unsafe" in caught.value.what
+
+
+def same(left: Dim, right: Dim, or_one: bool = False) -> Equality:
+    return Equality(left, right, "Reshape_0", or_one)
+
+
+@pytest.mark.parametrize(
+    "equalities,safe",
+    [
+        ([], False),
+        ([same(5 * N, 4 * N)], True),
+        ([same(6 * N, 4 * N), same(6 * N, 5 * N)], True),
+        ([same(5 * N, 32)], True),
+        ([same(5 * N, 33)], False),
+        ([same(5 * N, 4 * N, or_one=True)], False),
+        ([same(5 * N + 1, 4 * N)], False),
+        ([same(5 * N, U)], False),  # u0 is at most 32, and nothing tells it before the tensor is written
+        ([same(5 * N, 2 * U), same(2 * U, 4 * N)], False),
+    ],
+)
+def test_a_loose_bound_is_tight_where_runs_compare_it_with_a_tight_one(equalities: list[Equality], safe: bool) -> None:
+    changed = replace(tensor(3, shape=(5 * N,)), equalities=tuple(equalities))
+    if safe:
+        verify(changed, 2, 70)
+    else:
+        with pytest.raises(EngineFormatError, match="can grow to 1.. bytes, it has 128"):
+            verify(changed, 2, 70)
+
+
+def test_sizes_that_data_tell_bound_what_is_of_that_size() -> None:
+    """The comparison comes as soon as the symbol is known, so before a tensor of that size is."""
+    for right, safe in ((32, True), (4 * N, True), (sym("u1"), False)):
+        p = replace(tensor(3, shape=(5 * U,)), equalities=(same(5 * U, right),))
+        p = replace(p, symbols={**p.symbols, "u1": Symbol(Range(0, 4))})
+        if safe:
+            verify(p, 2, 70)
+        else:
+            with pytest.raises(EngineFormatError, match="can grow to 640 bytes, it has 128"):
+                verify(p, 2, 70)
 
 
 # -- who wrote which byte of the arena ---------------------------------------------------------------------------------

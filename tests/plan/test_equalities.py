@@ -258,6 +258,27 @@ def test_sizes_at_which_a_kernel_would_read_outside_are_refused(case: str) -> No
         assert "ONNX nodes " in str(caught.value) and caught.value.fix is not None
 
 
+@pytest.mark.parametrize("viewed", [True, False])
+def test_a_view_of_an_input_whose_rows_another_input_tells(viewed: bool) -> None:
+    """(m - 1) * (12 // (m - 1)) may be much by its bounds, and is 12 wherever a run is not refused."""
+    nodes = [
+        node("Slice", ["x", "one", "far", "one"], ["s"]), node("Shape", ["s"], ["sizes"]),
+        node("Gather", ["sizes", "one"], ["rows"]), node("Concat", ["rows", "rest"], ["to"], axis=0),
+        node("Reshape", ["z", "to"], ["y"]) if viewed else node("Exp", ["z"], ["e"]),
+    ]  # fmt: skip
+    if not viewed:
+        nodes += [node("Reshape", ["e", "to"], ["r"]), node("Softmax", ["r"], ["y"])]
+    consts = [tensor("one", np.array([1])), tensor("far", np.array([100])), tensor("rest", np.array([-1]))]
+    proto = model(nodes, [value("x", [2, "m"]), value("z", [12])], ["y"], consts).SerializeToString()
+    engine = build(proto, tune="off", profiles=[Profile({"x": ((2, 1), (2, 4), (2, 7))})])
+    for m in (2, 4, 7):
+        check(engine, proto, {"x": f32(2, m), "z": f32(12)})
+    with pytest.raises(ShapeError, match="is 10 and must be 12"):
+        load(engine).run({"x": f32(2, 6), "z": f32(12)})
+    with pytest.raises(ShapeError, match="divides by zero at m = 1"):
+        load(engine).run({"x": f32(2, 1), "z": f32(12)})
+
+
 @pytest.mark.parametrize("lengths", [2, 3, 5])
 def test_lengths_of_another_batch(lengths: int) -> None:
     reverse = node("ReverseSequence", ["x", "l"], ["y"], batch_axis=0, time_axis=1)
