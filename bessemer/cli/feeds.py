@@ -20,14 +20,19 @@ def load_feeds(files: Sequence[str]) -> dict[str, np.ndarray]:
     """NAME=FILE.npy entries and .npz files (a name per array). InputError for what is neither, or cannot be read."""
     out: dict[str, np.ndarray] = {}
     for entry in files:
-        name, equals, path = entry.partition("=")
-        if equals:
-            out[name] = _array(path)
-        elif entry.endswith(".npz"):
-            out.update(_arrays(entry))
-        else:
-            raise InputError(f"{entry!r} names no input", fix="write INPUT=array.npy, or give one .npz file")
+        name, path = named_file(entry)
+        out.update(_arrays(path) if name is None else {name: _array(path)})
     return out
+
+
+def named_file(entry: str) -> tuple[str | None, str]:
+    """The input that an entry names, None for a whole .npz file, and the path of the file."""
+    name, equals, path = entry.partition("=")
+    if equals:
+        return name, path
+    if entry.endswith(".npz"):
+        return None, entry
+    raise InputError(f"{entry!r} names no input", fix="write INPUT=array.npy, or give one .npz file")
 
 
 def _array(path: str) -> np.ndarray:

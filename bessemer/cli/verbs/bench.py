@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from bessemer.cli.feeds import feeds_for
+from bessemer.cli.feeds import feeds_for, named_file
+from bessemer.cli.kept import check_kept
 from bessemer.cli.report import say, say_json, size, table
 from bessemer.cli.shapes import parse_shapes
 from bessemer.core.errors import InputError
@@ -44,6 +45,7 @@ def command(
     if plot is not None and not profile:
         raise InputError("--plot shows what --profile measures", fix="add --profile")
     session = load(engine, threads=threads)
+    check_kept("--plot", plot, [("the engine", engine), *(("an input", named_file(i)[1]) for i in inputs or ())])
     feeds = feeds_for(session.engine, inputs or [], parse_shapes(shapes), seed)
     latency = _latency(session, feeds, warmup, runs)
     result: dict[str, Any] = {

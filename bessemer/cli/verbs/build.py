@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from bessemer.cli.feeds import load_feeds
+from bessemer.cli.kept import check_kept, files_of
 from bessemer.cli.report import build_progress, errors, say, say_json, size
 from bessemer.cli.shapes import parse_profile, parse_shapes
 from bessemer.core.errors import BuildError
@@ -55,6 +56,10 @@ def command(
         raise BuildError("--fp16 and --bf16 exclude each other", fix="give one of them")
     if output is not None and output.is_dir():
         raise BuildError(f"{output} is a folder", fix=f"name a file: -o {output / model.with_suffix('.engine').name}")
+    if output is not None and output.exists():
+        check_kept("-o", output, files_of(model))
+    check_kept("-o", output, [("calibration inputs", file) for file in calibration or ()])
+    check_kept("-o", output, [("the timing cache", timing_cache)] if timing_cache is not None else [])
     started = time.perf_counter()
     with build_progress(as_json) as progress:
         engine = run(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bessemer.cli.kept import check_kept
 from bessemer.cli.report import say, say_json, size, table
 from bessemer.tune.cache import CACHES, WITHIN, Entry, Placed, Seen, TimingCache, read_lines
 
@@ -74,6 +75,7 @@ def prune(
     ] = WITHIN,
 ) -> None:
     """Write a small cache that chooses the same kernels: the winners with their close rivals, the others by name."""
+    check_kept("-o", output, [("the cache to prune", path)])  # which saving would merge with: nothing would be left out
     source, small = TimingCache(path, "read"), TimingCache()
     small.path = output
     small.merge(source.pruned(within))
