@@ -51,6 +51,9 @@ def test_an_error_says_where_and_how_to_fix(model: Path) -> None:
         ("run", "--no-such-option"),
         ("bench", "e", "--runs", "x"),
         ("bench", "e", "--runs", "0"),
+        ("run", "e", "--seed", "-1"),
+        ("bench", "e", "--seed", "-1"),
+        ("compare", "m", "--seed", "-1"),
         ("build", "m", "--threads", "0"),
         ("build", "m", "--build-budget", "-1"),
     ],  # fmt: skip

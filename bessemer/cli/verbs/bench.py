@@ -38,7 +38,7 @@ def command(
     plot: Annotated[
         Path | None, typer.Option(help="With --profile: write achieved against roofline to this .svg file.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of random inputs.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of random inputs.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure latency and throughput, and with --profile every step."""

@@ -47,7 +47,7 @@ def command(
     tolerance: Annotated[
         float | None, typer.Option(help="Largest relative error; 1e-4, 1e-2 in fp16, 1e-1 in bf16.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of random inputs.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of random inputs.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare an engine's outputs with another implementation's; status 1 where they differ."""
