@@ -29,7 +29,11 @@ def ok(*args: object) -> str:
 def as_json(*args: object, status: int = 0) -> Any:
     result = call(*args, "--json")
     assert result.exit_code == status, (result.output, result.exception)
-    return json.loads(result.stdout)
+    return json.loads(result.stdout, parse_constant=_no_json)
+
+
+def _no_json(word: str) -> Any:
+    raise AssertionError(f"{word} is no JSON")
 
 
 def command(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

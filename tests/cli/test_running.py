@@ -122,6 +122,21 @@ def test_compare_takes_numbers_as_what_they_are(tmp_path: Path) -> None:
     assert relative_error(np.array([1 + 2j]), np.array([1 + 5j])) == pytest.approx(3 / 26**0.5)
 
 
+def test_what_is_no_finite_number_is_null_in_json(tmp_path: Path) -> None:
+    """The largest difference of a NaN to a number, and the error of what differs in NaNs."""
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [3]) for name in "xy"]
+    paths = tmp_path / "root.onnx", tmp_path / "same.onnx"
+    for op, path in zip(("Sqrt", "Abs"), paths):
+        graph = helper.make_graph([helper.make_node(op, ["x"], ["y"])], op, info[:1], info[1:])
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    ok("build", paths[0], "-o", tmp_path / "m.engine", "--tune", "off")
+    np.save(tmp_path / "x.npy", np.array([-1, 4, 9], np.float32))
+    args = (paths[1], "--engine", tmp_path / "m.engine", "--against", "reference", "-i", f"x={tmp_path / 'x.npy'}")
+    (row,) = as_json("compare", *args, status=1)["tensors"]
+    assert (row["relative_error"], row["largest_difference"], row["ok"]) == (None, None, False)
+    assert as_json("compare", *args, "--tolerance", "inf", status=1)["tolerance"] is None
+
+
 def test_a_scalar_shape_is_a_shape(engine: Path) -> None:
     result = call("run", engine, "--shapes", "x:scalar")
     assert isinstance(result.exception, ShapeError) and "x" in str(result.exception)
