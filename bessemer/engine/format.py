@@ -31,6 +31,7 @@ WEIGHT_ALIGN = 64
 HEADER = struct.Struct("<8sII")
 TABLE_LIMIT = 1 << 16
 SECTIONS = ("manifest", "program", "kernels", "weights")
+AGAIN = "copy or build the engine again"  # what mends a damaged file
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,10 @@ def read_table(data: memoryview | bytes) -> tuple[Section, ...]:
         raise EngineFormatError(f"the file has {size} bytes, less than an engine's header of {HEADER.size}")
     magic, version, length = HEADER.unpack_from(data)
     if magic != MAGIC:
-        raise EngineFormatError(f"not a Bessemer engine: it starts with {bytes(magic)!r}, an engine with {MAGIC!r}")
+        raise EngineFormatError(
+            f"not a Bessemer engine: it starts with {bytes(magic)!r}, an engine with {MAGIC!r}",
+            fix="give a file that `bessemer build` or Engine.save wrote",
+        )
     if version != VERSION:
         raise EngineMismatchError(
             f"the engine has format version {version}, this runtime reads version {VERSION}",
@@ -101,5 +105,5 @@ def check_digest(section: Section, data: memoryview | bytes) -> None:
     if found != section.sha256:
         raise EngineFormatError(
             f"section {section.name} is damaged: sha256 {found[:16]}..., the table says {section.sha256[:16]}...",
-            fix="copy or build the engine again",
+            fix=AGAIN,
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 from bessemer.core.errors import EngineFormatError
 from bessemer.engine.engine import Engine, Weights
-from bessemer.engine.format import Section, align, check_digest, read_table
+from bessemer.engine.format import AGAIN, Section, align, check_digest, read_table
 from bessemer.engine.program import from_json
 from bessemer.engine.verify import verify
 
@@ -20,7 +20,14 @@ def read(source: str | Path | bytes | memoryview) -> Engine:
     Raises EngineFormatError for anything that is not a whole, unaltered engine of this format version.
     """
     path = Path(source) if isinstance(source, (str, Path)) else None
-    data = _map(path) if path is not None else memoryview(source)  # type: ignore[arg-type]
+    try:
+        return _engine(_map(path) if path is not None else memoryview(source), path)  # type: ignore[arg-type]
+    except EngineFormatError as error:  # what is wrong with the bytes: which file they are from is known here
+        where = error.where if path is None else str(path)
+        raise type(error)(error.what, where=where, fix=error.fix or AGAIN) from error.__cause__
+
+
+def _engine(data: memoryview, path: Path | None) -> Engine:
     table = {s.name: s for s in read_table(data)}
     for section in table.values():
         check_digest(section, data)
@@ -43,10 +50,12 @@ def _map(path: Path) -> memoryview:
     try:
         with path.open("rb") as file:
             if path.stat().st_size == 0:
-                raise EngineFormatError("the engine file is empty", where=str(path))
+                raise EngineFormatError("the engine file is empty")
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except OSError as error:
-        raise EngineFormatError(f"the engine cannot be read: {error.strerror}", where=str(path)) from error
+        raise EngineFormatError(
+            f"the engine cannot be read: {error.strerror}", fix="check the path and its permissions"
+        ) from error
 
 
 def _json(data: memoryview, section: Section) -> dict[str, Any]:

@@ -61,4 +61,6 @@ def test_damaged_engines_are_refused_before_they_run(tmp_path: Path, engine: Pat
     damaged.write_bytes(data)
     for verb in ("run", "bench", "inspect"):
         assert isinstance(call(verb, damaged).exception, EngineFormatError)
-    assert isinstance(call("diff", engine, damaged).exception, EngineFormatError)
+    for both in ((engine, damaged), (damaged, engine)):
+        found = call("diff", *both).exception
+        assert isinstance(found, EngineFormatError) and found.where == str(damaged) and found.fix

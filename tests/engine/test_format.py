@@ -123,6 +123,28 @@ def test_foreign_files(start: bytes, tmp_path: Path) -> None:
         read(path)
 
 
+def test_damage_says_in_which_file_and_what_to_do(tmp_path: Path) -> None:
+    """Whatever is wrong with it: cut off anywhere, altered, foreign, of another version, with an unsafe program."""
+    unsafe = file_of(replace(engine(), program=replace(program(), arena_bytes=0)))
+    cases = [*(FILE[:n] for n in (0, 9, 300, len(FILE) - 1)), FILE[:-1] + b"\xff", b"PK".ljust(9000, b"\0"), unsafe,
+             FILE[:8] + b"\2" + FILE[9:]]  # fmt: skip
+    errors = []
+    for data in cases:
+        path = tmp_path / "damaged.engine"
+        path.write_bytes(data)
+        with pytest.raises(EngineFormatError) as caught:
+            read(path)
+        assert caught.value.where == str(path) and caught.value.fix, caught.value
+        errors.append(caught.value)
+        if data:
+            with pytest.raises(type(caught.value)) as of_bytes:
+                read(data)
+            told = of_bytes.value
+            assert (told.what, told.where, told.fix) == (caught.value.what, None, caught.value.fix)
+    assert [e.fix for e in errors[:5]] == ["copy or build the engine again"] * 5
+    assert "`bessemer build`" in str(errors[5].fix) and "with this version" in str(errors[7].fix)
+
+
 def test_missing_files_and_folders(tmp_path: Path) -> None:
     for path in (tmp_path / "none.engine", tmp_path):
         with pytest.raises(EngineFormatError, match="cannot be read") as caught:
