@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -48,17 +48,30 @@ class BuildOptions:
         ):
             if value not in allowed:
                 raise BuildError(f"{name} is {value!r}", fix=f"use one of {', '.join(str(a) for a in allowed if a)}")
-        for name, number, least in (
-            ("threads", self.threads, 1), ("workspace", self.workspace, 0), ("build_budget", self.build_budget, 0)
+        for name, number, kind, least in (
+            ("threads", self.threads, Integral, 1), ("workspace", self.workspace, Integral, 0),
+            ("build_budget", self.build_budget, Real, 0),
         ):  # fmt: skip
-            if number is not None and not (isinstance(number, Real) and number >= least):
-                raise BuildError(f"{name} is {number!r}", fix=f"give {least} or more, or leave it out")
+            if number is not None and not (isinstance(number, kind) and number >= least):
+                whole = "a whole number, " if kind is Integral else ""
+                raise BuildError(f"{name} is {number!r}", fix=f"give {whole}{least} or more, or leave it out")
+        if not isinstance(self.target, str) and not hasattr(self.target, "fingerprint"):  # a Target that is made
+            raise BuildError(f"target is {self.target!r}", fix="use cpu, cpu:avx2, cuda or cuda:sm_90")
+        if self.shapes is not None and not isinstance(self.shapes, Mapping):
+            raise BuildError(
+                f"shapes is {self.shapes!r}, which names no inputs", fix="give {input: shape}, as {'x': (4, 8)}"
+            )
         profiles = self.profiles
         if profiles is not None and not (isinstance(profiles, Sequence) and all(type(p) is Profile for p in profiles)):
             raise BuildError(
                 f"profiles is {profiles!r}, no list of profiles", fix="give [Profile({input: (min, opt, max)})]"
             )
-        if self.calibration and self.precision != "fp16":
+        sets, form = self.calibration, "give a list of sets of inputs: [{input: array}, ...]"
+        if not isinstance(sets, Sequence):
+            raise BuildError(f"calibration is of type {type(sets).__name__}, no list", fix=form)
+        for given in (type(inputs).__name__ for inputs in sets if not isinstance(inputs, Mapping)):
+            raise BuildError(f"calibration holds {given}, which names no inputs", fix=form)
+        if sets and self.precision != "fp16":
             raise BuildError(
                 f"calibration inputs are for fp16, and the precision is {self.precision}", fix="leave them out"
             )

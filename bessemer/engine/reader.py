@@ -7,7 +7,7 @@ import mmap
 from pathlib import Path
 from typing import Any
 
-from bessemer.core.errors import EngineFormatError
+from bessemer.core.errors import EngineFormatError, InputError
 from bessemer.engine.engine import Engine, Weights
 from bessemer.engine.format import AGAIN, Section, align, check_digest, read_table
 from bessemer.engine.program import from_json
@@ -17,11 +17,12 @@ from bessemer.engine.verify import verify
 def read(source: str | Path | bytes | memoryview) -> Engine:
     """Map (a path) or view (bytes) an engine, check it and return it.
 
-    Raises EngineFormatError for anything that is not a whole, unaltered engine of this format version.
+    Raises EngineFormatError for anything that is not a whole, unaltered engine of this format version, InputError for
+    what is neither a path nor bytes.
     """
     path = Path(source) if isinstance(source, (str, Path)) else None
     try:
-        return _engine(_map(path) if path is not None else memoryview(source), path)  # type: ignore[arg-type]
+        return _engine(_map(path) if path is not None else _view(source), path)
     except EngineFormatError as error:  # what is wrong with the bytes: which file they are from is known here
         where = error.where if path is None else str(path)
         raise type(error)(error.what, where=where, fix=error.fix or AGAIN) from error.__cause__
@@ -44,6 +45,15 @@ def _engine(data: memoryview, path: Path | None) -> Engine:
     manifest.pop("blobs")
     view = data[weights.offset : weights.offset + weights.length]
     return Engine(manifest, program, blobs, Weights(weights.length, buffer=view), path)
+
+
+def _view(source: object) -> memoryview:
+    try:
+        return memoryview(source)  # type: ignore[arg-type]
+    except TypeError:
+        raise InputError(
+            f"an engine was given as {type(source).__name__}", fix="give a path, the bytes of a file, or an Engine"
+        ) from None
 
 
 def _map(path: Path) -> memoryview:

@@ -226,6 +226,7 @@ class CudaSession(Session):
 
     def profile(self, feeds: Feeds, runs: int = 20) -> list[tuple[Step, float]]:
         """See Session.profile; device time in the captured sequence, see cuda_profile."""
+        self._check_runs(runs)
         with self._context() as context:
             state = self._prepare(context, self._views(feeds, context.stream, host=True), {}, context.stream)
             return list(zip(self.engine.program.steps, step_times(context, state, runs)))

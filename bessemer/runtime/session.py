@@ -13,6 +13,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,7 +37,8 @@ def load(source: str | Path | bytes | Engine, *, threads: int | None = None) -> 
     """Load an engine (a path, its bytes, or an Engine just built).
 
     `threads` is for CPU engines: at most as many as the engine was built for, which is also the default.
-    Raises EngineFormatError (not a whole engine), EngineMismatchError (made for another machine), DeviceError.
+    Raises EngineFormatError (not a whole engine), EngineMismatchError (made for another machine), InputError (what is
+    neither, or no number of threads that it has), DeviceError.
     """
     if isinstance(source, Engine):
         engine = source
@@ -113,7 +115,11 @@ class Session(ABC):
 
     @abstractmethod
     def profile(self, feeds: Feeds, runs: int = 20) -> list[tuple[Step, float]]:
-        """Every step with its mean time in microseconds."""
+        """Every step with its mean time in microseconds, over that many runs (1 or more)."""
+
+    def _check_runs(self, runs: int) -> None:
+        if not isinstance(runs, Integral) or runs < 1:
+            raise InputError(f"{runs!r} runs were asked for", fix="give a whole number, 1 or more")
 
     def evaluate(self, d: Dim, feeds: Feeds) -> int:
         """A dim of the program at the shapes of `feeds`; 0 where it depends on data."""
@@ -127,10 +133,12 @@ class CpuSession(Session):
     def __init__(self, engine: Engine, threads: int | None = None) -> None:
         super().__init__(engine)
         built = int(engine.manifest["target"]["threads"])
-        if threads is not None and not 1 <= threads <= built:
+        whole = isinstance(threads, Integral)
+        if threads is not None and not (whole and 1 <= threads <= built):
+            more = whole and threads > built
             raise InputError(
-                f"{threads} threads were asked for, the engine was built for 1 to {built}",
-                fix=f"build it with threads={threads}" if threads > 0 else None,
+                f"{threads!r} threads were asked for, the engine was built for 1 to {built}",
+                fix=f"build it with threads={threads}" if more else f"give a whole number from 1 to {built}",
             )
         self.threads = threads or built
         self._shared: CpuEngine | None = CpuEngine(engine)  # None once closed
@@ -158,6 +166,7 @@ class CpuSession(Session):
 
     def profile(self, feeds: Feeds, runs: int = 20) -> list[tuple[Step, float]]:
         """See Session.profile."""
+        self._check_runs(runs)
         with self._ready(feeds, None) as (context, arrays, outputs):
             return list(zip(self.engine.program.steps, context.profile(arrays, outputs, runs)))
 

@@ -129,6 +129,23 @@ def test_options_that_make_no_sense_are_named(small: Path) -> None:
             bessemer.build(small, **{name: number})
 
 
+@pytest.mark.parametrize("options,what,fix", [
+    ({"threads": 1.5}, "threads is 1.5", "give a whole number, 1 or more, or leave it out"),
+    ({"threads": "2"}, "threads is '2'", "give a whole number, 1 or more, or leave it out"),
+    ({"build_budget": "2"}, "build_budget is '2'", "give 0 or more, or leave it out"),
+    ({"target": 5}, "target is 5", "use cpu, cpu:avx2, cuda or cuda:sm_90"),
+    ({"shapes": "x:4x8"}, "shapes is 'x:4x8', which names no inputs", "give {input: shape}, as {'x': (4, 8)}"),
+    ({"shapes": [(4, 8)]}, "shapes is [(4, 8)], which names no inputs", "give {input: shape}, as {'x': (4, 8)}"),
+    ({"calibration": {"x": np.ones(3)}}, "calibration is of type dict, no list", "[{input: array}, ...]"),
+    ({"calibration": np.ones(3)}, "calibration is of type ndarray, no list", "[{input: array}, ...]"),
+    ({"calibration": [np.ones(3)]}, "calibration holds ndarray, which names no inputs", "[{input: array}, ...]"),
+])  # fmt: skip
+def test_options_of_another_type_are_named(small: Path, options: dict[str, Any], what: str, fix: str) -> None:
+    with pytest.raises(BuildError) as caught:
+        bessemer.build(small, precision="fp16", **options)
+    assert caught.value.what == what and fix in str(caught.value.fix)
+
+
 # -- a killed build ---------------------------------------------------------------------------------------------------
 
 BUILDING = """

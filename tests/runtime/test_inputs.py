@@ -156,6 +156,28 @@ def test_inputs_that_are_neither_named_nor_listed(feeds: Any) -> None:
     assert "{name: array}" in str(caught.value.fix)
 
 
+def test_what_is_no_engine_and_what_is_no_number_is_said() -> None:
+    engine = built(perceptron(layers=1))
+    most = engine.manifest["target"]["threads"]
+    for source in (None, 5):
+        with pytest.raises(InputError, match=f"an engine was given as {type(source).__name__}") as caught:
+            load(source)  # type: ignore[arg-type]
+        assert caught.value.fix == "give a path, the bytes of a file, or an Engine"
+    for threads in (1.5, "2", 0, -1):
+        with pytest.raises(InputError, match=f"{threads!r} threads were asked for") as caught:
+            load(engine, threads=threads)  # type: ignore[arg-type]
+        assert caught.value.fix == f"give a whole number from 1 to {most}"
+    with pytest.raises(InputError, match="threads were asked for") as caught:
+        load(engine, threads=most + 1)
+    assert caught.value.fix == f"build it with threads={most + 1}"
+    with load(engine) as session:
+        for runs in (0, -1, 1.5, "2", None):
+            with pytest.raises(InputError, match=f"{runs!r} runs were asked for") as caught:
+                session.profile([np.ones((2, WIDTH), np.float32)], runs)  # type: ignore[arg-type]
+            assert caught.value.fix == "give a whole number, 1 or more"
+        assert len(session.profile([np.ones((2, WIDTH), np.float32)], 1)) == len(engine.program.steps)
+
+
 def test_arrays_on_a_gpu_say_what_to_do() -> None:
     class OnGpu:
         __cuda_array_interface__ = {"data": (4096, False), "shape": (2,), "typestr": "<f4", "version": 3}
