@@ -66,10 +66,17 @@ class Signature:
             raise InputError(f"wrong input names ({'; '.join(parts)})", fix=f"the inputs are {', '.join(known)}")
         return [feeds[n] for n in known]
 
+    def taken(self, k: int, array: np.ndarray) -> np.ndarray:
+        """The array as input `k` takes it: numbers of ml_dtypes.bfloat16 as their bits. InputError for other dtypes."""
+        self.check_dtype(k, array.dtype)
+        return array.view(np.uint16) if _is_bfloat16(array.dtype) else array
+
     def check_dtype(self, k: int, dtype: np.dtype[Any]) -> None:
         """InputError where input `k` was given with another dtype."""
         wanted = self.inputs[k].dtype.numpy
         if dtype != wanted and not (wanted.kind == "O" and dtype.kind in "US"):
+            if self.inputs[k].dtype.name == "bf16" and _is_bfloat16(dtype):
+                return
             raise InputError(
                 f"input {self.inputs[k].name} has dtype {dtype}, the engine takes {self.inputs[k].dtype}"
                 + (" (as uint16 bits)" if self.inputs[k].dtype.name == "bf16" else ""),
@@ -124,11 +131,15 @@ class Signature:
             )
 
 
+def _is_bfloat16(dtype: np.dtype[Any]) -> bool:
+    """Whether it is ml_dtypes.bfloat16, which numpy knows by name where its library is imported."""
+    return dtype.kind == "V" and dtype.name == "bfloat16"  # the name alone takes longer to ask for
+
+
 def _conversion(name: str, wanted: str, given: np.dtype[Any]) -> str:
-    """How to make an array of `given` one of a tensor's dtype. bf16 is taken, and shows, as its bits."""
+    """How to make an array of `given` one of a tensor's dtype. bf16 is taken as its bits too, and shows so."""
     if name == "bf16":
-        rounded = "" if given.name == "bfloat16" else ".astype(ml_dtypes.bfloat16)"
-        return f"give the bits of bfloat16: array{rounded}.view('uint16')"
+        return "give the bits of bfloat16: array.astype(ml_dtypes.bfloat16).view('uint16')"
     if given == np.uint16 and wanted.startswith("float"):
         return f"convert it: array.astype({wanted!r}); or, if it is bfloat16, widen that first (torch: tensor.float())"
     return f"convert it: array.astype({wanted!r})"

@@ -37,6 +37,8 @@ def load(source: str | Path | bytes | Engine, *, threads: int | None = None) -> 
     """Load an engine (a path, its bytes, or an Engine just built).
 
     `threads` is for CPU engines: at most as many as the engine was built for, which is also the default.
+    Arrays have the dtypes of the model, and bf16 is uint16 bits in numpy: see Session.run.
+
     Raises EngineFormatError (not a whole engine), EngineMismatchError (made for another machine), InputError (what is
     neither, or no number of threads that it has), DeviceError.
     """
@@ -79,6 +81,8 @@ class Session(ABC):
         feeds: {input: array}, or arrays in signature order; anything with DLPack or numpy's array interface is taken
         without a copy if it is C-contiguous. out: buffers for some or all outputs, of any such library, which come
         back as they were given, and share no memory with inputs or each other; others are new arrays.
+        bf16 is taken as uint16 bits, or from libraries that have it (torch, ml_dtypes), and comes back as uint16 bits:
+        array.view(ml_dtypes.bfloat16) shows their numbers.
         Raises InputError (names, dtypes) and ShapeError (a shape outside the engine's range).
         """
 
@@ -175,9 +179,7 @@ class CpuSession(Session):
         self, feeds: Feeds, out: Mapping[str, Any] | None
     ) -> Iterator[tuple[CpuContext, list[np.ndarray], list[np.ndarray | None]]]:
         """A context with the inputs' shapes bound, and the arrays to run it on."""
-        arrays = [as_array(a) for a in self.signature.ordered(feeds)]
-        for k, array in enumerate(arrays):
-            self.signature.check_dtype(k, array.dtype)
+        arrays = [self.signature.taken(k, as_array(a)) for k, a in enumerate(self.signature.ordered(feeds))]
         shapes = tuple(a.shape for a in arrays)
         context = self._acquire()
         try:

@@ -219,7 +219,8 @@ def test_bfloat16_inputs_and_data_dependent_outputs() -> None:
     session = load(built(model, cuda_target(require_device().arch)))
     assert isinstance(session, CudaSession)
     x = (torch.randint(-1, 2, (4, 8)) * 1.5).to(torch.bfloat16)
-    for given in (x, x.cuda()):
+    bits = x.view(torch.uint16).numpy()
+    for given in (x, x.cuda(), bits, bits.view(pytest.importorskip("ml_dtypes").bfloat16)):
         found = session.run([given])
         np.testing.assert_array_equal(found["y"], np.array(np.nonzero(x.float().numpy()), np.float32))
         np.testing.assert_array_equal(found["r"], np.maximum(x.float().numpy(), 0))

@@ -120,6 +120,35 @@ def test_what_to_do_with_bfloat16_is_right() -> None:
     assert caught.value.fix == "give the bits of bfloat16: array.astype(ml_dtypes.bfloat16).view('uint16')"
 
 
+def test_bfloat16_arrays_are_taken_as_what_they_are() -> None:
+    """Of ml_dtypes, without a copy; what comes back are the bits."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    nodes = [helper.make_node("Neg", ["x"], ["y"])]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.BFLOAT16, ["n", 3]) for name in "xy")
+    graph = helper.make_graph(nodes, "less", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    numbers = np.random.default_rng(0).standard_normal((4, 6)).astype(ml_dtypes.bfloat16)
+    with load(built(model)) as session:
+        for given in (numbers[:, :3].copy(), numbers[:, ::2], numbers[:2, :3].copy(order="F")):
+            found = session.run([given])["y"]
+            assert found.dtype == np.uint16
+            assert np.array_equal(found.view(ml_dtypes.bfloat16), -given)
+            assert np.array_equal(session.run([np.ascontiguousarray(given).view(np.uint16)])["y"], found)
+        kept = numbers[:, :3].copy()
+        assert address(session.signature.taken(0, as_array(kept))) == address(kept)
+        with pytest.raises(InputError, match="has dtype float8_e5m2, the engine takes bf16"):
+            session.run([kept.astype(ml_dtypes.float8_e5m2)])
+    nodes = [helper.make_node("Identity", ["x"], ["y"])]
+    for dtype in (np.float32, np.uint16):
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        x, y = (helper.make_tensor_value_info(name, kind, [4, 3]) for name in "xy")
+        graph = helper.make_graph(nodes, "same", [x], [y])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+        with load(built(model)) as session, pytest.raises(InputError, match="has dtype bfloat16") as caught:
+            session.run([kept])
+        assert caught.value.fix == f"convert it: array.astype('{np.dtype(dtype)}')"
+
+
 def test_outputs_are_written_into_buffers_of_any_library() -> None:
     model = perceptron()
     session, x = load(built(model)), np.random.default_rng(0).standard_normal((5, WIDTH)).astype(np.float32)
