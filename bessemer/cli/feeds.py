@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +16,22 @@ from bessemer.engine.engine import Engine
 DAMAGED = "is no array file that numpy can read without pickle"
 
 
-def load_feeds(files: Sequence[str]) -> dict[str, np.ndarray]:
-    """NAME=FILE.npy entries and .npz files (a name per array). InputError for what is neither, or cannot be read."""
+def load_feeds(files: Sequence[str], names: Collection[str]) -> dict[str, np.ndarray]:
+    """NAME=FILE.npy entries and .npz files (a name per array), for inputs of these names. InputError for what is
+    neither, or cannot be read."""
     out: dict[str, np.ndarray] = {}
     for entry in files:
-        name, path = named_file(entry)
+        name, path = named_file(entry, names)
         out.update(_arrays(path) if name is None else {name: _array(path)})
     return out
 
 
-def named_file(entry: str) -> tuple[str | None, str]:
-    """The input that an entry names, None for a whole .npz file, and the path of the file."""
-    name, equals, path = entry.partition("=")
-    if equals:
-        return name, path
+def named_file(entry: str, names: Collection[str]) -> tuple[str | None, str]:
+    """The input that an entry names, None for a whole .npz file, and the path of the file. A name may hold "=": the
+    longest of `names` that fits is meant."""
+    named = max((n for n in names if entry.startswith(f"{n}=")), key=len, default=entry.partition("=")[0])
+    if named != entry:
+        return named, entry[len(named) + 1 :]
     if entry.endswith(".npz"):
         return None, entry
     raise InputError(f"{entry!r} names no input", fix="write INPUT=array.npy, or give one .npz file")
@@ -55,6 +57,12 @@ def _arrays(path: str) -> dict[str, np.ndarray]:
         raise InputError(f"{path} {DAMAGED}", where=str(error), fix="write it with numpy.savez") from None
 
 
+def read_files(engine: Engine, files: Sequence[str]) -> list[tuple[str, str]]:
+    """The files of such entries for an engine, see kept.check_kept."""
+    names = [i.name for i in engine.inputs]
+    return [("an input", named_file(entry, names)[1]) for entry in files]
+
+
 def feeds_for(
     engine: Engine, files: Sequence[str], shapes: Mapping[str, Sequence[int]], seed: int
 ) -> dict[str, np.ndarray]:
@@ -62,8 +70,8 @@ def feeds_for(
 
     A random input has its shape of `shapes`. Dimensions that neither says follow the inputs that are given, else the
     opt shape. InputError for a shape of an input that there is not, or that was given as a file."""
-    given = load_feeds(files)
     names = [i.name for i in engine.inputs]
+    given = load_feeds(files, names)
     for name in shapes:
         if name not in names:
             raise InputError(f"the engine has no input {name!r}", fix=f"its inputs are {', '.join(names)}")

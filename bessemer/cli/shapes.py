@@ -9,8 +9,10 @@ from bessemer.frontend.profile import Profile
 def parse_shapes(text: str | None) -> dict[str, tuple[int, ...]]:
     """{input: shape}; InputError shows the form."""
     out: dict[str, tuple[int, ...]] = {}
-    for part in (text or "").split(","):
-        if not part:
+    parts = [part for part in (text or "").split(",") if part]
+    for k, part in enumerate(parts):
+        if ":" not in part and k + 1 < len(parts):  # a name that holds a comma
+            parts[k + 1] = f"{part},{parts[k + 1]}"
             continue
         name, colon, dims = part.rpartition(":")
         try:

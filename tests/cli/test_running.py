@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from bessemer.cli.verbs.compare import relative_error
 from bessemer.core.dtype import from_bf16
-from bessemer.core.errors import BessemerError, InputError, ShapeError
+from bessemer.core.errors import BessemerError, InputError, InvalidModel, ShapeError
 from tests.cli.calls import as_json, call, command, ok
 
 
@@ -140,6 +140,31 @@ def test_what_is_no_finite_number_is_null_in_json(tmp_path: Path) -> None:
 def test_a_scalar_shape_is_a_shape(engine: Path) -> None:
     result = call("run", engine, "--shapes", "x:scalar")
     assert isinstance(result.exception, ShapeError) and "x" in str(result.exception)
+
+
+def test_inputs_of_any_name_are_given(tmp_path: Path) -> None:
+    """Of two that fit, the longer one is meant."""
+    names = ("x", "x=y", "a,b")
+    infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n"]) for n in (*names, "z")]
+    nodes = [helper.make_node("Add", ["x", "x=y"], ["s"]), helper.make_node("Add", ["s", "a,b"], ["z"])]
+    graph = helper.make_graph(nodes, "names", infos[:3], infos[3:])
+    model, engine = tmp_path / "m.onnx", tmp_path / "m.engine"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), model)
+    given = []
+    for k, name in enumerate(names):
+        np.save(tmp_path / f"{k}.npy", np.full(3, 10**k, np.float32))
+        given += ["-i", f"{name}={tmp_path / f'{k}.npy'}"]
+    ok("build", model, "-o", engine, "--tune", "off", "--shapes", "x:3,x=y:3,a,b:3")
+    ok("run", engine, *given, "-o", tmp_path / "out.npz")
+    assert np.array_equal(np.load(tmp_path / "out.npz")["z"], np.full(3, 111))
+    assert as_json("compare", model, *given, "--tune", "off", "--against", "reference")["ok"]
+
+
+def test_compare_refuses_what_is_no_model(tmp_path: Path, engine: Path) -> None:
+    (tmp_path / "m.onnx").write_text("not a model")
+    for args in (("--engine", engine), ("-i", f"x={tmp_path / 'x.npy'}")):
+        result = call("compare", tmp_path / "m.onnx", *args)
+        assert isinstance(result.exception, InvalidModel), result.exception
 
 
 def test_outputs_of_any_name_are_written(tmp_path: Path) -> None:

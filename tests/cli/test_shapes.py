@@ -13,9 +13,10 @@ def test_shapes() -> None:
     assert parse_shapes("x:1x3x224x224") == {"x": (1, 3, 224, 224)}
     assert parse_shapes("x:1x8,a:b:2,y:scalar") == {"x": (1, 8), "a:b": (2,), "y": ()}
     assert parse_shapes("x:0x3") == {"x": (0, 3)}
+    assert parse_shapes("a,b:1x3,x=y:2,,c,d,e:4,") == {"a,b": (1, 3), "x=y": (2,), "c,d,e": (4,)}
 
 
-@pytest.mark.parametrize("text", ["x", "x:", ":1x2", "x:1xx2", "x:-1x2", "x:1.5", "x:ax2", "1x3x224x224"])
+@pytest.mark.parametrize("text", ["x", "x:", ":1x2", "x:1xx2", "x:-1x2", "x:1.5", "x:ax2", "1x3x224x224", "x:2,y"])
 def test_what_is_no_shape(text: str) -> None:
     with pytest.raises(InputError, match="is not a shape") as caught:
         parse_shapes(text)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from bessemer.cli.feeds import feeds_for, named_file
+from bessemer.cli.feeds import feeds_for, read_files
 from bessemer.cli.kept import check_kept
 from bessemer.cli.report import say, say_json, size, table
 from bessemer.cli.shapes import parse_shapes
@@ -45,7 +45,7 @@ def command(
     if plot is not None and not profile:
         raise InputError("--plot shows what --profile measures", fix="add --profile")
     session = load(engine, threads=threads)
-    check_kept("--plot", plot, [("the engine", engine), *(("an input", named_file(i)[1]) for i in inputs or ())])
+    check_kept("--plot", plot, [("the engine", engine), *read_files(session.engine, inputs or [])])
     feeds = feeds_for(session.engine, inputs or [], parse_shapes(shapes), seed)
     latency = _latency(session, feeds, warmup, runs)
     result: dict[str, Any] = {

@@ -69,7 +69,7 @@ def command(
                 shapes=parse_shapes(shapes) or None, profiles=parse_profile(min_shapes, opt_shapes, max_shapes),
                 tune=tune, timing_cache=TimingCache(timing_cache, cache_mode),
                 workspace=None if workspace is None else workspace << 20, build_budget=build_budget, threads=threads,
-                calibration=[load_feeds([file]) for file in calibration or ()],
+                calibration=[load_feeds([file], ()) for file in calibration or ()],
                 stop_after=stop_after, dump=dump, progress=progress,
                 log=lambda line: errors.print(line, markup=False, highlight=False, soft_wrap=True) if verbose else None,
             ),

@@ -62,10 +62,11 @@ def command(
     if engine is not None:
         _check_nothing_to_build(context, engine)
     asked = parse_shapes(shapes)
+    given = load_feeds(inputs, [i.name for i in _load(model).graph.input]) if inputs and engine is None else {}
     with build_progress(as_json) as progress:
         built = engine if engine is not None else build(
             model, target=target, precision="fp16" if fp16 else "bf16" if bf16 else "fp32", tune=tune,
-            shapes={**{k: v.shape for k, v in load_feeds(inputs or []).items()}, **asked} or None,
+            shapes={**{k: v.shape for k, v in given.items()}, **asked} or None,
             timing_cache=timing_cache, progress=progress,
         )  # fmt: skip
     session = load(built)
@@ -99,10 +100,10 @@ def _check_nothing_to_build(context: typer.Context, engine: Path) -> None:
 
 
 def _load(model: Path) -> ModelProto:
-    """The model without its external data."""
-    import onnx
+    """The model without its external data and its large weights."""
+    from bessemer.frontend import loading
 
-    return onnx.load(str(model), load_external_data=False)
+    return loading.load(model).proto
 
 
 def _check_same_model(model: Path, session: Session) -> None:

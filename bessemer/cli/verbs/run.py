@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from bessemer.cli.feeds import feeds_for, named_file
+from bessemer.cli.feeds import feeds_for, read_files
 from bessemer.cli.kept import check_kept
 from bessemer.cli.report import say_json, table
 from bessemer.cli.shapes import parse_shapes
@@ -32,7 +32,7 @@ def command(
 ) -> None:
     """Run an engine once, on given or random inputs."""
     session = load(engine, threads=threads)
-    check_kept("-o", output, [("the engine", engine), *(("an input", named_file(i)[1]) for i in inputs or ())])
+    check_kept("-o", output, [("the engine", engine), *read_files(session.engine, inputs or [])])
     outputs = session.run(feeds_for(session.engine, inputs or [], parse_shapes(shapes), seed))
     if output is not None:
         with replacing(output) as file, zipfile.ZipFile(file, "w") as archive:  # savez takes no output named "file"
