@@ -7,14 +7,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from onnx import helper
+from typer.testing import CliRunner
 
+from bessemer.cli.main import app
 from bessemer.cli.verbs.inspect import describe
 from bessemer.device.cuda_devices import require_device
 from bessemer.engine.engine import Engine
 from bessemer.frontend.profile import Profile
 from bessemer.runtime.memory import CONTEXT_BYTES
 from bessemer.targets.cuda import cuda_target
-from tests.runtime.networks import built, perceptron
+from tests.runtime.networks import as_model, built, perceptron
 
 WIDTH, ROWS = 2048, 4096
 PROCESS = """
@@ -42,6 +45,18 @@ def test_inspect_adds_up_what_a_process_takes() -> None:
     assert told["weights"] == made.memory["weights"] > 64 << 20 and told["arena"] == made.memory["arena"]
     assert told["buffers"] == 2 * 4 * ROWS * WIDTH and told["context"] == CONTEXT_BYTES
     assert told["most"] == sum(n for name, n in told.items() if name != "most")
+
+
+@pytest.mark.triton
+def test_inspect_does_not_add_up_what_has_no_bound(tmp_path: Path) -> None:
+    nodes = [helper.make_node("MatMul", ["x", "x"], ["y"])]
+    model = as_model(nodes, {"x": ["n", "m", "m"]}, {"y": ["n", "m", "m"]}, [])
+    made = built(model, cuda_target("sm_90"))
+    told = describe(made)["device_memory"]
+    assert (told["buffers"], told["most"], told["weights"]) == (None, None, 0)
+    said = CliRunner().invoke(app, ["inspect", str(made.save(tmp_path / "m.engine"))]).stdout
+    (line,) = (line for line in said.splitlines() if line.startswith("GPU memory"))
+    assert "with one context: not bounded; beside weights and arena, what their sizes ask for inputs and" in line
 
 
 @pytest.mark.gpu

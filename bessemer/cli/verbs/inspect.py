@@ -107,10 +107,11 @@ def _print(d: dict[str, Any]) -> None:
     )
     if "device_memory" in d:
         g = d["device_memory"]
+        most = "not bounded" if g["most"] is None else f"at most {size(g['most'])}"
+        buffers = "what their sizes ask" if g["buffers"] is None else size(g["buffers"])
         say(
-            f"GPU memory of a process with one context: at most {size(g['most'])}; beside weights and arena, "
-            f"{size(g['buffers'])} for inputs and outputs on the host, and up to {size(g['context'])} of the driver, "
-            "kernels and captured graphs"
+            f"GPU memory of a process with one context: {most}; beside weights and arena, {buffers} for inputs and "
+            f"outputs on the host, and up to {size(g['context'])} of the driver, kernels and captured graphs"
         )
     rows = []
     for s in d["steps"]:
