@@ -22,7 +22,7 @@ def load_feeds(files: Sequence[str], names: Collection[str]) -> dict[str, np.nda
     out: dict[str, np.ndarray] = {}
     for entry in files:
         name, path = named_file(entry, names)
-        out.update(_arrays(path) if name is None else {name: _array(path)})
+        out.update(load_arrays(path) if name is None else {name: _array(path)})
     return out
 
 
@@ -49,11 +49,15 @@ def _array(path: str) -> np.ndarray:
     return loaded
 
 
-def _arrays(path: str) -> dict[str, np.ndarray]:
+def load_arrays(path: str) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file by their names; InputError where it is none."""
     try:
-        with np.load(path, allow_pickle=False) as data:
-            return {k: data[k] for k in data.files}
-    except (ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise ValueError("it holds one array, without a name")
+        with loaded:
+            return {k: loaded[k] for k in loaded.files}
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} {DAMAGED}", where=str(error), fix="write it with numpy.savez") from None
 
 

@@ -12,6 +12,7 @@ from bessemer import __version__
 from bessemer.cli.report import fail
 from bessemer.cli.verbs import bench, build, cache, compare, diff, inspect, run
 from bessemer.core.errors import BessemerError
+from bessemer.core.files import NO_ROOM
 
 app = typer.Typer(
     name="bessemer", help="Compile trained models into engines, run, measure and look into them.", no_args_is_help=True,
@@ -41,7 +42,9 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:  # a file that a command was given, or what it writes to
         where = f": {error.filename}" if error.filename is not None else ""
-        fix = "check the path and its permissions" if where else "free space where it writes, or write elsewhere"
+        fix = "check the path and its permissions" if where else "write elsewhere"
+        if error.errno in NO_ROOM:
+            fix = "free space where it writes, or write elsewhere"
         fail(BessemerError(f"{error.strerror or error}{where}", fix=fix))
         sys.exit(1)
 

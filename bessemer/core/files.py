@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of errors that free space would mend
 ABANDONED = 3600.0  # seconds without a write, after which a temporary file that nobody has locked is a killed process's
 
 

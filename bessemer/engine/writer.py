@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from bessemer.core import canon
 from bessemer.core.errors import BuildError
-from bessemer.core.files import replacing
+from bessemer.core.files import NO_ROOM, replacing
 from bessemer.engine.engine import Buffer, Engine
 from bessemer.engine.format import ALIGN, HEADER, MAGIC, VERSION, Section, align
 from bessemer.engine.program import to_json
@@ -22,9 +22,9 @@ def write(engine: Engine, path: Path) -> Path:
         with replacing(path) as file:
             write_to(engine, file)
     except OSError as error:
-        raise BuildError(
-            f"the engine could not be written: {error.strerror}", where=str(path), fix="free space or choose another -o"
-        ) from error
+        other = "choose another -o"
+        fix = f"free space or {other}" if error.errno in NO_ROOM else f"{other}: a file that can be made"
+        raise BuildError(f"the engine could not be written: {error.strerror}", where=str(path), fix=fix) from error
     except MemoryError as error:
         raise BuildError(
             f"there is too little memory to make the engine's weights: {error}", where=str(path), fix="free memory"

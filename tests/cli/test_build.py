@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bessemer.core.errors import BessemerError
+from bessemer.core.errors import BessemerError, BuildError, InputError, TimingCacheError
 from tests.cli.calls import as_json, call, command, ok
 
 
@@ -65,6 +65,56 @@ def test_timing_caches_are_written_shown_and_merged(tmp_path: Path, model: Path)
     once_more = tmp_path / "once-more.engine"
     ok("build", model, "-o", once_more, "--timing-cache", both, "--cache-mode", "require", "--shapes", "x:4x8")
     assert again.read_bytes() == once_more.read_bytes(), "the same model, cache and target give the same bytes"
+
+
+def test_what_is_no_timing_cache_is_said(tmp_path: Path, model: Path) -> None:
+    """And nobody is told to delete it."""
+    out, before = tmp_path / "m.engine", model.read_bytes()
+    (tmp_path / "cache.jsonl").touch()
+    for args in (
+        ("build", model, "-o", out, "--timing-cache", model), ("compare", model, "--timing-cache", model),
+        ("cache", "show", model), ("cache", "merge", tmp_path / "cache.jsonl", "-o", model),
+        ("cache", "merge", model, "-o", out), ("cache", "prune", model, "-o", out),
+        ("cache", "prune", tmp_path / "cache.jsonl", "-o", model),
+    ):  # fmt: skip
+        found = call(*args).exception
+        assert isinstance(found, TimingCacheError) and found.what.startswith("not a timing cache: it starts with")
+        assert (found.where, found.fix) == (str(model), "name another file") and not out.exists()
+    assert model.read_bytes() == before
+    (tmp_path / "cache.jsonl").write_text('{"key": \n')
+    found = call("cache", "show", tmp_path / "cache.jsonl").exception
+    assert isinstance(found, TimingCacheError) and found.what.startswith("line 1 is damaged")
+
+
+def test_a_required_cache_that_nobody_named_is_said(tmp_path: Path, model: Path) -> None:
+    build = ("build", model, "-o", tmp_path / "m.engine", "--shapes", "x:4x8", "--cache-mode", "require")
+    found = call(*build).exception
+    assert isinstance(found, TimingCacheError) and "are not in the timing cache: none was named" in found.what
+    assert found.fix == "name one that has them: --timing-cache FILE"
+    (tmp_path / "empty.jsonl").touch()
+    found = call(*build, "--timing-cache", tmp_path / "empty.jsonl").exception
+    assert isinstance(found, TimingCacheError) and "none was named" not in found.what
+
+
+def test_calibration_inputs_that_are_none_are_said(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "empty.bin").touch()
+    np.save(tmp_path / "one.npy", np.ones((2, 8), np.float32))
+    for name in ("empty.bin", "one.npy"):
+        found = call("build", model, "-o", tmp_path / "m.engine", "--fp16", "--calibration", tmp_path / name).exception
+        assert isinstance(found, InputError) and f"{name} is no array file" in found.what
+        assert found.fix == "write it with numpy.savez"
+    np.savez(tmp_path / "a=b.npz", x=np.ones((2, 8), np.float32))
+    (tmp_path / "a=b.npz").rename(tmp_path / "a=b")
+    ok("build", model, "-o", tmp_path / "m.engine", "--fp16", "--calibration", tmp_path / "a=b", "--tune", "off")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_a_place_where_no_file_can_be_made_has_room(model: Path, engine: Path) -> None:
+    found = call("build", model, "-o", "/proc/x.engine", "--tune", "off").exception
+    assert isinstance(found, BuildError) and found.where == "/proc/x.engine"
+    assert found.fix == "choose another -o: a file that can be made"
+    done = command("run", engine, "-o", "/proc/x.npz")
+    assert done.returncode == 1 and "check the path" in done.stderr and "free space" not in done.stderr
 
 
 def test_a_build_with_a_timing_cache_measures_ranges_once(

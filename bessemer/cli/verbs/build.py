@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from bessemer.cli.feeds import load_feeds
+from bessemer.cli.caches import check_cache, needed
+from bessemer.cli.feeds import load_arrays
 from bessemer.cli.kept import check_kept, files_of
 from bessemer.cli.report import build_progress, errors, say, say_json, size
 from bessemer.cli.shapes import parse_profile, parse_shapes
@@ -59,9 +60,11 @@ def command(
     if output is not None and output.exists():
         check_kept("-o", output, files_of(model))
     check_kept("-o", output, [("calibration inputs", file) for file in calibration or ()])
-    check_kept("-o", output, [("the timing cache", timing_cache)] if timing_cache is not None else [])
+    if timing_cache is not None:
+        check_kept("-o", output, [("the timing cache", timing_cache)])
+        check_cache(timing_cache)
     started = time.perf_counter()
-    with build_progress(as_json) as progress:
+    with build_progress(as_json) as progress, needed(timing_cache, cache_mode):
         engine = run(
             model,
             BuildOptions(
@@ -69,7 +72,7 @@ def command(
                 shapes=parse_shapes(shapes) or None, profiles=parse_profile(min_shapes, opt_shapes, max_shapes),
                 tune=tune, timing_cache=TimingCache(timing_cache, cache_mode),
                 workspace=None if workspace is None else workspace << 20, build_budget=build_budget, threads=threads,
-                calibration=[load_feeds([file], ()) for file in calibration or ()],
+                calibration=[load_arrays(file) for file in calibration or ()],
                 stop_after=stop_after, dump=dump, progress=progress,
                 log=lambda line: errors.print(line, markup=False, highlight=False, soft_wrap=True) if verbose else None,
             ),

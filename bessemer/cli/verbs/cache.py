@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bessemer.cli.caches import check_cache
 from bessemer.cli.kept import check_kept
 from bessemer.cli.report import say, say_json, size, table
 from bessemer.tune.cache import CACHES, WITHIN, Entry, Placed, Seen, TimingCache, read_lines
@@ -22,6 +23,8 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Count the entries by device, op and kernel."""
+    if path is not None:
+        check_cache(path)
     found = [_counts(p) for p in ([path] if path is not None else sorted(CACHES.glob("*.jsonl")))]
     if as_json:
         say_json([row for rows in found for row in rows])
@@ -59,6 +62,8 @@ def merge(
     output: Annotated[Path, typer.Option("-o", "--output", help="The merged cache.")],
 ) -> None:
     """Merge caches; the order does not matter, the faster of two equal entries is kept."""
+    for path in (*inputs, output):
+        check_cache(path)
     cache = TimingCache(output)
     for path in inputs:
         cache.merge(read_lines(path))
@@ -75,6 +80,8 @@ def prune(
     ] = WITHIN,
 ) -> None:
     """Write a small cache that chooses the same kernels: the winners with their close rivals, the others by name."""
+    for cache in (path, output):
+        check_cache(cache)
     check_kept("-o", output, [("the cache to prune", path)])  # which saving would merge with: nothing would be left out
     source, small = TimingCache(path, "read"), TimingCache()
     small.path = output

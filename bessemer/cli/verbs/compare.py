@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
+from bessemer.cli.caches import check_cache
 from bessemer.cli.feeds import feeds_for, load_feeds
 from bessemer.cli.match import as_stored, matches
 from bessemer.cli.peers import PEERS, values_of
@@ -61,6 +62,8 @@ def command(
         raise BuildError("--fp16 and --bf16 exclude each other", fix="give one of them")
     if engine is not None:
         _check_nothing_to_build(context, engine)
+    if timing_cache is not None:
+        check_cache(timing_cache)
     asked = parse_shapes(shapes)
     given = load_feeds(inputs, [i.name for i in _load(model).graph.input]) if inputs and engine is None else {}
     with build_progress(as_json) as progress:
