@@ -167,6 +167,17 @@ def test_what_is_no_norm_is_left_alone(spelling: Spelling) -> None:
     assert "layer_norm" not in ops(rewritten(spelling, simplify.PASS, normalize.PASS))
 
 
+def test_a_mean_without_its_axis_is_of_other_rows() -> None:
+    """In a square, x - mean(x) with the axis dropped takes the mean of row j from column j: an RMS norm of another."""
+
+    def spelling(g: G, x: str) -> str:
+        d = g.sub(x, g.reduce(x, "mean", 1, keepdims=False))
+        return g.div(d, g.sqrt(g.add(g.reduce(g.mul(d, d), "mean", 1), 1e-5)))
+
+    (norm,) = (n for n in rewritten(spelling, normalize.PASS, shape=(4, 4)).nodes if n.op == "layer_norm")
+    assert norm.attrs["mode"] == "rms"
+
+
 def exponentials(g: G, x: str, axis: int) -> str:
     return g.exp(g.sub(x, g.reduce(x, "max", axis)))
 

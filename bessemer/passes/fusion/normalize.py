@@ -116,7 +116,7 @@ def _centred(e: Editor, value: str, axis: int) -> str | None:
     mean = e.producer(sub.inputs[1], "reduce") if sub is not None else None
     if sub is None or mean is None or mean.inputs[0] != sub.inputs[0] or _mean_axis(e, mean) != axis:
         return None
-    return sub.inputs[0]
+    return sub.inputs[0] if mean.attrs["keepdims"] else None  # else it broadcasts over other axes
 
 
 def _attach(e: Editor, norm: Node) -> None:
