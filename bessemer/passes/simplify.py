@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from bessemer.ir.fold import attr_text
 from bessemer.ir.graph import Node
 from bessemer.ir.opdef import OPS, Fusion
 from bessemer.ir.rewrite import Editor
 from bessemer.passes.base import Pass, PassOptions
+
+DIGITS = {"f64": 53, "f32": 24, "f16": 11, "bf16": 8}  # binary ones of a float
+READ = 1 << 22  # elements of constants that are looked at
 
 
 def _cast(e: Editor, n: Node) -> str | None:
@@ -29,7 +34,7 @@ def _widens(e: Editor, cast: Node) -> bool:
         return True
     if a.kind == b.kind:
         return a.bits <= b.bits and {a.name, b.name} != {"f16", "bf16"}
-    return a.is_int and b.is_float and a.bits < {"f64": 53, "f32": 24, "f16": 11, "bf16": 8}[b.name]
+    return a.is_int and b.is_float and a.bits < DIGITS[b.name]
 
 
 def _reshape(e: Editor, n: Node) -> str | None:
@@ -136,7 +141,7 @@ def _sub(e: Editor, n: Node) -> str | None:
 
 
 def _add(e: Editor, n: Node) -> str | None:
-    """x + 0 -> x; (x + c) + d -> x + (c + d)."""
+    """x + 0 -> x; (x + c) + d -> x + (c + d) where that changes no more than the last digit or two."""
     same = _neutral(0.0, (0, 1))(e, n)
     if same is not None or not e.type(n.outputs[0]).dtype.is_float:
         return same
@@ -146,9 +151,27 @@ def _add(e: Editor, n: Node) -> str | None:
             continue
         for j in (0, 1):
             first, x = inner.inputs[j], inner.inputs[1 - j]
-            if e.constant_of(first) is not None and e.constant_of(x) is None and e.type(x) == e.type(n.outputs[0]):
+            if e.constant_of(first) is None or e.constant_of(x) is not None or e.type(x) != e.type(n.outputs[0]):
+                continue
+            if _joins(e, first, second):
                 return e.emit("add", (x, e.emit("add", (first, second), like=(n,))), like=(inner, n))
     return None
+
+
+def _joins(e: Editor, c: str, d: str) -> bool:
+    """Whether c + d may stand for adding c, then d. Biases may.
+
+    What a model adds and takes off again may not: x + 1.5 * 2^23 - 1.5 * 2^23 rounds x to integers, and x + 1 - 1 tells
+    what of x was in the sum. Nor may large numbers, which may overflow together where x would have kept them apart."""
+    counts = (e.type(c).numel, e.type(d).numel)
+    if not all(isinstance(n, int) and 0 < n <= READ for n in counts):
+        return False
+    first, second = e.array(c), e.array(d)
+    assert first is not None and second is not None
+    largest = max(float(np.abs(v).max()) for v in (first, second))  # a NaN in either fails what follows
+    if not largest <= 2.0 ** (DIGITS[e.type(c).dtype.name] // 2):
+        return False
+    return float(np.abs(first.astype(np.float64) + second).max()) >= largest / 16
 
 
 RULES: Mapping[str, Callable[[Editor, Node], str | None]] = {

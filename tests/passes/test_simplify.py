@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from bessemer.core import dtype as dt
+from bessemer.core.dtype import DType
+from bessemer.ir import interp
 from bessemer.passes import simplify
 from bessemer.passes.base import PassOptions, apply
 from tests.graphs import G, assert_same_numbers, ops
@@ -87,3 +89,34 @@ def test_views_of_a_view_plus_a_number_stay_together() -> None:
     after = apply(simplify.PASS, before, PassOptions())
     assert [n.op for n in after.nodes if n.outputs[0] in after.outputs] == ["add", "reshape"]
     assert_same_numbers(before, after)
+
+
+MAGIC = np.float32(1.5 * 2**23)  # x + MAGIC has no digit after the point
+SUMS: dict[str, tuple[Spelling, int]] = {
+    "biases": (lambda g, x: g.add(g.sub(g.add(x, g.weight(3, 8)), 0.75), g.weight(8, seed=2)), 1),
+    "rounded to integers": (lambda g, x: g.sub(g.add(x, MAGIC), MAGIC), 2),
+    "rounded to integers, then moved": (lambda g, x: g.sub(g.add(g.add(x, MAGIC), 1.0), MAGIC), 3),
+    "what of x is left beside 1": (lambda g, x: g.sub(g.add(x, 1.0), 1.0), 2),
+    "nearly taken off again": (lambda g, x: g.add(g.add(x, 16.0), -15.75), 2),
+    "infinite": (lambda g, x: g.max(g.add(g.add(x, 1.0), -np.float32(np.inf)), -1.0), 3),
+    "not a number": (lambda g, x: g.add(g.add(x, 1.0), np.float32(np.nan)), 2),
+}
+
+
+@pytest.mark.parametrize("spelling,left", SUMS.values(), ids=SUMS)
+def test_constants_are_joined_where_only_rounding_changes(spelling: Spelling, left: int) -> None:
+    after = rewritten(spelling, simplify.PASS, tolerance=1e-6)
+    assert len(after.nodes) == left
+
+
+@pytest.mark.parametrize("dtype,c", [(dt.f16, 40000.0), (dt.f16, 1536.0), (dt.f64, 1.5 * 2**52)], ids=str)
+def test_large_constants_are_added_one_by_one(dtype: DType, c: float) -> None:
+    """-60000 + 40000 + 40000 is 20000, and 40000 + 40000 is beyond f16; 1536 and 1.5 * 2^52 round to integers."""
+    for d in (c, -c):
+        g = G()
+        x = g.input(5, dtype=dtype)
+        before = g.done(g.add(g.add(x, g.const(c, dtype)), g.const(d, dtype)))
+        after = apply(simplify.PASS, before, PassOptions())
+        given = {"x": np.asarray([-1.2 * c, -c / 2, 0.4, -7.7, 2.5], dtype.numpy)}
+        assert len(after.nodes) == 2
+        assert np.array_equal(interp.run(after, given)[after.outputs[0]], interp.run(before, given)[before.outputs[0]])
