@@ -4,13 +4,20 @@
     y = (conv(x, w) + b) * s    ->  conv(x, w * s) + b * s
 
 so that batch norm after a convolution costs nothing. The new weights are lazy: computed when the engine is written.
+16-bit ones are looked at before: where one would leave the range of its dtype, the scale stays where it is.
 """
 
 from __future__ import annotations
 
+import numpy as np
+
+from bessemer.core import dtype as dt
 from bessemer.ir.graph import Node, TensorType
 from bessemer.ir.rewrite import Editor
 from bessemer.passes.base import Pass, PassOptions
+
+LARGEST = {dt.f16: 65504.0, dt.bf16: float.fromhex("0x1.fep127")}
+SMALLEST = {dt.f16: 2.0**-14, dt.bf16: 2.0**-126}  # that have all digits
 
 
 def fold_affine(e: Editor, options: PassOptions) -> None:
@@ -32,7 +39,8 @@ def _fold(e: Editor, node: Node, value: str, scale: str) -> bool:
             bias, linear = add.inputs[k], add.inputs[1 - k]
             if e.constant_of(bias) is None or e.only_user(linear) is None or e.type(linear) != e.type(value):
                 continue
-            scaled = _scaled(e, linear, scale)
+            # A shift that loses digits to its size loses no more than the sum that it goes into.
+            scaled = _scaled(e, linear, scale) if _fits(e, bias, scale, subnormal=True) else None
             if scaled is not None:
                 shift = e.emit("mul", (bias, scale), like=(node,))
                 e.replace(node.outputs[0], e.emit("add", (scaled, shift), like=(add, node)))
@@ -63,8 +71,25 @@ def _scaled(e: Editor, value: str, scale: str) -> str | None:
     else:
         return None
     factor = e.emit("reshape", (scale,), {"shape": shape}, like=(node,))
+    if not _fits(e, node.inputs[1], factor):
+        return None
     new = e.emit("mul", (node.inputs[1], factor), like=(node,))
     return e.emit(node.op, (node.inputs[0], new), node.attrs, like=(node,))
+
+
+def _fits(e: Editor, value: str, factor: str, subnormal: bool = False) -> bool:
+    """Whether no element of a 16-bit constant times a factor overflows, nor is too small to keep its digits."""
+    dtype = e.type(value).dtype
+    if dtype not in LARGEST:
+        return True
+    a, b = e.array(value), e.array(factor)
+    assert a is not None and b is not None
+    with np.errstate(all="ignore"):
+        size = np.abs(a.astype(np.float32) * b.astype(np.float32))
+    # Exact in f32, but beyond its range, where 16 bits hold nothing either.
+    least = 0.0 if subnormal else SMALLEST[dtype]
+    small = (size < least) & (a != 0) & (b != 0)
+    return bool((size <= LARGEST[dtype]).all() and not small.any())
 
 
 def _channel_axis(node: Node, out: TensorType) -> int:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from bessemer.core import dtype as dt
+from bessemer.core.dtype import DType
+from bessemer.ir import interp
 from bessemer.passes import fold_affine
 from bessemer.passes.base import PassOptions, apply
 from tests.graphs import G, assert_same_numbers, ops
@@ -39,3 +43,39 @@ def test_a_scaled_product_that_others_read_is_kept() -> None:
     after = apply(fold_affine.PASS, before, PassOptions())
     assert ops(after) == {"conv": 1, "mul": 1}
     assert_same_numbers(before, after)
+
+
+# A weight, a scale, a bias, an input, and whether the scale goes into the weights.
+SIXTEEN_BITS: dict[str, tuple[DType, float, float, float | None, float, bool]] = {
+    "f16": (dt.f16, 0.5, 1.3, None, 1.0, True),
+    "f16, with a bias": (dt.f16, 0.5, 1.3, 0.25, 1.0, True),
+    "f16, with a bias that becomes small": (dt.f16, 100.0, 1e-3, 1e-3, 1.0, True),
+    "f16, no scale at all": (dt.f16, 0.5, 0.0, None, 1.0, True),
+    "f16, too large": (dt.f16, 100.0, 1000.0, None, 1e-4, False),
+    "f16, a bias that becomes too large": (dt.f16, 0.5, 1000.0, 100.0, -3.0, False),
+    "f16, too small": (dt.f16, 1e-3, 1e-4, None, 300.0, False),
+    "f16, nothing left": (dt.f16, 1e-4, 1e-5, None, 60000.0, False),
+    "bf16": (dt.bf16, 100.0, 1000.0, None, 1e-4, True),
+    "bf16, too large": (dt.bf16, 1e20, 1e20, None, 1e-20, False),
+    "bf16, too small": (dt.bf16, 1e-20, 1e-20, None, 1e20, False),
+}
+
+
+@pytest.mark.parametrize("dtype,weight,scale,bias,x,folds", SIXTEEN_BITS.values(), ids=SIXTEEN_BITS)
+def test_scales_stay_where_weights_of_16_bits_cannot_hold_them(
+    dtype: DType, weight: float, scale: float, bias: float | None, x: float, folds: bool
+) -> None:
+    g = G()
+    given, narrow = g.input(3, 64, name="x"), {"to": dtype}
+    rng = np.random.default_rng(0)
+    w = weight * rng.uniform(0.5, 1.0, (64, 2)).astype(np.float32)
+    w[0] = 0.0  # an exact zero is no number that became too small
+    y = g.matmul(g.cast(given, **narrow), g.cast(g.const(w), **narrow))
+    if bias is not None:
+        y = g.add(y, g.cast(g.const(bias), **narrow))
+    before = g.done(g.cast(g.mul(y, g.cast(g.const(scale), **narrow)), to=dt.f32))
+    after = apply(fold_affine.PASS, before, PassOptions())
+    assert ("mul" not in ops(after)) == folds
+    feed = {"x": np.full((3, 64), x, np.float32)}
+    (want,), (got,) = interp.run(before, feed).values(), interp.run(after, feed).values()
+    assert np.isfinite(got).all() and np.allclose(got, want, rtol={dt.f16: 2e-3, dt.bf16: 1.6e-2}[dtype], atol=1e-30)
