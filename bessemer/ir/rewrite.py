@@ -152,9 +152,11 @@ class Editor:
 
     def replace(self, old: str, new: str) -> None:
         """Every reader of `old` reads `new` instead. An output stays what it is where `new` is of a graph around this
-        one: a graph writes its own outputs."""
+        one: a graph writes its own outputs. GraphError where `new` is of another type."""
         if old == new:
             return
+        if self.type(old) != self.type(new):
+            raise GraphError(f"a rewrite puts %{new}, {self.type(new)}, in the place of %{old}, {self.type(old)}")
         if new in self.types:
             self.outputs = [new if o == old else o for o in self.outputs]
         for node in self.users(old):

@@ -61,6 +61,9 @@ NOT_GELU: dict[str, Spelling] = {
     "other cubic": lambda g, x: g.mul(g.mul(x, 0.5), one_plus_tanh(g, g.add(x, g.mul(g.mul(g.mul(x, x), x), 0.05)))),
     "squared": lambda g, x: g.mul(g.mul(g.mul(x, x), one_plus_erf(g, x)), 0.5),
     "quick gelu": lambda g, x: g.mul(x, g.sigmoid(g.mul(x, 1.702))),
+    "another rank": lambda g, x: g.mul(g.mul(x, one_plus_erf(g, x)), np.full((1, 1, 1, 1), 0.5, np.float32)),
+    "another rank inside": lambda g, x: g.mul(
+        g.mul(x, 0.5), g.add(g.erf(g.div(x, ROOT2)), np.ones((1, 1, 1, 1), np.float32))),
 }
 
 
@@ -96,6 +99,8 @@ def test_swish(spelling: Spelling, op: str) -> None:
     lambda g, x: g.mul(x, g.sigmoid(g.neg(x))),
     lambda g, x: g.mul(x, g.div(g.min(g.max(g.add(x, 3.0), 0.0), 5.0), 6.0)),
     lambda g, x: g.mul(x, g.div(clipped(g, x), 5.0)),
+    lambda g, x: g.div(g.mul(x, clipped(g, x)), np.full((1, 1, 1, 1), 6.0, np.float32)),
+    lambda g, x: g.mul(x, g.div(clipped(g, x), np.full((1, 1, 1, 1), 6.0, np.float32))),
     lambda g, x: g.mul(x, g.div(g.min(g.max(g.add(x, 2.0), 0.0), 6.0), 6.0)),
 ])  # fmt: skip
 def test_what_is_not_swish_is_left_alone(spelling: Spelling) -> None:

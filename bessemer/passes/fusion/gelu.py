@@ -53,7 +53,7 @@ def _fuse(e: Editor, inner: Node) -> None:
         if rest is None:
             continue
         value, factor = rest
-        if value == argument and close(factor, 0.5):
+        if value == argument and close(factor, 0.5) and e.type(product.outputs[0]) == e.type(argument):
             kind = "none" if inner.op == "erf" else "tanh"
             new = e.emit("gelu", (argument,), {"approximate": kind}, like=(inner, plus, product))
             e.replace(product.outputs[0], new)

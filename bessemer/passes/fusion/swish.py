@@ -59,7 +59,7 @@ def _fuse(e: Editor, product: Node, x: str, gate: str) -> bool:
 def _scaled_after(e: Editor, product: Node, x: str) -> bool:
     """x * relu6(x + 3), divided by 6 afterwards."""
     after = e.only_user(product.outputs[0])
-    if after is None or after.op not in ("mul", "div"):
+    if after is None or after.op not in ("mul", "div") or e.type(after.outputs[0]) != e.type(x):
         return False
     other = next((i for i in after.inputs if i != product.outputs[0]), None)
     scalar = e.scalar(other) if other is not None else None
