@@ -10,6 +10,7 @@ import pytest
 from bessemer.core import dtype as dt
 from bessemer.core.dim import sym
 from bessemer.core.interval import Range
+from bessemer.ir import interp
 from bessemer.passes import simplify
 from bessemer.passes.base import PassOptions, apply
 from bessemer.passes.fusion import gelu, group_norm, matmul, normalize, siblings, softmax, swish
@@ -105,6 +106,21 @@ def test_swish(spelling: Spelling, op: str) -> None:
 ])  # fmt: skip
 def test_what_is_not_swish_is_left_alone(spelling: Spelling) -> None:
     assert not {"silu", "hard_swish"} & set(ops(rewritten(spelling, swish.PASS)))
+
+
+@pytest.mark.parametrize("divided_last", [False, True])
+def test_integers_are_divided_to_integers(divided_last: bool) -> None:
+    """No hard swish: x * (clip(x + 3, 0, 6) / 6) is x or 0, and (x * clip(x + 3, 0, 6)) / 6 is rounded."""
+    g = G()
+    x = g.input(11, dtype=dt.i32)
+    three, zero, six = (g.const(v, dt.i32) for v in (3, 0, 6))
+    gate = g.min(g.max(g.add(x, three), zero), six)
+    before = g.done(g.div(g.mul(x, gate), six) if divided_last else g.mul(x, g.div(gate, six)))
+    after = apply(swish.PASS, before, PassOptions())
+    assert "hard_swish" not in ops(after)
+    given = {"x": np.arange(-5, 6, dtype=np.int32)}
+    (want,), (got,) = interp.run(before, given).values(), interp.run(after, given).values()
+    assert np.array_equal(got, want) and want.dtype == np.int32
 
 
 def test_a_product_that_others_read_is_kept() -> None:

@@ -31,9 +31,13 @@ def close(a: float | None, b: float, tolerance: float = 1e-4) -> bool:
 
 
 def scaled(e: Editor, value: str) -> tuple[str, float, list[Node]]:
-    """`value` as (source, factor, nodes) through any chain of multiplications and divisions by constants."""
+    """`value` as (source, factor, nodes) through any chain of multiplications and divisions by constants.
+
+    Of floats alone: integers are divided to integers, and 2 * (x / 2) is not x."""
     factor = 1.0
     nodes: list[Node] = []
+    if not e.type(value).dtype.is_float:
+        return value, factor, nodes
     while True:
         node = e.producer(value)
         if node is None or node.op not in ("mul", "div") or e.type(value) != e.type(node.inputs[0]):

@@ -27,9 +27,10 @@ graph "swish"(%x: f32[2,8]) -> (%v0) {
 
 
 def fuse_swish(e: Editor, options: PassOptions) -> None:
-    """Look at every product of two tensors."""
+    """Look at every product of two tensors of floats: integers are divided to integers."""
     for node in e.nodes():
-        if node.op == "mul" and e.alive(node) and e.type(node.inputs[0]) == e.type(node.inputs[1]):
+        floats = node.op == "mul" and e.alive(node) and e.type(node.outputs[0]).dtype.is_float
+        if floats and e.type(node.inputs[0]) == e.type(node.inputs[1]):
             for x, gate in sides(node):
                 if _fuse(e, node, x, gate):
                     break
