@@ -26,6 +26,8 @@ def _reference(x: np.ndarray, y: np.ndarray, attrs: Mapping[str, Attr]) -> Any:
         return np.where(y < 0, inverse, np.power(x, np.maximum(y, 0).astype(x.dtype))).astype(x.dtype)
     if x.dtype.kind == "f" and y.dtype.kind in "iu":
         return np.power(x, y.astype(x.dtype))
+    if (y == 0.5).any():  # numpy takes roots where one exponent is broadcast: of -inf no number, where pow gives inf
+        y = np.array(np.broadcast_to(y, np.broadcast_shapes(x.shape, y.shape)))
     return np.power(x, y).astype(x.dtype)
 
 

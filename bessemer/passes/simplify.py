@@ -13,6 +13,7 @@ from bessemer.ir.rewrite import Editor
 from bessemer.passes.base import Pass, PassOptions
 
 DIGITS = {"f64": 53, "f32": 24, "f16": 11, "bf16": 8}  # binary ones of a float
+VIEWS = ("reshape", "transpose", "expand", "slice")
 READ = 1 << 22  # elements of constants that are looked at
 
 
@@ -121,7 +122,7 @@ def _concat(e: Editor, n: Node) -> str | None:
 
 
 def _pow(e: Editor, n: Node) -> str | None:
-    """Squares, cubes and roots without pow."""
+    """Squares, cubes and roots without pow. Of what may be below zero it is no root: pow(-inf, 0.5) is inf."""
     x, exponent = n.inputs[0], e.scalar(n.inputs[1])
     if e.type(x) != e.type(n.outputs[0]) or not e.type(x).dtype.is_float:
         return None
@@ -129,7 +130,27 @@ def _pow(e: Editor, n: Node) -> str | None:
         return e.emit("mul", (x, x), like=(n,))
     if exponent == 3.0:
         return e.emit("mul", (e.emit("mul", (x, x), like=(n,)), x), like=(n,))
-    return e.emit("sqrt", (x,), like=(n,)) if exponent == 0.5 else x if exponent == 1.0 else None
+    if exponent == 0.5 and _from_zero(e, x):
+        return e.emit("sqrt", (x,), like=(n,))
+    return x if exponent == 1.0 else None
+
+
+def _from_zero(e: Editor, value: str) -> bool:
+    """Whether no element is below zero, for how it was computed: lengths, deviations, and what was clipped."""
+    while (node := e.producer(value)) is not None:
+        numbers = {i: s for i in node.inputs if i and (s := e.scalar(i)) is not None}
+        square = node.op == "mul" and node.inputs[0] == node.inputs[1]
+        if square or node.op in ("abs", "exp", "relu") or (node.op == "max" and any(s >= 0 for s in numbers.values())):
+            return True
+        kind = node.attrs["kind"] if node.op == "reduce" else ""
+        if kind in ("l1", "l2", "sum_square"):
+            return True
+        rest = [i for i in node.inputs if i not in numbers]
+        moved = node.op in ("add", "mul", "div", "max") and all(s > 0 for s in numbers.values())
+        if len(rest) != 1 or not (moved or kind in ("sum", "mean", "max") or node.op in VIEWS):
+            return False
+        value = rest[0]
+    return False
 
 
 def _sub(e: Editor, n: Node) -> str | None:

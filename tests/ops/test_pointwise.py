@@ -70,6 +70,13 @@ def test_round_goes_to_even() -> None:
     assert apply("round", np.array([0.5, 1.5, 2.5, -0.5], np.float32)).tolist() == [0, 2, 2, 0]
 
 
+def test_the_power_of_a_half_is_no_root_below_zero() -> None:
+    x = np.array([[-np.inf, -0.0, 4.0], [np.inf, 0.0, 2.25]], np.float32)
+    for exponent in (np.float32(0.5), np.full(1, 0.5, np.float32), np.full((2, 1), 0.5, np.float32)):
+        (got,) = OPS.get("pow").reference([x, np.asarray(exponent)], {})
+        assert got.tolist() == [[np.inf, 0.0, 2.0], [np.inf, 0.0, 1.5]] and not np.signbit(got).any()
+
+
 def test_powers_of_integers() -> None:
     assert apply("pow", np.array([2, -3, 5]), np.array([10, 3, 0])).tolist() == [1024, -27, 1]
     assert apply("pow", np.array([2, 1, -1]), np.array([-1, -5, -3])).tolist() == [0, 1, -1]

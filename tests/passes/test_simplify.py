@@ -67,6 +67,32 @@ def test_powers_become_products_and_roots() -> None:
     assert ops(rewritten(lambda g, x: g.pow(g.abs(x), 1.7), simplify.PASS))["pow"] == 1
 
 
+ROOTS: dict[str, tuple[Spelling, bool]] = {
+    "deviation": (lambda g, x: g.add(g.reduce(g.mul(x, x), "mean", 2), 1e-5), True),
+    "length": (lambda g, x: g.reshape(g.reduce(g.pow(x, 2.0), "sum", 2), shape=(6,)), True),
+    "length, in one": (lambda g, x: g.max(g.reduce(x, "sum_square", 2), 1e-5), True),
+    "clipped": (lambda g, x: g.div(g.max(0.0, x), 2.0), True),
+    "moved below zero": (lambda g, x: g.add(g.abs(x), -1.0), False),
+    "divided by a negative": (lambda g, x: g.div(g.abs(x), -2.0), False),
+    "no square": (lambda g, x: g.mul(x, g.exp(x)), False),
+    "anything": (lambda g, x: x, False),
+}
+
+
+@pytest.mark.parametrize("base,root", ROOTS.values(), ids=ROOTS)
+def test_a_power_of_a_half_is_a_root_of_what_is_not_below_zero(base: Spelling, root: bool) -> None:
+    after = rewritten(lambda g, x: g.pow(base(g, x), 0.5), simplify.PASS)
+    assert ("sqrt" in ops(after), "pow" in ops(after)) == (root, not root)
+
+
+def test_the_power_of_minus_infinity_is_infinity() -> None:
+    g = G()
+    before = g.done(g.pow(g.input(3), 0.5))
+    given = {"x": np.asarray([-np.inf, -0.0, 4.0], np.float32)}
+    (got,) = interp.run(apply(simplify.PASS, before, PassOptions()), given).values()
+    assert np.array_equal(got, [np.inf, 0.0, 2.0]) and not np.signbit(got).any()
+
+
 def test_a_transpose_that_moves_only_ones_is_a_reshape() -> None:
     graph = rewritten(lambda g, x: g.transpose(x, perm=(1, 0, 2)), simplify.PASS, shape=(1, 3, 8))
     assert ops(graph) == {"reshape": 1}
