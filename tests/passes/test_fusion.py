@@ -13,7 +13,7 @@ from bessemer.core.interval import Range
 from bessemer.ir import interp
 from bessemer.passes import simplify
 from bessemer.passes.base import PassOptions, apply
-from bessemer.passes.fusion import gelu, group_norm, matmul, normalize, siblings, softmax, swish
+from bessemer.passes.fusion import channel_runs, gelu, group_norm, matmul, normalize, siblings, softmax, swish
 from tests.graphs import G, assert_same_numbers, ops
 from tests.passes.rewriting import Spelling, found, rewritten
 
@@ -259,6 +259,18 @@ def test_products_of_one_input_are_one_product_at_all_shapes() -> None:
     before = g.done(*(g.add(g.matmul(x, g.weight(16, 16, seed=k)), g.weight(16, seed=9 + k)) for k in range(3)))
     after = apply(siblings.PASS, before, PassOptions(target="cuda"))
     assert ops(after)["matmul"] == 1 and ops(after)["slice"] == 3
+    assert_same_numbers(before, after)
+
+
+@pytest.mark.parametrize("shape,splits", [((1, 16, 1, 1), True), ((16, 1, 1), True), ((2, 16, 1, 1), False)], ids=str)
+def test_channels_are_split_where_the_bias_is_of_them_alone(shape: tuple[int, ...], splits: bool) -> None:
+    g = G()
+    y = g.add(g.conv(g.input(2, 4, 3, 5), g.weight(16, 4, 1, 1)), g.weight(*shape, seed=2))
+    rows = g.reshape(g.transpose(y, perm=(0, 2, 3, 1)), shape=(2, 15, 16))
+    parts = [g.slice(rows, starts=(0, 0, k), sizes=(2, 15, 8), steps=(1, 1, 1)) for k in (0, 8)]
+    before = g.done(*parts)
+    after = apply(channel_runs.PASS, before, PassOptions(target="cuda"))
+    assert ("matmul" in ops(after)) == splits
     assert_same_numbers(before, after)
 
 

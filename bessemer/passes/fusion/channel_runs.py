@@ -83,7 +83,7 @@ def _runs(e: Editor, conv: Node) -> _Runs | None:
     if add is not None and add.op == "add" and e.type(add.outputs[0]) == e.type(value):
         bias = next((i for i in add.inputs if i != value), "")
         constant = e.constant_of(bias) if bias else None
-        if bias is None or constant is None or constant.type.shape[-3:] != (channels, 1, 1):
+        if bias is None or constant is None or (1, *constant.type.shape)[-4:] != (1, channels, 1, 1):
             return None
         value = add.outputs[0]
     last = e.only_user(value)
