@@ -22,6 +22,8 @@ class Profile:
     inputs: Mapping[str, tuple[Shape, Shape, Shape]]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.inputs, Mapping):
+            raise ShapeError(f"a profile of {self.inputs!r} names no inputs", fix="give {input: (min, opt, max)}")
         checked = {name: _checked(name, shapes) for name, shapes in self.inputs.items()}
         object.__setattr__(self, "inputs", MappingProxyType(checked))
 
@@ -34,7 +36,7 @@ class Profile:
 
 
 def _checked(name: str, shapes: Sequence[Sequence[int]]) -> tuple[Shape, Shape, Shape]:
-    if isinstance(shapes, (str, bytes)) or len(shapes) != 3:
+    if isinstance(shapes, (str, bytes)) or not hasattr(shapes, "__len__") or len(shapes) != 3:
         raise ShapeError(
             f"the profile of input {name!r} is {shapes!r}, not (min, opt, max)",
             fix=f"give three shapes, e.g. {{{name!r}: ((1, 3, 64, 64), (1, 3, 224, 224), (8, 3, 512, 512))}}",

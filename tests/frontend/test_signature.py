@@ -111,6 +111,14 @@ def test_a_profile_is_checked_when_it_is_made(shapes, message: str):
         Profile({"x": shapes})
 
 
+@pytest.mark.parametrize("inputs", [[1], "x", 3])
+def test_a_profile_names_inputs(inputs):
+    with pytest.raises(ShapeError, match="names no inputs"):
+        Profile(inputs)
+    with pytest.raises(ShapeError, match="the profile of input 'x' is 3, not"):
+        Profile({"x": 3})
+
+
 def test_a_profile_is_frozen_and_hashable():
     profile = Profile({"x": ([1, 2], [1, 2], [3, 2])})
     assert profile.inputs["x"] == ((1, 2), (1, 2), (3, 2))
