@@ -13,6 +13,7 @@ import numpy as np
 
 from bessemer.core import dtype as dt
 from bessemer.core.dim import Dim, product
+from bessemer.core.interval import compare
 from bessemer.ir import expr as ex
 from bessemer.ir.graph import TensorType
 from bessemer.ir.importer import ImportContext, Values, onnx_op
@@ -49,10 +50,16 @@ def _elements_taken(ctx: InferContext) -> Iterator[tuple[Dim, Dim]]:
             yield from at_most(d, size, ctx.ranges)
 
 
+def _depth(ctx: InferContext) -> int:
+    """Axes of the data that one index is for, by the ranks; 0 where the operands have no indices."""
+    x, indices, updates = ctx.type(0), ctx.type(1), ctx.type(2)
+    return indices.rank - 1 + x.rank - updates.rank if indices.rank else 0
+
+
 def _nd_infer(ctx: InferContext) -> tuple[TensorType, ...]:
     x, indices, updates = ctx.type(0), ctx.type(1), ctx.type(2)
-    depth = indices.shape[-1] if indices.rank else 0
-    if not isinstance(depth, int) or not 0 < depth <= x.rank or updates.rank != indices.rank - 1 + x.rank - depth:
+    depth = _depth(ctx)
+    if not 0 < depth <= x.rank or compare(indices.shape[-1], depth, ctx.ranges)[0] is False:
         raise ValueError(f"cannot scatter {updates} at {indices} into {x}")
     return _infer(ctx)
 
@@ -60,8 +67,8 @@ def _nd_infer(ctx: InferContext) -> tuple[TensorType, ...]:
 def _nd_taken(ctx: InferContext) -> Iterator[tuple[Dim, Dim]]:
     """The updates are as many as the indices, each of what one index leaves of the data."""
     x, indices, updates = ctx.type(0), ctx.type(1), ctx.type(2)
-    left = x.shape[x.rank - (updates.rank - indices.rank + 1) :]
-    yield from zip(updates.shape, (*indices.shape[:-1], *left))
+    yield indices.shape[-1], _depth(ctx)
+    yield from zip(updates.shape, (*indices.shape[:-1], *x.shape[_depth(ctx) :]))
 
 
 def _write(out: np.ndarray, at: tuple[np.ndarray, ...], updates: np.ndarray, reduction: str) -> tuple[np.ndarray, ...]:

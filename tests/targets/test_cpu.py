@@ -75,7 +75,7 @@ def test_objects_are_compiled_once(cache: Path, monkeypatch: pytest.MonkeyPatch)
     source = Source("int f(void) { return 1; }\n", ("f",))
     (found,) = compile_objects([source], "scalar")
     assert isinstance(found, Path) and found.parent == cache
-    broken = Compiler(("false",), find_compiler().version)
+    broken = replace(find_compiler(), command=("false",))
     monkeypatch.setattr(c_compiler, "find_compiler", lambda: broken)
     assert compile_objects([source], "scalar") == [found]
     (other,) = compile_objects([source], "avx2")
