@@ -200,7 +200,8 @@ def _import_layer_norm(ctx: ImportContext) -> Values:
     )
     if not (ctx.wants(1) or ctx.wants(2)):
         return y
-    mean, inverse = emit_moments(ctx, x, tuple(range(axis, ctx.rank(x))), epsilon)
+    stash = ctx.cast(x, ctx.dtype_attr("stash_type", dt.f32))
+    mean, inverse = emit_moments(ctx, stash, tuple(range(axis, ctx.rank(x))), epsilon)
     return (y, mean, inverse)
 
 

@@ -157,3 +157,18 @@ def test_half_precision_accumulates_in_single() -> None:
     a, b = (np.abs(real(4, 3000)).astype(np.float16) for _ in range(2))
     got = run(import_model(node_model("Gemm", (a, b), 13, {"transB": 1}, 1, False)), {"x0": a, "x1": b})["y0"]
     np.testing.assert_allclose(got, (a.astype(np.float64) @ b.astype(np.float64).T), 1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_layer_norm_keeps_its_statistics_in_the_stash_type(dtype: type[np.floating]) -> None:
+    """Mean and 1 / deviation are f32 for half precision too."""
+    rng = np.random.default_rng()
+    x, scale = rng.normal(5, 3, (3, 40)).astype(dtype), rng.standard_normal(40).astype(dtype)
+    made = node_model("LayerNormalization", (x, scale), 17, {}, 3, True)
+    graph = import_model(made)
+    found = run(graph, {graph.inputs[0]: x})
+    _, mean, inverse = (found[name] for name in graph.outputs)
+    wide = x.astype(np.float64)
+    assert mean.dtype == inverse.dtype == np.float32
+    np.testing.assert_allclose(mean, wide.mean(-1, keepdims=True), rtol=1e-5)
+    np.testing.assert_allclose(inverse, 1 / np.sqrt(wide.var(-1, keepdims=True) + 1e-5), rtol=1e-5)
