@@ -158,6 +158,7 @@ def test_what_a_pruned_cache_tells_of_points_is_enough() -> None:
     assert again.asked == [] and max(dearer(found).values()) <= 1.3
 
 
+@pytest.mark.triton
 def test_rows_of_two_dims_of_which_nothing_is_said() -> None:
     """Their product may be 2**40: no list of it is made."""
     made = model([node("MatMul", ["x", "w"], ["y"])], [value("x", ["b", "s", 32])], ["y"], [tensor("w", WEIGHTS)])
