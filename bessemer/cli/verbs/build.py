@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from bessemer.cli.kept import check_kept, files_of
 from bessemer.cli.report import build_progress, errors, say, say_json, size
 from bessemer.cli.shapes import parse_profile, parse_shapes
 from bessemer.core.errors import BuildError
+from bessemer.engine.engine import Engine
 from bessemer.options import STAGES
 from bessemer.tune.cache import TimingCache
 
@@ -55,13 +57,9 @@ def command(
         raise BuildError("no output was named", fix="add -o model.engine (or --stop-after STAGE)")
     if fp16 and bf16:
         raise BuildError("--fp16 and --bf16 exclude each other", fix="give one of them")
-    if output is not None and output.is_dir():
-        raise BuildError(f"{output} is a folder", fix=f"name a file: -o {output / model.with_suffix('.engine').name}")
-    if output is not None and output.exists():
-        check_kept("-o", output, files_of(model))
-    check_kept("-o", output, [("calibration inputs", file) for file in calibration or ()])
+    if output is not None:
+        _check_output(output, model, calibration or (), timing_cache)
     if timing_cache is not None:
-        check_kept("-o", output, [("the timing cache", timing_cache)])
         check_cache(timing_cache)
     started = time.perf_counter()
     with build_progress(as_json) as progress, needed(timing_cache, cache_mode):
@@ -85,6 +83,21 @@ def command(
             say(f"stopped after {stop_after or STAGES[-1]} ({seconds:.1f} s): no engine was written")
         return
     engine.save(output)
+    _tell(engine, output, seconds, as_json)
+
+
+def _check_output(output: Path, model: Path, calibration: Sequence[str], timing_cache: Path | None) -> None:
+    """BuildError for a folder, InputError for a file that the build reads."""
+    if output.is_dir():
+        raise BuildError(f"{output} is a folder", fix=f"name a file: -o {output / model.with_suffix('.engine').name}")
+    if output.exists():
+        check_kept("-o", output, files_of(model))
+    check_kept("-o", output, [("calibration inputs", file) for file in calibration])
+    check_kept("-o", output, [("the timing cache", timing_cache)] if timing_cache is not None else ())
+
+
+def _tell(engine: Engine, output: Path, seconds: float, as_json: bool) -> None:
+    """What was built, and its notes."""
     slow, nodes = engine.manifest["slow_paths"], engine.manifest["model"]["nodes"]
     chosen = [engine.program.kernels[s.kernel].chosen_by for s in engine.program.steps if s.kernel >= 0]
     guessed = chosen.count("model")
