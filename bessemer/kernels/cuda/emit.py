@@ -88,3 +88,19 @@ def warpgroup_product_of_registers(columns: int, dtype: DType, name: str) -> str
         f'                 "{{{places}}}, {{{left}}}, %{count + 4}, 1, 1, 1, 1;"\n'
         f'                 : {outputs} : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));\n}}\n'
     )
+
+
+def warpgroup_product_of_gathered_rows(columns: int, dtype: DType, name: str = "product") -> str:
+    """The function `name(sums, a, b, keep)`: like `warpgroup_product_that_starts`, with a's fragment in registers."""
+    count = columns // 2
+    places = ", ".join(f"%{k}" for k in range(count))
+    left = ", ".join(f"%{count + k}" for k in range(4))
+    outputs = ", ".join(f'"+f"(sums[{k}])' for k in range(count))
+    registers = ", ".join(f'"r"(a[{k}])' for k in range(4))
+    return (
+        f"inline void {name}(float (&sums)[{count}], const uint32_t (&a)[4], uint64_t b, bool keep) {{\n"
+        f'    asm volatile("{{ .reg .pred keep; setp.ne.b32 keep, %{count + 5}, 0; "\n'
+        f'                 "wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{dtype}.{dtype} "\n'
+        f'                 "{{{places}}}, {{{left}}}, %{count + 4}, keep, 1, 1, 0; }}"\n'
+        f'                 : {outputs} : {registers}, "l"(b), "r"(static_cast<int>(keep)));\n}}\n'
+    )

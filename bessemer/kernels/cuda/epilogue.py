@@ -164,9 +164,9 @@ def _plan(problem: Problem, e: ex.Load, loads: _Loads, cells: DeviceBody, batch:
     operand = problem.operands[e.operand]
     at, last = offset(operand.type.shape, e.index), f"i{problem.outputs[0].rank - 1}"
     rest = replace(at, axes={name: c for name, c in at.axes.items() if name != last})
-    step, of_batch = at.axes.get(last, 0), batch is not None and rest.constant == 0 and [*rest.axes] == [f"i{batch}"]
-    by_batch = of_batch and _fits_32_bits(problem, operand.type)
-    by_column = rest.known == 0 or (by_batch and step == 1)
+    step, of_batch = at.axes.get(last, 0), batch is not None and [*rest.axes] == [f"i{batch}"]
+    by_batch = of_batch and step == 1 and _fits_32_bits(problem, operand.type)
+    by_column = rest.known is not None or by_batch
     if at.rest or not _whole_runs(problem, rest) or not (step == 1 or (step == 0 and by_column)):
         return
     kind, pointer = scalar.STORAGE[operand.type.dtype.name], cells.params.pointer(e.operand)
@@ -177,8 +177,10 @@ def _plan(problem: Problem, e: ex.Load, loads: _Loads, cells: DeviceBody, batch:
         start = _narrow(problem, operand.type, cells.sum(rest).text)
         cells.line(f"cells.{name} = load_run({pointer} + ({start} + col));")
         return
-    start = f"batch * static_cast<int>({cells.params.size(rest.axes[f'i{batch}'])}) + " if by_batch else ""
-    value = f"load_run({pointer} + ({start}col))" if step else f"*{pointer}"
+    first = [f"batch * static_cast<int>({cells.params.size(rest.axes[f'i{batch}'])})"] if by_batch else []
+    first += [cells.params.size(rest.constant)] if rest.constant != 0 else []
+    place = f"{pointer} + ({' + '.join([*first, *(['col'] if step else ['0'])])})"
+    value = f"load_run({place})" if step else f"*({place})"
     (loads.constant if operand.constant else loads.late).append(f"columns.{name} = {value};")
 
 

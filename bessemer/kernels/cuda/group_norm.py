@@ -11,14 +11,14 @@ from bessemer.kernels.base import Config, Int, KernelCode, Launch, Limits, Probl
 from bessemer.kernels.c import scalar
 from bessemer.kernels.cuda import emit
 from bessemer.kernels.cuda.emit import ARCH
-from bessemer.kernels.cuda.epilogue import RUN
+from bessemer.kernels.cuda.epilogue import RUN, epilogue
 from bessemer.kernels.gpu.shapes import FLOATS, element_types, sms, upper
 
 CLUSTERS = (1, 2, 4, 8)
 LANES = (16, 32, 64, 128, 256, 512)  # threads of a run of 8 channels
 MOST_THREADS = 512
 WIDEST = 256  # channels of a cluster
-HELD_BYTES = 192  # of a thread
+REGISTERS, MOST_REGISTERS, OWN_REGISTERS = 65536, 255, 72  # of a CTA, of a thread, and of these besides what it holds
 # a launch with its sums, a cluster, the work of a multiprocessor on 512 runs, what each of their rows adds, L2
 START_US, CLUSTER_US, WORK_US, ROWS_US, L2_BYTES_PER_US = 1.6, 0.4, 0.44, 0.35, 4_500_000.0
 
@@ -40,7 +40,7 @@ class CudaGroupNorm:
     """group_norm of channels last, in f16, bf16 and f32, with channels in multiples of 8 and images that fit."""
 
     name = "cuda_group_norm"
-    version = 4
+    version = 5
     language = "cuda"
 
     def applicable(self, problem: Problem, target: Limits) -> Reason | None:
@@ -68,16 +68,17 @@ class CudaGroupNorm:
         n = _known(problem)
         typical = problem.typical(n.rows)
         widths = [w for w in range(n.unit, min(n.channels, WIDEST) + 1, n.unit) if n.channels % w == 0]
-        most = HELD_BYTES // (RUN * problem.operands[0].type.dtype.itemsize)
+        size = RUN * problem.operands[0].type.dtype.itemsize
         found: list[Config] = [
             {"width": width, "lanes": lanes, "cluster": cluster}
             for width in widths
             for lanes in LANES
             for cluster in CLUSTERS
             if width // RUN * lanes <= MOST_THREADS and width // RUN * lanes % 32 == 0
-            if _held(problem, lanes, cluster) <= most and (cluster == 1 or lanes * cluster < 2 * typical)
+            if _held(problem, lanes, cluster) * size <= _room(width // RUN * lanes)
+            if cluster == 1 or lanes * cluster < 2 * typical
         ]
-        return sorted(found, key=lambda c: self.estimate(problem, target, c))[:24]
+        return sorted(found, key=lambda c: (self.estimate(problem, target, c), -int(c["lanes"])))[:24]
 
     def estimate(self, problem: Problem, target: Limits, config: Config) -> float:
         """Microseconds at the opt shape: what the busiest multiprocessor computes, or the bytes that all move. The
@@ -109,7 +110,7 @@ class CudaGroupNorm:
             "READ": "\n".join(reads),
             "CLUSTER": f" __cluster_dims__({cluster}, 1, 1)" if cluster > 1 else "",
         }
-        module = emit.module("group_norm.cu", problem, constants, parts)
+        module = emit.module("group_norm.cu", problem, constants, parts, epilogue(problem, batch=0))
         threads = width // RUN * lanes
         shared = threads * 68 + width * (4 + 8 * cluster + 16) + 8
         options = (("warps", threads // 32), ("shared", shared), ("cluster", cluster), ("pdl", True))
@@ -120,6 +121,11 @@ class CudaGroupNorm:
 
 def _numbers(config: Config) -> tuple[int, int, int]:
     return int(config["width"]), int(config["lanes"]), int(config["cluster"])
+
+
+def _room(threads: int) -> int:
+    """Bytes that each of a CTA's threads can hold in registers."""
+    return 4 * (min(MOST_REGISTERS, REGISTERS // threads) - OWN_REGISTERS)
 
 
 def _held(problem: Problem, lanes: int, cluster: int) -> int:

@@ -141,12 +141,18 @@ void copy_bulk(uint32_t target, const void *source, uint32_t nbytes, uint32_t ba
 // What the driver's 128 bytes say, in words of two bytes each, innermost dim first.
 struct TensorMap {
     const uint16_t *elements;
-    int64_t rank, sizes[4], strides[4], box[2], lower[2], upper[2], steps[2];  // strides in bytes, of sizes[1] on
+    int64_t rank, sizes[4], strides[4], box[4], swizzle, lower[2], upper[2], steps[2];  // strides in bytes, of sizes[1] on
 };
 
 void copy_tile(uint32_t target, const TensorMap *map, int column, int row, uint32_t barrier);
 
 void copy_box(uint32_t target, const TensorMap *map, int column, int row, int batch, uint32_t barrier);
+
+void copy_image(uint32_t target, const TensorMap *map, int channel, int x, int y, int image, uint32_t barrier);
+
+void load_fragment(uint32_t (&fragment)[4], uint32_t address);
+
+inline uint32_t anew(uint32_t x) { return x; }
 
 template <class T> inline T settled(T x) { return x; }
 
@@ -232,6 +238,10 @@ void product_by_thread(float *sums, int count, uint64_t a, uint64_t b, bool keep
 
 // The same with a's fragments in registers, and b as [16, 2 count].
 void product_of_registers_by_thread(float *sums, int count, const uint32_t *a, uint64_t b, float (*read)(uint16_t));
+
+// The same with b as it is elsewhere.
+void product_of_gathered_rows_by_thread(float *sums, int count, const uint32_t *a, uint64_t b, bool keep,
+                                        float (*read)(uint16_t));
 
 // An argument of the kernel, as emulator.py writes it.
 struct Value {

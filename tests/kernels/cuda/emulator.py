@@ -22,7 +22,11 @@ Array = np.ndarray[Any, Any]
 MEMORY = "extern __shared__ __align__(1024) unsigned char memory[];"
 PRODUCT = r"inline void (\w+)\(float \(&sums\)\[(\d+)\], uint64_t a, uint64_t b(, bool keep)?\) \{.*?\n\}\n"
 OF_REGISTERS = r"inline void (\w+)\(float \(&sums\)\[(\d+)\], const uint32_t \*a, uint64_t b\) \{.*?\n\}\n"
-MAP_WORDS = 18  # of 8 bytes
+GATHERED = (
+    r"inline void (\w+)\(float \(&sums\)\[(\d+)\], const uint32_t \(&a\)\[4\], uint64_t b, bool keep\) \{"
+    r".*?\n\}\n"
+)
+MAP_WORDS = 21  # of 8 bytes
 HERE = Path(__file__).parent
 GPU = ("threads", "copies", "products", "main")  # compiled as one text, in this order
 COMPILER = ("g++", "-std=c++20", "-O1", "-w")
@@ -57,9 +61,9 @@ def _head(size: int, number: int, m: TensorMap | None = None) -> bytes:
     numbers = [0] * MAP_WORDS
     if m is not None:
         w = m.window or Window((0, 0), (0, 0), (1, 1))
-        assert m.swizzle == 2 * m.box[0]
-        padded = [(*values, 0, 0, 0, 0)[:4] for values in (m.dims, m.strides)]
-        numbers = [0, len(m.dims), *padded[0], *padded[1], *m.box[:2], *w.lower, *w.upper, *w.steps]
+        assert m.swizzle in (0, 2 * m.box[0])
+        padded = [(*values, 0, 0, 0, 0)[:4] for values in (m.dims, m.strides, m.box)]
+        numbers = [0, len(m.dims), *padded[0], *padded[1], *padded[2], m.swizzle, *w.lower, *w.upper, *w.steps]
     return np.array([size, number, *numbers], np.int64).tobytes()
 
 
@@ -78,7 +82,7 @@ def _program(text: str, args: int) -> Path:
 def host_text(text: str) -> str:
     """A kernel's text for the emulator: without instructions, and C's functions where the GPU's are of them."""
     own = scalar.functions()
-    headers = (scalar.template(name) for name in ("types.cuh", "ptx.cuh", "tensor.cuh", "warp.cuh"))
+    headers = (scalar.template(name) for name in ("types.cuh", "ptx.cuh", "tensor.cuh", "warp.cuh", "image.cuh"))
     for piece in (*headers, *own.values()):
         text = text.replace(scalar.device_words(piece), "")
     known = dict(c_scalar.functions()) | {
@@ -89,6 +93,9 @@ def host_text(text: str) -> str:
                   rf"product_by_thread(sums, \2, a, b, keep, f32_of_{kind}); }}\n", text, flags=re.S)  # fmt: skip
     text = re.sub(OF_REGISTERS, rf"inline void \1(float (&sums)[\2], const uint32_t *a, uint64_t b) {{ "
                   rf"product_of_registers_by_thread(sums, \2, a, b, f32_of_{kind}); }}\n",
+                  text, flags=re.S)  # fmt: skip
+    text = re.sub(GATHERED, rf"inline void \1(float (&sums)[\2], const uint32_t *a, uint64_t b, bool keep) {{ "
+                  rf"product_of_gathered_rows_by_thread(sums, \2, a, b, keep, f32_of_{kind}); }}\n",
                   text, flags=re.S)  # fmt: skip
     text = text.replace(MEMORY, "unsigned char *const memory = own->memory;")
     return scalar.device_words(c_scalar.called(f"{text} f32_of_{kind}(", known)) + text

@@ -50,6 +50,20 @@ void copy_box(uint32_t target, const TensorMap *map, int column, int row, int ba
     barrier_at(barrier).change(0, -map->box[1] * line);
 }
 
+void copy_image(uint32_t target, const TensorMap *map, int channel, int x, int y, int image, uint32_t barrier) {
+    const uint32_t line = map->box[0] * 2;
+    if (!inputs_are_there || target % (map->swizzle ? 1024 : 128) || map->rank != 4 || map->box[3] != 1)
+        fail("a copy of a part of an image that is early, not aligned, or of another map");
+    uint32_t at = target;
+    for (int64_t row = 0; row < map->box[2]; row++)
+        for (int64_t column = 0; column < map->box[1]; column++)
+            for (int64_t c = 0; c < map->box[0]; c++, at += 2) {
+                const uint16_t value = element_at(*map, {channel + c, x + column, y + row, image});
+                memcpy(memory_of(map->swizzle ? at ^ (at >> 7 & line / 16 - 1) << 4 : at), &value, 2);
+            }
+    barrier_at(barrier).change(0, -map->box[2] * map->box[1] * line);
+}
+
 void copy_window(uint32_t target, const TensorMap *map, int channel, Corner at, uint16_t dx, uint16_t dy,
                  uint32_t barrier) {
     check_copy(target, map, 4);

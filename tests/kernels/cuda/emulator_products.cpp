@@ -32,16 +32,40 @@ void product_by_thread(float *sums, int count, uint64_t a, uint64_t b, bool keep
     }
 }
 
-void product_of_registers_by_thread(float *sums, int count, const uint32_t *a, uint64_t b, float (*read)(uint16_t)) {
+// The share of a thread where a's fragments are in registers; `right` knows b's element (column, k).
+template <class T>
+static void multiply_fragments(float *sums, int count, const uint32_t *a, bool keep, float (*read)(uint16_t), T right) {
     memcpy(own->lanes[threadIdx.x].fragment, a, 16);
     sync_warpgroup();
     for (int e = 0; e < count; e++) {
         const int column = e / 4 * 8 + threadIdx.x % 4 * 2 + e % 2;
+        sums[e] = keep ? sums[e] : 0.0f;
         for (int k = 0; k < 16; k++) {
             const Lane &lane = own->lanes[threadIdx.x / 4 * 4 + k / 2 % 4];
             const uint32_t both = lane.fragment[(e / 2 % 2) + k / 8 * 2];
-            sums[e] += read(static_cast<uint16_t>(k % 2 ? both >> 16 : both)) * read(element(b, k, column));
+            sums[e] += read(static_cast<uint16_t>(k % 2 ? both >> 16 : both)) * read(right(column, k));
         }
     }
     sync_warpgroup();
+}
+
+void product_of_registers_by_thread(float *sums, int count, const uint32_t *a, uint64_t b, float (*read)(uint16_t)) {
+    multiply_fragments(sums, count, a, true, read, [b](int column, int k) { return element(b, k, column); });
+}
+
+void product_of_gathered_rows_by_thread(float *sums, int count, const uint32_t *a, uint64_t b, bool keep,
+                                        float (*read)(uint16_t)) {
+    multiply_fragments(sums, count, a, keep, read, [b](int column, int k) { return element(b, column, k); });
+}
+
+// Lanes 8 m to 8 m + 7 name the rows of matrix m; lane k gets elements 2 (k % 4) and the next of row k / 4 of each.
+void load_fragment(uint32_t (&fragment)[4], uint32_t address) {
+    if (address % 16)
+        fail("a row of a fragment that is not aligned");
+    own->lanes[threadIdx.x].fragment[0] = address;
+    __syncwarp();
+    const unsigned lane = threadIdx.x % 32, first = threadIdx.x - lane;
+    for (unsigned m = 0; m < 4; m++)
+        memcpy(&fragment[m], memory_of(own->lanes[first + 8 * m + lane / 4].fragment[0] + lane % 4 * 4), 4);
+    __syncwarp();
 }

@@ -43,7 +43,7 @@ kernel(const ELEMENT *x, const SCALE *scale, const BIAS *bias, int rows@EPILOGUE
     }
     launch_dependents();
     Columns columns;
-    load_constant_columns(columns, column@EPILOGUE_NAMES@);
+    load_constant_columns(columns, column, image@EPILOGUE_NAMES@);
     Run<SCALE> scales;
     Run<BIAS> biases;
     if constexpr (CONSTANT)
@@ -63,7 +63,7 @@ kernel(const ELEMENT *x, const SCALE *scale, const BIAS *bias, int rows@EPILOGUE
             held[i] = load_run(own_x + static_cast<int64_t>(i) * LANES * C);
     if constexpr (!CONSTANT)
         scales = load_run(scale + column), biases = load_run(bias + column);
-    load_columns(columns, column@EPILOGUE_NAMES@);
+    load_columns(columns, column, image@EPILOGUE_NAMES@);
     __syncthreads();
     float pivot[8], sum[8] = {}, square[8] = {};
 #pragma unroll
