@@ -2,8 +2,8 @@
 
 Nodes are visited from the last to the first. A node joins the group of its consumers if all of them are in one group
 and the two compose: pointwise and injective producers are inlined; a reduction or template becomes the group's core
-when the group so far is pointwise at the same coordinates (its epilogue). Since all consumers are inside, a merge never
-makes a cycle, and a group runs at its root's place in the order.
+when what depends on it in the group so far is pointwise at the same coordinates (its epilogue). Since all consumers are
+inside, a merge never makes a cycle, and a group runs at its root's place in the order.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from bessemer.lower.views import join_offsets, view_offset
 HEAVY = frozenset(
     "exp expm1 log log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf sigmoid pow".split()
 )
+SHIFTED = frozenset({"slice"})  # ops whose result is read as a tensor is, from another place on
 MAX_EXPR = 400  # nodes of a fused expression
 MAX_OPERANDS = 16
 MAX_MEMBERS = 32  # composing is quadratic in them, and as deep as they are long
@@ -100,7 +101,7 @@ class Grouping:
         if len(group.members) >= MAX_MEMBERS:
             return False
         if kind in (Fusion.TEMPLATE, Fusion.REDUCTION):
-            if group.core is not None or any(fusion_of(m) is not Fusion.POINTWISE for m in group.members):
+            if group.core is not None or not self._becomes_core(node, group):
                 return False
             if self.types[node.outputs[0]].shape != self.types[group.root.outputs[0]].shape:
                 return False
@@ -115,6 +116,19 @@ class Grouping:
         except CannotCompose:
             return False
         return _reasonable(problem)
+
+    def _becomes_core(self, node: Node, group: Group) -> bool:
+        """Whether all that depends on `node` reads it at its own coordinates, and what else is in the group costs no
+        more there than the operands of an epilogue."""
+        behind = set(node.outputs)
+        for member in group.members:
+            if behind.intersection(member.inputs):
+                behind.update(member.outputs)
+            elif member.op in SHIFTED:
+                continue
+            if fusion_of(member) is not Fusion.POINTWISE:
+                return False
+        return True
 
     def _recomputes(self, node: Node, group: Group) -> bool:
         """Whether inlining would evaluate costly code of `node` more often than once per element."""

@@ -10,6 +10,7 @@ from bessemer.passes import (
     fold_affine,
     fold_constants,
     fold_pad,
+    late_slices,
     layout,
     lift_conv1d,
     pad_channels,
@@ -23,7 +24,7 @@ from bessemer.passes.fusion import PATTERNS
 
 FOLD: tuple[Pass, ...] = (fold_affine.PASS, fold_pad.PASS, simplify.PASS)
 FUSE: tuple[Pass, ...] = (fold_constants.PASS, simplify.PASS, *PATTERNS, simplify.PASS, *FOLD)
-LAYOUT: tuple[Pass, ...] = (lift_conv1d.PASS, layout.PASS, simplify.PASS, *FOLD)
+LAYOUT: tuple[Pass, ...] = (lift_conv1d.PASS, layout.PASS, simplify.PASS, *FOLD, late_slices.PASS)
 PRECISION: tuple[Pass, ...] = (precision.PASS, pad_channels.PASS, tf32.PASS, simplify.PASS, repeat_casts.PASS)
 
 STAGES: tuple[tuple[str, tuple[Pass, ...]], ...] = (("fuse", FUSE), ("layout", LAYOUT), ("precision", PRECISION))

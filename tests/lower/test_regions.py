@@ -112,6 +112,30 @@ def test_an_index_map_after_a_product_is_another_kernel() -> None:
     assert kernels(check(g.done(g.transpose(y, perm=(1, 0))))) == ["matmul", "transpose"]
 
 
+def test_slices_behind_a_product_that_its_epilogue_reads_are_in_its_kernel() -> None:
+    g = G()
+    film, product = g.relu(g.input(2, 1, 1, 16)), g.matmul(g.input(2, 3, 4, 8), g.weight(8, 8))
+    film = g.reshape(film, shape=(2, 1, 1, 16))
+    scale = g.slice(film, starts=(0, 0, 0, 0), sizes=(2, 1, 1, 8), steps=(1, 1, 1, 1))
+    shift = g.slice(film, starts=(0, 0, 0, 8), sizes=(2, 1, 1, 8), steps=(1, 1, 1, 1))
+    graph = g.done(g.add(g.mul(product, scale), shift))
+    assert kernels(check(graph)) == ["relu", "matmul+slice+slice+mul+add"]
+
+
+def test_other_index_maps_behind_a_product_are_not() -> None:
+    g = G()
+    product = g.matmul(g.input(2, 4, 8), g.weight(8, 8))
+    graph = g.done(g.add(product, g.transpose(g.input(2, 8, 4), perm=(0, 2, 1))))
+    assert kernels(check(graph)) == ["matmul", "transpose+add"]
+
+
+def test_a_slice_of_the_product_itself_is_another_kernel() -> None:
+    g = G()
+    product = g.matmul(g.input(2, 4, 8), g.weight(8, 8))
+    half = g.slice(product, starts=(0, 0, 4), sizes=(2, 4, 4), steps=(1, 1, 1))
+    assert kernels(check(g.done(g.relu(half)))) == ["matmul", "slice+relu"]
+
+
 def test_index_maps_compose() -> None:
     g = G()
     x = g.input(4, 6)
