@@ -62,7 +62,7 @@ FAILURES = {
     "if (first) c[0] += 1;": "wrong result: relative error",
     "if (first) *(volatile double *)((char *)c + 4) = 1;": "MISALIGNED_ADDRESS",
     "__trap();": "failed: CUDA_ERROR",
-    f"if (first) {HANG}": "did not end within 5 s",
+    f"if (first) {HANG}": "did not end within 20 s",
     "if (first) c[rows * 8] = 1;": "wrote outside output 0",
     "if (first) c[-1] = 1;": "wrote outside output 0",
     "if (first) own[8] = 1;": "wrote outside its workspace",
@@ -70,14 +70,13 @@ FAILURES = {
     "((float *)a)[at % (rows * 8)] = ((float *)b)[at % 64] = c[at % (rows * 8)] = 7;": "wrong result",
     "if (first && runs > 1) *(volatile int *)16 = 1;": "ILLEGAL_ADDRESS",
     "if (first && runs > 1) c[0] += 1;": "gave other results when it was run again",
-    f"if (first && runs > 30) {HANG}": "did not end within 5 s",
+    f"if (first && runs > 30) {HANG}": "did not end within 20 s",
     "syntax error": "error",
 }
 
 
 @pytest.fixture
-def measurer(monkeypatch: pytest.MonkeyPatch) -> Iterator[CudaMeasurer]:
-    monkeypatch.setattr(measure_cuda, "SECONDS", 5.0)
+def measurer() -> Iterator[CudaMeasurer]:
     found = CudaMeasurer(cuda_target())
     yield found
     found.close()
