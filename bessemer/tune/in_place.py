@@ -20,7 +20,7 @@ from bessemer.tune.rivals import Rivals
 from bessemer.tune.task import label_of
 from bessemer.tune.variants import at_opt, exchanged
 
-SECONDS = 30.0  # that the exchanges of one build may take
+SECONDS = 30.0  # that the exchanges of one build may take, once all that is exchanged is compiled
 Choices = Mapping[Problem, Sequence[Variant]]
 
 
@@ -44,7 +44,7 @@ def settled(
     seconds: float | None = None, now: Callable[[], float] = time.monotonic,
 ) -> Choices:  # fmt: skip
     """`choices` with the kernels that are fastest in their places: those that the timing cache knows, and where it does
-    not know all and there is a clock, those that win within so many seconds."""
+    not know all and there is a clock, those that win within SECONDS, and within `seconds` with all compilation."""
     sequence = canon.digest([problem_key(p) for p in problems])[:16]
     alone = {p: at_opt(p, found).choice for p, found in choices.items()}
     order = [p for p in rivals.costliest_first() if p in choices]  # others were tuned for another way to lower it
@@ -52,7 +52,9 @@ def settled(
     choices = {p: exchanged(p, found, recalled.get(p, alone[p])) for p, found in choices.items()}
     if clock is None or len(recalled) == len(order) or (seconds is not None and seconds <= 0):
         return choices
-    end = now() + min(SECONDS, SECONDS if seconds is None else seconds)
+    end = float("inf") if seconds is None else now() + seconds
+    rivals.prepare(order)
+    end = min(end, now() + SECONDS)
     choices, us, tried = _exchanged(choices, rivals, order, clock, lambda: clock.lost or now() > end)
     if tried:  # what was known of the others, which there was no time to try again, still holds
         kept = [p for p in order if p in recalled or p in tried]
@@ -77,7 +79,6 @@ def _exchanged(
     choices: Choices, rivals: Rivals, order: Sequence[Problem], clock: EngineClock, late: Callable[[], bool]
 ) -> tuple[Choices, float, list[Problem]]:  # fmt: skip
     """The choices after all exchanges that pay, the time of a run, and the problems whose rivals were all tried."""
-    rivals.prepare(order)
     clock.begin(choices)
     tried = []
     try:

@@ -115,7 +115,7 @@ def test_the_costliest_problems_come_first_and_short_time_ends_it() -> None:
     cache, small, large = TimingCache(), problem(8), problem(16)
     rivals, alone = tuned(cache, [small, large, large])
     clock = Clock({A8: 5.0, A16: 4.0, B: 3.0})
-    times = iter([0.0, 1.0, 2.0, 3.0, *[11.0] * 20])
+    times = iter([0.0, 0.5, 1.0, 2.0, 3.0, *[11.0] * 20])
     found = settled(alone, rivals, [small, large, large], clock, seconds=10.0, now=lambda: next(times))
     assert {p: labels({p: v}) for p, v in found.items()} == {small: [A8], large: [B]}
     assert len(clock.tried) == 2 and not cache.placed, "nothing was tried to the end"
@@ -124,6 +124,19 @@ def test_the_costliest_problems_come_first_and_short_time_ends_it() -> None:
     assert len(clock.tried) == 2
     found = settled(alone, rivals, [small, large, large], clock)
     assert labels(found) == [B, B]
+
+
+@pytest.mark.parametrize("seconds,tried", [(None, 2), (110.0, 2), (90.0, 0)])
+def test_compilers_take_time_of_a_budget_alone(
+    seconds: float | None, tried: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine they may take longer than the exchanges."""
+    times, p = [0.0], problem()
+    rivals, alone = tuned(TimingCache(), [p])
+    monkeypatch.setattr(rivals, "prepare", lambda problems: times.append(100.0))
+    clock = Clock({A8: 5.0, A16: 4.0, B: 3.0})
+    settled(alone, rivals, [p], clock, seconds, now=lambda: times[-1])
+    assert len(clock.tried) == tried
 
 
 def test_a_device_that_fails_ends_it_and_what_was_tried_before_counts() -> None:
