@@ -25,15 +25,15 @@ from bessemer.kernels.base import (
     Problem,
     Ptr,
     Reason,
-    other_op,
     register,
 )
 from bessemer.kernels.c.scalar import supported
 from bessemer.kernels.cuda import emit, scalar
 from bessemer.kernels.cuda.emit import ARCH
 from bessemer.kernels.cuda.epilogue import RUN
+from bessemer.kernels.cuda.filter import filter_of
 from bessemer.kernels.cuda.weights import BLOCK
-from bessemer.kernels.gpu.shapes import element_types, shared_bytes, sms, upper
+from bessemer.kernels.gpu.shapes import shared_bytes, sms, upper
 from bessemer.kernels.gpu.window import Window, window_of
 from bessemer.kernels.row_sums import finished
 
@@ -231,22 +231,17 @@ def _known(problem: Problem) -> Conv:
 
 
 def _conv(problem: Problem) -> Conv | Reason:
-    other = other_op(problem, ("conv",), into=RUN)
-    if other is not None:
-        return other
-    dtype = element_types(problem, 2)
-    if isinstance(dtype, Reason):
-        return dtype
-    if dtype not in (dt.f16, dt.bf16):
-        return Reason(f"multiplies f16 and bf16, not {dtype}")
-    n, c, *kernel = problem.operands[1].type.shape
-    if problem.attr("layout") != "NHWC" or problem.attr("groups") != 1 or len(kernel) > 2:
-        return Reason("computes channels-last convolutions with one group over at most two axes")
-    if not problem.operands[1].constant or not isinstance(n, int) or not isinstance(c, int):
+    found = filter_of(problem)
+    if isinstance(found, Reason):
+        return found
+    if found.dtype not in (dt.f16, dt.bf16):
+        return Reason(f"multiplies f16 and bf16, not {found.dtype}")
+    if not problem.operands[1].constant:
         return Reason("packs its weights ahead, and these are not constant")
-    if n % RUN or c % 8 or not 0 < n or not 0 < c <= MOST_CHANNELS:
+    n, c = found.outputs, found.channels
+    if n % RUN or not 0 < n or not 0 < c <= MOST_CHANNELS:
         return Reason(f"reads and writes pixels of whole 16 bytes, of {MOST_CHANNELS} channels at most")
-    win = window_of(problem, kernel)
+    win = window_of(problem, found.sizes)
     if isinstance(win, Reason):
         return win
     _, height, width = win.kernel

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, other_op, register
+from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, register
 from bessemer.kernels.cuda import skinny
-from bessemer.kernels.cuda.epilogue import RUN
+from bessemer.kernels.cuda.filter import filter_of
 from bessemer.kernels.cuda.skinny import Rows
-from bessemer.kernels.gpu.shapes import element_types
 from bessemer.kernels.gpu.window import window_of
 
 
@@ -41,17 +40,10 @@ def _known(problem: Problem) -> Rows:
 
 
 def _rows(problem: Problem) -> Rows | Reason:
-    other = other_op(problem, ("conv",), into=RUN)
-    if other is not None:
-        return other
-    dtype = element_types(problem, 2)
-    if isinstance(dtype, Reason):
-        return dtype
-    n, c, *kernel = problem.operands[1].type.shape
-    if problem.attr("layout") != "NHWC" or problem.attr("groups") != 1 or len(kernel) > 2:
-        return Reason("computes channels-last convolutions with one group over at most two axes")
-    if not isinstance(n, int) or not isinstance(c, int) or c % 8:
-        return Reason(f"reads pixels of whole 16 bytes, not of {c} channels")
+    found = filter_of(problem)
+    if isinstance(found, Reason):
+        return found
+    n, c, kernel = found.outputs, found.channels, found.sizes
     win = window_of(problem, kernel)
     if isinstance(win, Reason):
         return win

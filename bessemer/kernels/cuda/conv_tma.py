@@ -10,12 +10,11 @@ from collections.abc import Sequence
 
 from bessemer.core.dim import ceildiv, product
 from bessemer.core.tensor_map import MOST_STEP, TensorMap, Window
-from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, other_op, register
+from bessemer.kernels.base import Config, KernelCode, Limits, Problem, Reason, register
 from bessemer.kernels.cuda import tiled
-from bessemer.kernels.cuda.epilogue import RUN
+from bessemer.kernels.cuda.filter import filter_of
 from bessemer.kernels.cuda.tiled import Rows
 from bessemer.kernels.cuda.weights import BLOCK
-from bessemer.kernels.gpu.shapes import element_types
 from bessemer.kernels.gpu.window import Window as Windows
 from bessemer.kernels.gpu.window import window_of
 
@@ -53,18 +52,11 @@ def _known(problem: Problem) -> Rows:
 
 
 def _rows(problem: Problem) -> Rows | Reason:
-    other = other_op(problem, ("conv",), into=RUN)
-    if other is not None:
-        return other
-    dtype = element_types(problem, 2)
-    if isinstance(dtype, Reason):
-        return dtype
-    n, c, *kernel = problem.operands[1].type.shape
-    if problem.attr("layout") != "NHWC" or problem.attr("groups") != 1 or len(kernel) > 2:
-        return Reason("computes channels-last convolutions with one group over at most two axes")
-    if not isinstance(n, int) or not isinstance(c, int) or c % 8:
-        return Reason(f"reads pixels of whole 16 bytes, not of {c} channels")
-    chunks, size = ceildiv(c, BLOCK), dtype.itemsize
+    found = filter_of(problem)
+    if isinstance(found, Reason):
+        return found
+    n, c, kernel = found.outputs, found.channels, found.sizes
+    chunks, size = ceildiv(c, BLOCK), found.dtype.itemsize
     x = problem.operands[0].type.shape
     if _is_product(problem, kernel):
         m = TensorMap((c, product(x[:-1])), (c * size,), (BLOCK, 1))

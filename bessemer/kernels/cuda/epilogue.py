@@ -179,7 +179,7 @@ def _plan(problem: Problem, e: ex.Load, loads: _Loads, cells: DeviceBody, batch:
         return
     first = [f"batch * static_cast<int>({cells.params.size(rest.axes[f'i{batch}'])})"] if by_batch else []
     first += [cells.params.size(rest.constant)] if rest.constant != 0 else []
-    place = f"{pointer} + ({' + '.join([*first, *(['col'] if step else ['0'])])})"
+    place = f"{pointer} + ({' + '.join([*first, 'col' if step else '0'])})"
     value = f"load_run({place})" if step else f"*({place})"
     (loads.constant if operand.constant else loads.late).append(f"columns.{name} = {value};")
 
