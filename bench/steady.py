@@ -2,9 +2,10 @@
 
     python -m bench.steady [ROW ...] [-o bench/results/h200-steady.json]
 
-The rows are those of bench.gpu, all where none is named. A GPU lowers its clock to keep to its power
-limit, and then runs take longer; counted in cycles of that clock they do not. So each run has its time and the clock of
-the spin ahead of it; how much power was drawn and why clocks were lowered is NVML's word, asked for every 10 ms.
+The rows are those of bench.gpu, all where none is named. A GPU lowers its clock to keep to its power limit, and then
+runs take longer; counted in cycles of that clock they do not. So each run has its time and the clock of the spin ahead
+of it; how much power was drawn and why clocks were lowered is NVML's word, asked for every 10 ms. As many runs again
+follow each other without a gap ("chained"): the load is even then, which spins and waits are not.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import bessemer
 from bench.gpu import ours
 from bench.machine import Clocks, fingerprint
 from bench.rows import ROWS, Row
-from bench.timing import Call, clocked, settle
+from bench.timing import SETTLE_S, Call, chained, clocked, settle
 from bench.torch_peers import peers_of
 from bessemer.runtime.cuda import CudaSession
 from zoo.model import Shapes
@@ -64,6 +65,19 @@ def series(fn: Call, runs: int, clocks: Clocks) -> dict[str, Any]:
         "cycles_p99_over_p50": float(np.percentile(cycles, 99) / np.median(cycles)),
         "time_against_clock": float(np.corrcoef(ms, 1 / np.array(mhz))[0, 1]), "lowered_by": sorted(reasons),
         "clocks": clocks.summary(), "ms": [round(t, 4) for t in ms], "mhz": [round(f) for f in mhz],
+        "chained": full_load(fn, runs, clocks),
+    }  # fmt: skip
+
+
+def full_load(fn: Call, runs: int, clocks: Clocks) -> dict[str, Any]:
+    """The runs of one call without gaps between them."""
+    chained(fn, int(SETTLE_S * 1e3 / np.median(chained(fn, 50)[0])))
+    with watched(clocks) as reasons:
+        ms, late = chained(fn, runs)
+    p50, p99 = np.percentile(ms, [50, 99])
+    return {
+        "median_ms": float(p50), "p99_over_p50": float(p99 / p50), "late": late, "lowered_by": sorted(reasons),
+        "clocks": clocks.summary(), "ms": [round(t, 4) for t in ms],
     }  # fmt: skip
 
 
@@ -85,7 +99,8 @@ def measure(row: Row, args: argparse.Namespace, clocks: Clocks) -> dict[str, Any
         watts = s["clocks"].get("watts", ["?"])[-1]
         print(f"{row.name:18} {name:6} p50 {s['median_ms']:.3f} ms, p99 {s['p99_over_p50']:.3f} times that, in cycles "
               f"{s['cycles_p99_over_p50']:.3f}; times follow the clock by {s['time_against_clock']:.2f}; up to {watts} "
-              f"W, clocks lowered by {', '.join(s['lowered_by']) or 'nothing'}", flush=True)  # fmt: skip
+              f"W, clocks lowered by {', '.join(s['lowered_by']) or 'nothing'}; without gaps p50 "
+              f"{s['chained']['median_ms']:.3f} ms, p99 {s['chained']['p99_over_p50']:.3f}", flush=True)  # fmt: skip
     return found
 
 

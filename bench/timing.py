@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ BLOCK_MS = 60.0  # of device time in one block, about
 SPIN = 400_000  # cycles of the spin ahead of a run: about 0.2 ms
 SPINS = tuple(k * SPIN for k in (1, 2, 4, 4, 4))  # ahead of a run that was queued too late again and again
 LONGEST_SPIN = max(SPINS)
+AHEAD = 16  # runs that are queued while one runs, where they follow each other
 SETTLE_S = 4.0  # at the power limit the clock falls for two seconds, swings once, and then keeps its range
 Call = Callable[[], Any]
 
@@ -82,6 +84,24 @@ def clocked(fn: Call, runs: int) -> tuple[list[float], list[float]]:
 def timed(fn: Call, runs: int) -> list[float]:
     """Device ms of each run."""
     return clocked(fn, runs)[0]
+
+
+def chained(fn: Call, runs: int) -> tuple[list[float], int]:
+    """Device ms of runs that follow each other without a gap, from the end of one to the end of the next, as under full
+    load; and how many had a gap ahead of them after all, as the host queued them late."""
+    ends = [torch.cuda.Event(enable_timing=True) for _ in range(runs + 1)]
+    torch.cuda._sleep(LONGEST_SPIN)
+    fn()
+    ends[0].record()
+    late = 0
+    for k in range(runs):
+        fn()
+        late += ends[k].query()
+        ends[k + 1].record()
+        if k >= AHEAD:
+            ends[k - AHEAD].synchronize()
+    ends[runs].synchronize()
+    return [before.elapsed_time(after) for before, after in itertools.pairwise(ends)], late
 
 
 def settle(fn: Call) -> None:

@@ -39,7 +39,7 @@ def events(machine: Machine) -> type:
             return self.at <= machine.host
 
         def synchronize(self) -> None:
-            machine.host = max(machine.host, machine.free)
+            machine.host = max(machine.host, self.at)
 
         def elapsed_time(self, other: Event) -> float:
             return (other.at - self.at) / 1e3
@@ -47,20 +47,25 @@ def events(machine: Machine) -> type:
     return Event
 
 
-def measured(monkeypatch: pytest.MonkeyPatch, host_us: Iterable[float], runs: int) -> tuple[list[float], int]:
-    """Times of runs that take the host so long to queue, and how many there were."""
-    machine, late, count = Machine(), iter(host_us), 0
+def queued_by(monkeypatch: pytest.MonkeyPatch, host_us: Iterable[float]) -> Callable[[], None]:
+    """A run that takes the host so long to queue, one time after the other."""
+    machine, late = Machine(), iter(host_us)
     monkeypatch.setattr(torch.cuda, "Event", events(machine))
     monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: machine.queue(cycles * SPIN_US / timing.SPIN))
 
     def fn() -> None:
-        nonlocal count
-        count += 1
         machine.host += next(late)
         machine.queue(RUN_US)
 
-    call: Callable[[], None] = fn
-    return timing.timed(call, runs), count
+    return fn
+
+
+def measured(monkeypatch: pytest.MonkeyPatch, host_us: Iterable[float], runs: int) -> tuple[list[float], int]:
+    """Times of runs that take the host so long to queue, and how many there were."""
+    times = list(host_us)
+    left = iter(times)
+    ms = timing.timed(queued_by(monkeypatch, left), runs)
+    return ms, len(times) - len(list(left))
 
 
 def test_a_run_that_was_queued_too_late_is_timed_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +81,16 @@ def test_what_is_never_queued_in_time_is_timed_with_its_launches(monkeypatch: py
 def test_a_first_run_that_takes_long_to_queue_does_not_count_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     ms, count = measured(monkeypatch, [50_000, 50, 900, 900, 900, 900, 50, 50], 2)
     assert ms == pytest.approx([RUN_US / 1e3] * 2) and count == 8
+
+
+def test_runs_that_follow_each_other_have_no_gaps_and_those_queued_late_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ms, late = timing.chained(queued_by(monkeypatch, [50] * 41), 40)
+    assert ms == pytest.approx([RUN_US / 1e3] * 40) and late == 0
+    ms, late = timing.chained(queued_by(monkeypatch, [50] * 30 + [9000] + [50] * 10), 40)
+    assert ms[:29] == pytest.approx([RUN_US / 1e3] * 29) and late == 1
+    assert 6 < ms[29] < 9 and ms[30:] == pytest.approx([RUN_US / 1e3] * 10)
 
 
 def test_what_the_host_takes_to_queue_a_run_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
