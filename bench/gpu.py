@@ -31,7 +31,7 @@ import torch
 
 import bessemer
 from bench.document import put_into
-from bench.machine import Clocks, fingerprint
+from bench.machine import Clocks, fingerprint, gpu_uuid
 from bench.rows import ROWS, Row
 from bench.table import (
     BEGIN,
@@ -68,7 +68,7 @@ class Bench:
         self.rows: dict[str, Any] = load_rows(args.output)
         self.clocks: Clocks | None = None
         try:
-            self.clocks = Clocks(f"GPU-{torch.cuda.get_device_properties(0).uuid}")
+            self.clocks = Clocks(gpu_uuid())
         except OSError as error:
             print(f"no clocks: {error}", flush=True)
 

@@ -7,6 +7,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 PACKAGES = ("torch", "triton", "cuda-bindings", "numpy", "onnx", "onnxruntime")
 SM, MEMORY = 1, 2  # nvmlClockType_t
@@ -34,12 +35,21 @@ class _Process(ctypes.Structure):
     _fields_ = (("pid", ctypes.c_uint), ("bytes", ctypes.c_ulonglong), ("gpu", ctypes.c_uint), ("part", ctypes.c_uint))
 
 
+def gpu_uuid() -> str:
+    """The first GPU that CUDA shows this process, by NVML's name for it: NVML numbers those too that are hidden by
+    CUDA_VISIBLE_DEVICES. DeviceError where there is none."""
+    from bessemer.device.cuda_api import bindings
+
+    api = bindings()
+    return f"GPU-{UUID(bytes=api.call('cuDeviceGetUuid', api.call('cuDeviceGet', 0)).bytes)}"
+
+
 def gpu_bytes(pid: int) -> int | None:
-    """What a process holds of the first GPU's memory, by NVML; None where NVML does not tell, or knows it by another
-    number. OSError where there is no NVML library."""
+    """What a process holds of the memory of this one's first GPU, by NVML; None where NVML does not tell, or knows the
+    process by another number. OSError where there is no NVML library."""
     nvml, gpu, count = ctypes.CDLL("libnvidia-ml.so.1"), ctypes.c_void_p(), ctypes.c_uint(64)
     found = (_Process * count.value)()
-    calls = (("nvmlInit_v2",), ("nvmlDeviceGetHandleByIndex_v2", 0, ctypes.byref(gpu)),
+    calls = (("nvmlInit_v2",), ("nvmlDeviceGetHandleByUUID", gpu_uuid().encode(), ctypes.byref(gpu)),
              ("nvmlDeviceGetComputeRunningProcesses_v3", gpu, ctypes.byref(count), found))  # fmt: skip
     if any(getattr(nvml, name)(*args) for name, *args in calls):
         return None
@@ -50,7 +60,7 @@ class Clocks:
     """Samples of a GPU's clocks, in MHz, with its power and temperature."""
 
     def __init__(self, uuid: str) -> None:
-        """`uuid` as NVML writes it: "GPU-...". OSError where there is no NVML library."""
+        """`uuid` as gpu_uuid() gives it. OSError where there is no NVML library."""
         self._nvml = ctypes.CDLL("libnvidia-ml.so.1")
         self._handle = ctypes.c_void_p()
         self._ask("nvmlInit_v2")

@@ -23,7 +23,7 @@ import torch
 
 import bessemer
 from bench.gpu import ours
-from bench.machine import Clocks, fingerprint
+from bench.machine import Clocks, fingerprint, gpu_uuid
 from bench.rows import ROWS, Row
 from bench.timing import SETTLE_S, Call, chained, clocked, settle
 from bench.torch_peers import peers_of
@@ -115,7 +115,7 @@ def main() -> None:
     unknown = [name for name in args.rows if name not in ROWS]
     if unknown:
         parser.error(f"no row {', '.join(unknown)}; there are {', '.join(ROWS)}")
-    clocks = Clocks(f"GPU-{torch.cuda.get_device_properties(0).uuid}")
+    clocks = Clocks(gpu_uuid())
     rows = json.loads(args.output.read_text(encoding="utf-8"))["rows"] if args.output.exists() else {}
     for name in args.rows or ROWS:
         with torch.inference_mode(), torch.cuda.stream(torch.cuda.Stream()):
